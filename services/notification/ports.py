@@ -1,0 +1,75 @@
+"""What notification needs of those who carry messages. They know an address, a text and our reference; no registration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The carrier took it. For mail that is delivery to the relay; for SMS a receipt says more, later."""
+
+    provider_ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a message the carrier had accepted. Unsigned on the wire: a hint, joined on our reference."""
+
+    reference: str
+    provider_ref: str
+    delivered: bool
+    code: str
+    at: datetime | None
+
+
+class Rejected(Exception):
+    """The carrier said no and will not carry this one. Its text is the code alone, never an address.
+
+    `permanent`: the same message will never go (bad number, mailbox unknown, template refused); otherwise later.
+    """
+
+    def __init__(self, code: str, *, permanent: bool) -> None:
+        super().__init__(code)
+        self.code = code
+        self.permanent = permanent
+
+
+class NoAnswer(Exception):
+    """Nothing usable came back. Where `maybe_accepted` is False it surely was not taken (no connection): send again freely.
+
+    Otherwise sending again may make a second copy: count it.
+    """
+
+    def __init__(self, reason: str, *, maybe_accepted: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.maybe_accepted = maybe_accepted
+
+
+class MalformedReceipts(Exception):
+    """The pushed body is not what the carrier sends."""
+
+
+class Sms(Protocol):
+    async def send(
+        self, to: str, template: str, variables: Mapping[str, str], text: str, reference: str
+    ) -> Accepted:
+        """`template` is the carrier's code of the approved text, `text` the whole for carriers that take it.
+
+        `reference` (our message id) comes back in the receipt. Raises Rejected or NoAnswer.
+        """
+        ...
+
+    def parse_receipts(self, raw: bytes) -> list[Receipt]:
+        """Raises MalformedReceipts."""
+        ...
+
+
+class Mail(Protocol):
+    async def send(self, to: str, subject: str, text: str, reference: str) -> Accepted:
+        """`reference` becomes the left side of the Message-ID: the same for every try. Raises Rejected or NoAnswer."""
+        ...

@@ -1,0 +1,156 @@
+"""What payment needs of a gateway, whoever runs it. It knows orders, fen and answers; it knows no registration.
+
+No answer of a gateway is a proof unless its signature was verified: an adapter raises instead of returning an unverified one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class Capability(StrEnum):
+    """What a channel can do beyond order, query and notification. Callers ask here, never by the channel's name."""
+
+    CLOSABLE = "closable"  # close() ends an unpaid order
+    EXPIRES = "expires"  # an order carries its own end (expires_at)
+    REFUNDS = "refunds"
+    BILLS = "bills"
+
+
+class OrderState(StrEnum):
+    """The gateway's word on one order. Only UNPAID and CLOSED, asked after close(), and UNKNOWN_ORDER speak against a payment."""
+
+    PAID = "paid"
+    UNPAID = "unpaid"
+    CLOSED = "closed"
+    PAYING = "paying"
+    REFUNDED = "refunded"
+    UNKNOWN_ORDER = "unknown-order"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedOrder:
+    order_no: str
+    code_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the gateway said when asked, with the bytes it signed: this is kept as evidence."""
+
+    order_no: str
+    state: OrderState
+    paid_at: datetime | None
+    amount_fen: int | None
+    currency: str | None
+    transaction_id: str | None
+    status: int
+    raw: bytes
+    signature: Mapping[str, str]
+    """The header fields that prove `raw` (serial, timestamp, nonce, signature); enough to verify it again years later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The order can no longer be paid. `known` is False where the gateway never heard of it."""
+
+    order_no: str
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyPaid:
+    """Too late to close: ask query() for the moment and the amount."""
+
+    order_no: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A verified, decrypted notice of the gateway about one of *our* orders (app and merchant are ours).
+
+    Order number, amount and currency still have to be compared with the order: only the caller knows it.
+    """
+
+    notification_id: str
+    order_no: str
+    state: OrderState
+    transaction_id: str
+    paid_at: datetime | None
+    amount_fen: int
+    currency: str
+    app_id: str
+    merchant_id: str
+
+
+class ChannelError(Exception):
+    """Nothing was learned about the payment itself. The text never holds a body, a key or a person."""
+
+
+class ChannelUnavailable(ChannelError):
+    """No usable answer: time-out, cut connection, 5xx, 429, an answer whose signature does not verify. The outcome is unknown."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ChannelRefused(ChannelError):
+    """The gateway understood and said no; nothing was done. `code` is the gateway's own word."""
+
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__(f"{status} {code}")
+        self.code = code
+        self.status = status
+
+
+class NotificationRefused(Exception):
+    """A call on the notification route that must change nothing. `reason` is a short code, safe as a metric label."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Forged(NotificationRefused):
+    """Not signed by the gateway for us: signature, unknown-serial, probe, undecipherable, foreign."""
+
+
+class Stale(NotificationRefused):
+    """Truly signed, but too far from our clock: a replay, or *our* clock is wrong. Raise an alarm, the query still tells the truth."""
+
+    def __init__(self, skew_seconds: float) -> None:
+        super().__init__("stale")
+        self.skew_seconds = skew_seconds
+
+
+class Malformed(NotificationRefused):
+    """Too large, headers missing, or (signed, but) not in the form agreed."""
+
+
+class PaymentChannel(Protocol):
+    """One way to pay. All calls end within seconds, with an answer or with ChannelError."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]: ...
+
+    async def place_order(
+        self, order_no: str, amount_fen: int, description: str, expires_at: datetime
+    ) -> PlacedOrder:
+        """Ask again with the same arguments after ChannelUnavailable: the gateway gives a code for the same order."""
+        ...
+
+    async def query(self, order_no: str) -> Answer: ...
+
+    async def close(self, order_no: str) -> Closed | AlreadyPaid: ...
+
+    def parse_notification(self, headers: Mapping[str, str], raw_body: bytes, at: datetime) -> Notification:
+        """Verify the raw bytes, then read them. Raises Forged, Stale or Malformed. Header names in any case."""
+        ...
