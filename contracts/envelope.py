@@ -1,0 +1,158 @@
+"""CloudEvents 1.0 attributes of an event, to and from Kafka headers (binary mode). Knows nothing of payloads.
+
+A malformed header is named, its value is never repeated: the value may be anything, also somebody's name.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+SPEC_VERSION = "1.0"
+CONTENT_TYPE = "application/json"
+
+_PRINTABLE = re.compile(r"[\x21-\x7e]{1,255}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
+_SEQUENCE = re.compile(r"[1-9][0-9]{0,17}")
+
+
+class MalformedEnvelope(ValueError):
+    """The headers are no envelope of ours. `reason` names the header and never its value."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    event_id: UUID
+    type: str
+    source: str
+    subject: str
+    time: datetime
+    dataschema: str
+    sequence: int
+    correlation_id: str
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Kafka headers. `correlation_id` repeats `ce_correlationid` under the name FastStream reads."""
+        correlation = self.correlation_id.encode()
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", str(self.event_id).encode()),
+            ("ce_type", self.type.encode()),
+            ("ce_source", self.source.encode()),
+            ("ce_subject", self.subject.encode()),
+            ("ce_time", rfc_3339(self.time).encode()),
+            ("ce_dataschema", self.dataschema.encode()),
+            ("ce_sequence", str(self.sequence).encode()),
+            ("ce_correlationid", correlation),
+            ("content-type", b"application/json"),
+            ("correlation_id", correlation),
+        ]
+        if self.causation_id is not None:
+            headers.append(("ce_causationid", self.causation_id.encode()))
+        if self.traceparent is not None:
+            headers.append(("traceparent", self.traceparent.encode()))
+        return headers
+
+    @classmethod
+    def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> "Envelope":
+        found: dict[str, bytes | None] = {}
+        for name, value in headers:
+            if name in found and found[name] != value:
+                raise MalformedEnvelope(f"header {_shown(name)} is given twice with different values")
+            found[name] = value
+        if _text(found, "ce_specversion") != SPEC_VERSION:
+            raise MalformedEnvelope(f"header ce_specversion is not {SPEC_VERSION}")
+        content_type = _optional(found, "content-type")
+        if content_type is not None and content_type.partition(";")[0].strip().lower() != CONTENT_TYPE:
+            raise MalformedEnvelope(f"header content-type is not {CONTENT_TYPE}")
+        return cls(
+            event_id=_uuid(found, "ce_id"),
+            type=_token(found, "ce_type"),
+            source=_token(found, "ce_source"),
+            subject=_token(found, "ce_subject"),
+            time=_moment(found, "ce_time"),
+            dataschema=_token(found, "ce_dataschema"),
+            sequence=_sequence(found, "ce_sequence"),
+            correlation_id=_token(found, "ce_correlationid"),
+            causation_id=_token(found, "ce_causationid") if "ce_causationid" in found else None,
+            traceparent=_traceparent(found),
+        )
+
+
+def rfc_3339(moment: datetime) -> str:
+    """UTC with `Z`. A naive moment is refused: it would be read as the time zone of whoever runs this."""
+    if moment.tzinfo is None:
+        raise ValueError("a moment on the wire needs a time zone")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def _shown(name: str) -> str:
+    """A header's name comes from outside as well: shown only if it looks like one."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) else "(unprintable name)"
+
+
+def _text(found: dict[str, bytes | None], name: str) -> str:
+    if name not in found:
+        raise MalformedEnvelope(f"header {name} is missing")
+    value = found[name]
+    if value is None:
+        raise MalformedEnvelope(f"header {name} is null")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        # `from None`: the decoder's error carries the bytes
+        raise MalformedEnvelope(f"header {name} is not UTF-8") from None
+
+
+def _optional(found: dict[str, bytes | None], name: str) -> str | None:
+    return _text(found, name) if name in found else None
+
+
+def _token(found: dict[str, bytes | None], name: str) -> str:
+    text = _text(found, name)
+    if not _PRINTABLE.fullmatch(text):
+        raise MalformedEnvelope(f"header {name} is not 1 to 255 printable ASCII characters")
+    return text
+
+
+def _uuid(found: dict[str, bytes | None], name: str) -> UUID:
+    text = _text(found, name)
+    try:
+        return UUID(text)
+    except ValueError:
+        raise MalformedEnvelope(f"header {name} is not a UUID") from None
+
+
+def _moment(found: dict[str, bytes | None], name: str) -> datetime:
+    text = _text(found, name)
+    if not _RFC_3339.fullmatch(text):
+        raise MalformedEnvelope(f"header {name} is not an RFC 3339 time with an offset")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise MalformedEnvelope(f"header {name} is not an RFC 3339 time with an offset") from None
+
+
+def _sequence(found: dict[str, bytes | None], name: str) -> int:
+    text = _text(found, name)
+    if not _SEQUENCE.fullmatch(text):
+        raise MalformedEnvelope(f"header {name} is not a whole number from 1")
+    return int(text)
+
+
+def _traceparent(found: dict[str, bytes | None]) -> str | None:
+    """A broken trace context is dropped, as W3C says: it must never stop an event."""
+    for name in ("traceparent", "ce_traceparent"):
+        value = found.get(name)
+        if value is not None:
+            text = value.decode("ascii", errors="replace")
+            return text if _TRACEPARENT.fullmatch(text) else None
+    return None
