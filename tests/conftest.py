@@ -1,0 +1,66 @@
+"""Fixtures every test may ask for. What they start is real: PostgreSQL 18 and Kafka 4.3, once a session."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.kafka import LocalKafka
+from deploy.local.postgres import DatabaseLogin, EmbeddedPostgres
+from tests.support.kafka import TestKafka
+from tests.support.postgres import TestDatabases
+
+ServiceDatabase = Callable[[str], Awaitable[DatabaseLogin]]
+
+
+@pytest.fixture(scope="session")
+def session_directory() -> Iterator[Path]:
+    """A place outside the checkout for what the session starts."""
+    directory = Path(tempfile.mkdtemp(prefix="kaowu-tests-"))
+    directory.chmod(0o711)  # PostgreSQL runs as another account when we are root
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+async def databases(session_directory: Path) -> AsyncIterator[TestDatabases]:
+    server = EmbeddedPostgres(session_directory / "postgres")
+    await server.start()
+    yield TestDatabases(server)
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def kafka(session_directory: Path) -> AsyncIterator[TestKafka]:
+    """The real broker. Tests share it: take topics and groups of your own."""
+    broker = LocalKafka(session_directory / "kafka")
+    await broker.start()
+    yield TestKafka(broker)
+    await broker.stop()
+
+
+@pytest.fixture
+async def service_database(databases: TestDatabases) -> AsyncIterator[ServiceDatabase]:
+    """`await service_database("payment")`: a migrated database nobody else sees, dropped after the test."""
+    given: list[DatabaseLogin] = []
+
+    async def give(service: str) -> DatabaseLogin:
+        login = await databases.migrated(service)
+        given.append(login)
+        return login
+
+    yield give
+    for login in given:
+        await databases.drop(login)
+
+
+@pytest.fixture
+async def blank_database(databases: TestDatabases) -> AsyncIterator[DatabaseLogin]:
+    """An empty database, for tests of the chassis that bring their own tables."""
+    login = await databases.blank()
+    yield login
+    await databases.drop(login)
