@@ -1,0 +1,1 @@
+"""Plumbing that every service stands on. It passes keys and payloads along and never interprets them."""

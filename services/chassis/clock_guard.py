@@ -1,0 +1,91 @@
+"""Do three clocks agree? Asked before anything irreversible happens because of the time.
+
+Application, database and broker each have a clock of their own. If one is wrong the others outvote it, and
+what was about to happen waits: nobody forfeits because a server's clock jumped. Compared are the real clocks, beneath
+any virtual one, so that a rehearsal is guarded as production is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaProducer
+
+from services.chassis.clock import Clock
+from services.chassis.db import driver_url
+from services.chassis.telemetry import CLOCK_DISAGREEMENT
+
+log = structlog.get_logger(__name__)
+
+TOLERANCE: Final = timedelta(seconds=5)
+CLOCK_TOPIC: Final = "exam.clock"  # its broker stamps records with its own time (LogAppendTime)
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """What each clock said, or why one could not be asked."""
+
+    reason: str
+    application: datetime
+    database: datetime | None
+    broker: datetime | None
+
+
+class ClockGuard:
+    """Compares the clocks of application, database and broker."""
+
+    def __init__(self, clock: Clock, database_url: str, bootstrap_servers: str) -> None:
+        self._clock = clock
+        self._dsn = driver_url(database_url)
+        self._bootstrap = bootstrap_servers
+
+    async def check(self) -> Disagreement | None:
+        """None when all three agree within five seconds; otherwise what is wrong. Never raises for a clock that is away."""
+        try:
+            async with asyncio.timeout(10):
+                database, before = await self._database_time(), self._clock.real_now()
+                broker, after = await self._broker_time(), self._clock.real_now()
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            return self._alarm(f"a clock could not be asked: {type(error).__name__}", None, None)
+        except Exception as error:  # aiokafka's errors have no common base below Exception
+            return self._alarm(f"a clock could not be asked: {type(error).__name__}", None, None)
+        furthest = max(abs(database - before), abs(broker - after), abs(broker - database))
+        CLOCK_DISAGREEMENT.set(furthest.total_seconds())
+        if furthest > TOLERANCE:
+            return self._alarm("the clocks disagree", database, broker)
+        return None
+
+    def _alarm(self, reason: str, database: datetime | None, broker: datetime | None) -> Disagreement:
+        found = Disagreement(reason, self._clock.real_now(), database, broker)
+        log.error(
+            "clock-guard",
+            reason=reason,
+            application=found.application.isoformat(),
+            database=database and database.isoformat(),
+            broker=broker and broker.isoformat(),
+        )
+        return found
+
+    async def _database_time(self) -> datetime:
+        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
+        try:
+            moment: datetime = await connection.fetchval("select clock_timestamp()")
+            return moment
+        finally:
+            await connection.close(timeout=2)
+
+    async def _broker_time(self) -> datetime:
+        producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all")
+        await producer.start()
+        try:
+            stamped = await producer.send_and_wait(CLOCK_TOPIC, b"{}", partition=0)
+            if stamped.timestamp_type != 1:
+                raise RuntimeError(f"{CLOCK_TOPIC} is not stamped by the broker: set LogAppendTime")
+            return datetime.fromtimestamp(stamped.timestamp / 1000, UTC)
+        finally:
+            await producer.stop()

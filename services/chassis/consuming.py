@@ -1,0 +1,365 @@
+"""Door 2, below the handlers: from records of the broker to committed effects, at least once and once in effect.
+
+A service hands over one table, `{event class: handler}`. The chassis subscribes once to each topic in it and
+treats a poll's records as one unit: parse, claim in the inbox, run the handlers, commit, and only then commit
+the offsets. Handlers take lists; events of one key keep their order, across types too.
+
+When a unit fails, its events are tried again one at a time. What a database or broker fault stops is retried in
+place and then given back to the broker: its partition waits, and nothing is parked. What fails for good is parked
+with its reason, and later events of its key park behind it while other keys flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from aiokafka import ConsumerRecord
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from contracts.catalogue import EVENTS, MalformedEvent, Unknown, look_up, parse
+from contracts.envelope import Envelope, MalformedEnvelope
+from contracts.event import Event
+from services.chassis import inbox, parked
+from services.chassis.cause import Cause, bind_cause
+from services.chassis.crash import crash_point
+from services.chassis.db import Database, UnitOfWork
+from services.chassis.telemetry import BATCH_SECONDS, DUPLICATES, HANDLED, PARKED, SKIPPED
+
+log = structlog.get_logger(__name__)
+
+type_of_record = ConsumerRecord[bytes | None, bytes | None]
+Handler = Callable[..., Awaitable[None]]
+
+BATCH: Final = 500
+ATTEMPTS: Final = 3  # of an event that a handler refuses for a reason of its own, before it is parked
+_BACKOFF: Final = (
+    0.05,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    5.0,
+    5.0,
+)  # seconds; their sum stays far below the poll interval
+_POLL_INTERVAL_MS: Final = 300_000
+# Connection lost, resources short, lock or statement timeout, serialization failure, deadlock: another try may work.
+_TRANSIENT_SQLSTATES: Final = ("08", "53", "57", "55P03", "40001", "40P01", "58")
+
+
+class Blocked(Exception):
+    """The database cannot be reached: the records go back to the broker and their partitions wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A record that has a handler here."""
+
+    record: type_of_record
+    event: Event
+    handler: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A record that can only be parked, and why."""
+
+    record: type_of_record
+    reason: str
+    envelope: Envelope | None
+
+
+class Consumers:
+    """A service's reactions to what other services said."""
+
+    def __init__(
+        self,
+        handlers: Mapping[type[Event], Handler],
+        *,
+        database: Database,
+        service: str,
+        deps: Mapping[str, object] | None = None,
+    ) -> None:
+        self._database = database
+        self._service = service
+        self._handlers = {event.type: (name_of(h), bind(h, deps or {})) for event, h in handlers.items()}
+        self._by_name = {name: handler for name, handler in self._handlers.values()}
+        if len(self._by_name) != len({h for h in handlers.values()}):
+            raise ValueError(f"two handlers of {service} have one name: the inbox could not tell them apart")
+        self.topics = sorted({event.topic for event in handlers})
+        self.handled = 0
+        self.busy = False
+        self.assigned = False
+
+    def subscribe(self, broker: KafkaBroker, *, group_instance_id: str | None = None) -> None:
+        """One batch subscriber for the service's topics. The policy is set here and nowhere else."""
+        if not self.topics:
+            return
+        subscriber = broker.subscriber(
+            *self.topics,
+            batch=True,
+            max_records=BATCH,
+            batch_timeout_ms=20,  # also how long FastStream looks away after an empty poll
+            group_id=self._service,
+            group_instance_id=group_instance_id,
+            auto_offset_reset="earliest",
+            max_poll_interval_ms=_POLL_INTERVAL_MS,
+            session_timeout_ms=30_000 if group_instance_id else 10_000,
+            # The only policy that loses nothing: offsets move after this function returned.
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            codec=_RawCodec(),
+            parser=_header_safe,
+        )
+        subscriber(self.on_batch)
+
+    async def on_batch(self, records: Sequence[type_of_record]) -> None:
+        """Everything one poll brought. Returns when its effects are committed; raises to get it again."""
+        started = time.monotonic()
+        self.busy = True
+        try:
+            await self._take_in(records)
+        finally:
+            self.busy = False
+        crash_point("consumer-before-offset-commit")
+        BATCH_SECONDS.labels(records[0].topic).observe(time.monotonic() - started)
+        log.info(
+            "batch",
+            topic=records[0].topic,
+            events=len(records),
+            offset=records[-1].offset,
+            milliseconds=round((time.monotonic() - started) * 1000, 1),
+        )
+
+    async def _take_in(self, records: Sequence[type_of_record]) -> None:
+        sorted_out = [found for record in records if (found := self.sort_out(record)) is not None]
+        if not sorted_out:
+            return
+        try:
+            await self._together(sorted_out)
+        except Exception as error:
+            log.warning("batch-failed", error=type(error).__name__, transient=is_transient(error))
+            for found in sorted_out:
+                await self._alone(found)
+
+    def sort_out(self, record: type_of_record) -> Taken | Unfit | None:
+        """What a record is to this service. None: of a type that nobody here handles, counted and skipped."""
+        try:
+            envelope = Envelope.from_headers(record.headers)
+        except MalformedEnvelope as error:
+            return Unfit(record, f"malformed-envelope: {error}", None)
+        known = look_up(envelope.type)
+        if known is Unknown.MAJOR:
+            return Unfit(record, "unknown-major", envelope)
+        if known is Unknown.TYPE:
+            SKIPPED.labels("unknown").inc()
+            return None
+        assert isinstance(known, type)
+        if known.type not in self._handlers:
+            SKIPPED.labels(known.type).inc()
+            return None
+        try:
+            event = parse(envelope, record.value or b"")
+        except MalformedEvent as error:
+            return Unfit(record, f"malformed-event: {error}", envelope)
+        if record.key is None or record.key.decode("utf-8", "replace") != event.key:
+            return Unfit(record, "key-differs-from-event", envelope)
+        return Taken(record, event, self._handlers[known.type][0])
+
+    async def _together(self, found: Sequence[Taken | Unfit]) -> None:
+        async with self._database.unit_of_work() as uow:
+            blocked = await parked.blocked_keys(uow, [(f.record.topic, _key(f.record)) for f in found])
+            good: list[Taken] = []
+            for one in found:
+                where = (one.record.topic, _key(one.record))
+                if isinstance(one, Unfit):
+                    await self._park(uow, one.record, one.envelope, "", one.reason)
+                    blocked.add(where)
+                elif where in blocked:
+                    await self._park(uow, one.record, one.event.envelope, one.handler, "behind-parked")
+                else:
+                    good.append(one)
+            await self._apply(uow, good)
+        self.handled += len(found)
+
+    async def _apply(self, uow: UnitOfWork, taken: Sequence[Taken]) -> None:
+        """Claim, then hand each handler its new events, in runs that keep the order of every key."""
+        ids: dict[str, list[Any]] = {}
+        for one in taken:
+            ids.setdefault(one.handler, []).append(one.event.envelope.event_id)
+        new = {handler: await inbox.claim(uow, handler, claimed) for handler, claimed in ids.items()}
+        fresh: list[Taken] = []
+        for one in taken:
+            # Twice in one batch is also twice: the first occurrence takes it.
+            if one.event.envelope.event_id in new[one.handler]:
+                new[one.handler].discard(one.event.envelope.event_id)
+                fresh.append(one)
+            else:
+                DUPLICATES.labels(one.event.type).inc()
+        for handler, events in runs(fresh):
+            uow.cause = Cause.of(events[0].envelope)
+            bind_cause(uow.cause)
+            await self._by_name[handler](uow, events)
+            HANDLED.labels(events[0].type).inc(len(events))
+        crash_point("consumer-in-transaction")
+
+    async def _alone(self, one: Taken | Unfit) -> None:
+        """One event in a transaction of its own; parked when it fails for good; Blocked when nothing can work."""
+        refused = 0
+        for attempt, pause in enumerate((*_BACKOFF, None)):
+            try:
+                await self._together([one])
+                return
+            except Exception as error:
+                if not is_transient(error):
+                    refused += 1
+                    log.warning(
+                        "event-failed", attempt=attempt + 1, error=type(error).__name__, exc_info=True
+                    )
+                    if refused >= ATTEMPTS or isinstance(one, Unfit):
+                        await self._park_for_good(one, error)
+                        return
+                if pause is None:
+                    raise Blocked(type(error).__name__) from error
+                await asyncio.sleep(pause)
+
+    async def _park_for_good(self, one: Taken | Unfit, error: Exception) -> None:
+        envelope = one.event.envelope if isinstance(one, Taken) else one.envelope
+        handler = one.handler if isinstance(one, Taken) else ""
+        async with self._database.unit_of_work() as uow:
+            # The error's text may quote what it stumbled over: only its class is kept.
+            await self._park(uow, one.record, envelope, handler, f"failed: {type(error).__name__}")
+        self.handled += 1
+
+    async def _park(
+        self, uow: UnitOfWork, record: type_of_record, envelope: Envelope | None, handler: str, reason: str
+    ) -> None:
+        await parked.park(uow, record, envelope, handler=handler, reason=reason)
+        uow.after_commit(partial(_count_parked, reason, record.topic, record.partition, record.offset))
+
+    async def replay(self, uow: UnitOfWork, record: type_of_record) -> None:
+        """Take a parked record in as if it came now; through the same inbox. Raises what its handler raises."""
+        found = self.sort_out(record)
+        if isinstance(found, Unfit):
+            raise ValueError(found.reason)
+        if found is not None:
+            await self._apply(uow, [found])
+
+
+def runs(taken: Iterable[Taken]) -> list[tuple[str, list[Event]]]:
+    """Split into runs of one type each, as few as keep the order of every key.
+
+    Keys are independent, so an event joins the earliest run of its type that does not come before an event of its
+    own key.
+    """
+    done: list[tuple[str, str, list[Event]]] = []
+    latest: dict[tuple[str, str], int] = {}
+    of_type: dict[str, list[int]] = {}
+    for one in taken:
+        kind, where = one.event.type, (one.record.topic, one.event.key)
+        at_least = latest.get(where, -1)
+        place = next((i for i in of_type.get(kind, ()) if i >= at_least), None)
+        if place is None:
+            place = len(done)
+            done.append((kind, one.handler, []))
+            of_type.setdefault(kind, []).append(place)
+        done[place][2].append(one.event)
+        latest[where] = place
+    return [(handler, events) for _, handler, events in done]
+
+
+def bind(handler: Handler, deps: Mapping[str, object]) -> Handler:
+    """Give a handler the dependencies that its keyword parameters name. Raises TypeError for one nobody has."""
+    wanted = [p.name for p in inspect.signature(handler).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    missing = [name for name in wanted if name not in deps]
+    if missing:
+        raise TypeError(f"{name_of(handler)} wants {missing}, which the composition root does not give")
+    return partial(handler, **{name: deps[name] for name in wanted})
+
+
+def name_of(handler: Handler) -> str:
+    """What the inbox calls a handler. Renaming a handler makes it take every event in again."""
+    return str(getattr(handler, "__name__", repr(handler)))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same thing may work a moment later, because the fault lies with the infrastructure."""
+    if isinstance(error, OSError | TimeoutError | PoolTimeout | asyncpg.InterfaceError | Blocked):
+        return True
+    original = getattr(error, "orig", None) if isinstance(error, DBAPIError) else error
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    if isinstance(state, str):
+        return state.startswith(_TRANSIENT_SQLSTATES)
+    return isinstance(original, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError)
+
+
+def _key(record: type_of_record) -> str | None:
+    return None if record.key is None else record.key.decode("utf-8", "replace")
+
+
+def _count_parked(reason: str, topic: str, partition: int, offset: int) -> None:
+    PARKED.labels(reason.partition(":")[0]).inc()
+    log.error("event-parked", reason=reason, topic=topic, partition=partition, offset=offset)
+
+
+class _RawCodec:
+    """Hand the broker's records to the subscriber as they are: headers decide before anything is decoded."""
+
+    async def decode(self, msg: Any) -> Any:
+        return msg.raw_message
+
+    async def decode_batch(self, msg: Any) -> Any:
+        return msg.raw_message
+
+    async def encode(self, msg: Any, serializer: Any = None) -> tuple[bytes, str | None]:
+        raise RuntimeError("only the relay publishes")
+
+    async def encode_batch(self, msgs: Any, serializer: Any = None) -> list[tuple[bytes, str | None]]:
+        raise RuntimeError("only the relay publishes")
+
+
+async def _header_safe(records: Any, original: Callable[[Any], Awaitable[Any]]) -> Any:
+    """FastStream's parser loses a message whose header is null or not UTF-8: it is shown none at all."""
+    message = await original(tuple(dataclasses.replace(record, headers=()) for record in records))
+    message.raw_message = tuple(records)
+    return message
+
+
+def make_broker(bootstrap_servers: str, *, service: str) -> KafkaBroker:
+    """The consuming side of the broker; publishing is the relay's."""
+    return KafkaBroker(
+        bootstrap_servers,
+        client_id=service,
+        apply_types=False,
+        allow_auto_create_topics=False,
+        graceful_timeout=15,
+        logger=logging.getLogger("faststream"),
+        log_level=logging.DEBUG,
+    )
+
+
+__all__ = [
+    "BATCH",
+    "EVENTS",
+    "Blocked",
+    "Consumers",
+    "Handler",
+    "bind",
+    "is_transient",
+    "make_broker",
+    "runs",
+]

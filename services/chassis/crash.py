@@ -1,0 +1,22 @@
+"""Named points at which a test lets a process die, as `kill -9` would. Off unless the environment arms one.
+
+`KAOWU_CRASH_AT=after-commit:3` dies when that point is reached for the third time.
+"""
+
+from __future__ import annotations
+
+import os
+
+_EXIT = 137
+_name, _, _count = os.environ.get("KAOWU_CRASH_AT", "").partition(":")
+_left = int(_count or 1)
+
+
+def crash_point(name: str) -> None:
+    """Die here at once, without flushing or closing anything, if this point is armed and its turn has come."""
+    global _left
+    if name != _name:
+        return
+    _left -= 1
+    if _left <= 0:
+        os._exit(_EXIT)

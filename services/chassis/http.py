@@ -1,0 +1,326 @@
+"""Door 1, below the routes: who may call what, how no is said, and repeating a request safely.
+
+Every route names who may call it with `allow(...)`, `signed_by(...)` or `open_to_all(...)`; a test walks all routes
+and fails on one without. Refusals are application/problem+json with a code of contracts.refusals and a sentence in Chinese.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import ORJSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from contracts.refusals import Code, FieldError, Refused
+from services.chassis.audit import refused_access
+from services.chassis.cause import Cause, bind_cause, new_traceparent
+from services.chassis.clock import Clock
+from services.chassis.consuming import is_transient
+from services.chassis.db import UnitOfWork
+from services.chassis.telemetry import REFUSALS, REQUESTS
+from services.chassis.tokens import Actor, TokenVerifier, Unauthenticated
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY: Final = 128 * 1024
+_PLACE = re.compile(r"\{(\w+)\}")
+_CORRELATION = re.compile(r"[A-Za-z0-9-]{8,64}")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_KEY = re.compile(r"[\x21-\x7e]{1,100}")
+_TITLES: Final = {
+    Code.UNAUTHENTICATED: "请先登录",
+    Code.FORBIDDEN: "无权办理",
+    Code.NOT_FOUND: "没有找到",
+    Code.INVALID: "填写有误",
+    Code.UNAVAILABLE: "系统繁忙，请稍后再试",
+    Code.TOO_LARGE: "提交的内容过大",
+}
+_VALIDATION: Final = {
+    "missing": "必须填写",
+    "extra_forbidden": "没有这一项",
+    "string_type": "应为文字",
+    "int_type": "应为整数",
+    "int_parsing": "应为整数",
+    "bool_type": "应为是或否",
+    "list_type": "应为列表",
+    "uuid_parsing": "编号格式不对",
+    "json_invalid": "不是有效的 JSON",
+    "enum": "不在可选范围内",
+    "literal_error": "不在可选范围内",
+    "timezone_aware": "时间必须带时区",
+    "string_too_long": "太长",
+    "string_too_short": "太短",
+    "too_long": "太多",
+    "too_short": "太少",
+}
+
+
+class Access:
+    """What a route demands; `roles` with `{name}` are filled from its path."""
+
+    def __init__(self, roles: Sequence[str], reason: str = "") -> None:
+        self.roles = tuple(roles)
+        self.reason = reason
+        self._templates = [(role, _PLACE.findall(role)) for role in roles]
+
+    async def __call__(self, request: Request) -> Actor:
+        if not self.roles:
+            return Actor("", frozenset())
+        plumbing: Doorkeeper = request.app.state.doorkeeper
+        try:
+            actor = plumbing.recognise(request)
+        except Unauthenticated as error:
+            refused_access(request.method, _route_of(request.scope), "unauthenticated", str(error))
+            raise Refused(Code.UNAUTHENTICATED, "登录信息缺失或已失效，请重新登录后再试。") from None
+        for template, names in self._templates:
+            role = template
+            for name in names:
+                role = role.replace("{" + name + "}", str(request.path_params.get(name, "")))
+            if role in actor.roles:
+                structlog.contextvars.bind_contextvars(actor_kind=actor.kind)
+                return actor
+        refused_access(request.method, _route_of(request.scope), "forbidden", actor.kind, actor.subject)
+        raise Refused(Code.FORBIDDEN, "您的账号无权办理此项业务，如有疑问请联系考点。")
+
+
+def allow(*roles: str) -> Any:
+    """Only these: `Depends(...)` that gives the Actor. `desk:{site_id}` is filled from the route's path."""
+    if not roles:
+        raise ValueError("a route that nobody may call")
+    return Depends(Access(roles))
+
+
+def signed_by(reason: str) -> Any:
+    """The caller proves itself by a signature that the handler verifies; `reason` says whose."""
+    return Depends(Access((), reason))
+
+
+def open_to_all(reason: str) -> Any:
+    """Anybody may call this; `reason` says why that is right."""
+    return Depends(Access((), reason))
+
+
+class Doorkeeper:
+    """Recognises callers of an application."""
+
+    def __init__(self, tokens: TokenVerifier, clock: Clock) -> None:
+        self._tokens, self._clock = tokens, clock
+
+    def recognise(self, request: Request) -> Actor:
+        """Who the bearer token speaks for. Raises Unauthenticated."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("no bearer token")
+        return self._tokens.verify(token.strip(), self._clock.now())
+
+
+def make_app(
+    title: str, routers: Sequence[APIRouter], doorkeeper: Doorkeeper, *, max_body: int = MAX_BODY
+) -> ASGIApp:
+    """An application with these routes; no documentation pages, no route without an Access."""
+    app = FastAPI(
+        title=title, docs_url=None, redoc_url=None, openapi_url=None, default_response_class=ORJSONResponse
+    )
+    app.state.doorkeeper = doorkeeper
+    for router in routers:
+        app.include_router(router)
+    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    for kind in (DBAPIError, PoolTimeout, OSError, TimeoutError):
+        app.add_exception_handler(kind, _on_fault)
+    return RequestScope(app, max_body)
+
+
+class RequestScope:
+    """Around every request: size limit, the chain of causes, one metric. Plain ASGI, because it is on every path."""
+
+    def __init__(self, app: FastAPI, max_body: int) -> None:
+        self.app, self._max_body = app, max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        self._bind(headers)
+        status = 500
+        received = 0
+        started = time.perf_counter()
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body:
+                raise Refused(
+                    Code.TOO_LARGE, f"提交的内容超过 {self._max_body // 1024} KB，请压缩照片后重新提交。"
+                )
+            return message
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._max_body:
+            refusal = Refused(
+                Code.TOO_LARGE, f"提交的内容超过 {self._max_body // 1024} KB，请压缩照片后重新提交。"
+            )
+            await problem(refusal, 413)(scope, receive, noting)
+            return
+        try:
+            await self.app(scope, bounded, noting)
+        except Exception as error:
+            # Starlette re-raises what no handler took, after it answered 500.
+            log.error("request-failed", route=_route_of(scope), error=type(error).__name__, exc_info=True)
+        finally:
+            REQUESTS.labels(_route_of(scope), str(status)).inc()
+            if status >= 500:
+                log.warning(
+                    "request",
+                    route=_route_of(scope),
+                    status=status,
+                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                )
+
+    @staticmethod
+    def _bind(headers: dict[bytes, bytes]) -> None:
+        given = headers.get(b"x-correlation-id", b"").decode("ascii", "replace")
+        trace = headers.get(b"traceparent", b"").decode("ascii", "replace")
+        command = uuid7()
+        correlation = given if _CORRELATION.fullmatch(given) else str(command)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(correlation_id=correlation)
+        parent = trace if _TRACEPARENT.fullmatch(trace) else new_traceparent(command)
+        bind_cause(Cause(correlation, str(command), parent))
+
+
+def _route_of(scope: Scope) -> str:
+    """The route's template: a path itself would put ids into metric labels."""
+    return getattr(scope.get("route"), "path", "unmatched")
+
+
+def problem(refusal: Refused, status: int | None = None) -> ORJSONResponse:
+    """A refusal as application/problem+json (RFC 9457)."""
+    return ORJSONResponse(
+        {
+            "type": f"urn:kaowu:problem:{refusal.code}",
+            "title": _TITLES.get(refusal.code, "不能办理"),
+            "status": status or refusal.status,
+            "code": str(refusal.code),
+            "detail": refusal.message,
+            "fields": [{"field": f.field, "reason": f.reason} for f in refusal.fields],
+            "hints": dict(refusal.hints),
+        },
+        status_code=status or refusal.status,
+        media_type="application/problem+json",
+    )
+
+
+async def _on_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    REFUSALS.labels(_route_of(request.scope), str(error.code)).inc()
+    return problem(error)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    REFUSALS.labels(_route_of(request.scope), "invalid").inc()
+    return problem(invalid(error.errors()))
+
+
+def invalid(errors: Sequence[Any]) -> Refused:
+    """What pydantic found, in Chinese and without the values."""
+    fields = tuple(
+        FieldError(
+            ".".join(str(part) for part in found["loc"] if part not in ("body", "query", "path")) or "body",
+            _VALIDATION.get(found["type"], "格式不对"),
+        )
+        for found in errors
+    )
+    return Refused(Code.INVALID, "有内容填写不正确，请按提示修改后重新提交。", fields)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code in (404, 405):
+        return problem(Refused(Code.NOT_FOUND, "没有这个地址，请检查后再试。"), error.status_code)
+    return problem(Refused(Code.INVALID, "请求无法识别，请检查后再试。"), error.status_code)
+
+
+async def _on_fault(request: Request, error: Exception) -> Response:
+    """The infrastructure is away: say so fast, so that the caller comes again; a gateway reads it as 'not taken'."""
+    if not is_transient(error):
+        raise error
+    log.warning("fault", route=_route_of(request.scope), error=type(error).__name__)
+    response = problem(Refused(Code.UNAVAILABLE, "系统暂时繁忙，您的操作没有生效，请稍后再试。"))
+    response.headers["retry-after"] = "5"
+    return response
+
+
+async def idempotent(
+    uow: UnitOfWork,
+    *,
+    actor: Actor,
+    key: str | None,
+    request: bytes | BaseModel,
+    run: Callable[[], Awaitable[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Do it once per caller and key: the same request again gets the first answer, another one is refused.
+
+    The key is written in the same transaction as its work, so a crash leaves both or neither; a second request
+    that comes meanwhile waits for the first. Refusals are not stored: they are meant to be tried again.
+    """
+    if key is None:
+        return await run()
+    if not _KEY.fullmatch(key):
+        raise Refused(Code.INVALID, "Idempotency-Key 应为 1 至 100 个可见字符。")
+    body = request if isinstance(request, bytes) else request.model_dump_json().encode()
+    digest = hashlib.sha256(body).digest()
+    mine = await uow.sql(
+        "insert into idempotency_keys (caller, key, request_hash, created_at) values ($1, $2, $3, $4) "
+        "on conflict do nothing returning 1 as mine",
+        actor.subject,
+        key,
+        digest,
+        uow.at,
+    )
+    if not mine:
+        stored = (
+            await uow.sql(
+                "select request_hash, answer::text as answer from idempotency_keys where caller = $1 and key = $2",
+                actor.subject,
+                key,
+            )
+        )[0]
+        if bytes(stored.request_hash) != digest:
+            raise Refused(
+                Code.IDEMPOTENCY_CONFLICT, "同一个 Idempotency-Key 不能用于两个不同的请求，请换一个。"
+            )
+        first: dict[str, Any] = json.loads(stored.answer)
+        return first
+    answer = await run()
+    await uow.sql(
+        "update idempotency_keys set answer = $3::text::jsonb where caller = $1 and key = $2",
+        actor.subject,
+        key,
+        json.dumps(answer, default=str, ensure_ascii=False),
+    )
+    return answer

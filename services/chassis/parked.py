@@ -1,0 +1,192 @@
+"""Events that failed for good, kept per key in order until somebody decides: replay or discard.
+
+Parked is not lost. Replay goes through the same inbox and the same handlers, oldest first, and stops at the
+first of a key that fails again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from aiokafka import ConsumerRecord
+
+if TYPE_CHECKING:
+    from contracts.envelope import Envelope
+    from services.chassis.consuming import Consumers
+    from services.chassis.db import Database, UnitOfWork
+
+_OPEN_KEYS = """
+select distinct topic, key from parked
+where status = 'parked' and (topic, key) in (select * from unnest($1::text[], $2::text[]))
+"""
+_PARK = """
+insert into parked (topic, partition, "offset", key, type, event_id, handler, headers, payload, reason, parked_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9, $10, $11)
+on conflict (topic, partition, "offset") do nothing
+"""
+_COLUMNS = 'id, topic, partition, "offset", key, type, event_id, handler, headers, payload, reason, parked_at, status, note'
+_RESOLVE = "update parked set status = $2, resolved_at = $3, note = $4 where id = $1 and status = 'parked'"
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """One event that waits for a decision."""
+
+    id: int
+    topic: str
+    partition: int
+    offset: int
+    key: str | None
+    type: str | None
+    event_id: UUID | None
+    reason: str
+    parked_at: datetime
+    status: str
+    note: str | None
+
+    def facts(self) -> dict[str, Any]:
+        """For operators: everything but the payload."""
+        return {
+            "id": self.id,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "key": self.key,
+            "type": self.type,
+            "event_id": None if self.event_id is None else str(self.event_id),
+            "reason": self.reason,
+            "parked_at": self.parked_at.isoformat(),
+            "status": self.status,
+            "note": self.note,
+        }
+
+
+class CannotReplay(Exception):
+    """Why a parked event was not replayed, and what to do first."""
+
+
+async def blocked_keys(
+    uow: UnitOfWork, where: Sequence[tuple[str, str | None]]
+) -> set[tuple[str, str | None]]:
+    """Those (topic, key) that have an event waiting: what comes later waits behind it."""
+    pairs = sorted({(topic, key) for topic, key in where if key is not None})
+    rows = await uow.sql(_OPEN_KEYS, [t for t, _ in pairs], [k for _, k in pairs])
+    return {(row.topic, row.key) for row in rows}
+
+
+async def park(
+    uow: UnitOfWork,
+    record: ConsumerRecord[bytes | None, bytes | None],
+    envelope: Envelope | None,
+    *,
+    handler: str,
+    reason: str,
+) -> None:
+    """Keep a record as it came. The same record twice is kept once."""
+    headers = [
+        [name, base64.b64encode(value or b"").decode(), value is None] for name, value in record.headers
+    ]
+    await uow.sql(
+        _PARK,
+        record.topic,
+        record.partition,
+        record.offset,
+        None if record.key is None else record.key.decode("utf-8", "replace").replace("\0", ""),
+        None if envelope is None else envelope.type,
+        None if envelope is None else envelope.event_id,
+        handler,
+        json.dumps(headers),
+        record.value or b"",
+        reason,
+        uow.at,
+    )
+
+
+async def list_parked(uow: UnitOfWork, *, status: str = "parked", limit: int = 200) -> list[Parked]:
+    """Oldest first."""
+    rows = await uow.sql(
+        f"select {_COLUMNS} from parked where status = $1 order by id limit $2", status, limit
+    )
+    return [_parked(row) for row in rows]
+
+
+async def replay(database: Database, consumers: Consumers, parked_id: int) -> Parked:
+    """Take one parked event in again. It must be the oldest of its key that waits.
+
+    Raises CannotReplay when it is not there, not waiting, not the oldest, or fails again.
+    """
+    async with database.unit_of_work() as uow:
+        one, record = await _lock(uow, parked_id)
+        older = await uow.sql(
+            "select min(id) as id from parked where status = 'parked' and topic = $1 and key = $2 and id < $3",
+            one.topic,
+            one.key,
+            one.id,
+        )
+        if older and older[0].id is not None:
+            raise CannotReplay(
+                f"parked {parked_id} waits behind {older[0].id} of the same key: replay that first"
+            )
+        try:
+            await consumers.replay(uow, record)
+        except Exception as error:
+            raise CannotReplay(f"parked {parked_id} failed again: {type(error).__name__}") from error
+        await uow.sql(_RESOLVE, parked_id, "replayed", uow.at, None)
+        return one
+
+
+async def discard(database: Database, parked_id: int, note: str) -> Parked:
+    """Decide that an event will never be taken in. `note` says why; it is kept with the event."""
+    if not note.strip():
+        raise CannotReplay("a discarded event needs a note that says why")
+    async with database.unit_of_work() as uow:
+        one, _ = await _lock(uow, parked_id)
+        await uow.sql(_RESOLVE, parked_id, "discarded", uow.at, note)
+        return one
+
+
+async def _lock(uow: UnitOfWork, parked_id: int) -> tuple[Parked, ConsumerRecord[bytes | None, bytes | None]]:
+    rows = await uow.sql(f"select {_COLUMNS} from parked where id = $1 for update", parked_id)
+    if not rows:
+        raise CannotReplay(f"no parked event {parked_id}")
+    row, one = rows[0], _parked(rows[0])
+    if one.status != "parked":
+        raise CannotReplay(f"parked {parked_id} is {one.status} already")
+    stored = row.headers if isinstance(row.headers, list) else json.loads(row.headers)
+    headers = [(name, None if null else base64.b64decode(value)) for name, value, null in stored]
+    record: ConsumerRecord[bytes | None, bytes | None] = ConsumerRecord(
+        topic=one.topic,
+        partition=one.partition,
+        offset=one.offset,
+        timestamp=0,
+        timestamp_type=0,
+        key=None if one.key is None else one.key.encode(),
+        value=bytes(row.payload),
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=len(row.payload),
+        headers=headers,
+    )
+    return one, record
+
+
+def _parked(row: Any) -> Parked:
+    return Parked(
+        row.id,
+        row.topic,
+        row.partition,
+        row.offset,
+        row.key,
+        row.type,
+        row.event_id,
+        row.reason,
+        row.parked_at,
+        row.status,
+        row.note,
+    )
