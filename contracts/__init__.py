@@ -1,1 +1,4 @@
-"""What the services agree on: events, envelope, topics, refusals and the exam cycle. Knows no service, no broker and no database."""
+"""What the services agree on: events, envelope, topics, refusals and the exam cycle.
+
+Knows no service, no broker and no database.
+"""

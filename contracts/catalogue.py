@@ -1,4 +1,7 @@
-"""Every event class by its type string, and how a payload becomes an event. Older majors of a fact are lifted step by step."""
+"""Every event class by its type string, and how a payload becomes an event.
+
+Older majors of a fact are lifted step by step, so that readers only know the newest.
+"""
 
 import json
 import re
@@ -20,7 +23,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Unknown(Enum):
-    """Verdict on a type we cannot read: a fact nobody told us of is skipped, a future major of a known one is parked."""
+    """Verdict on a type nobody here reads: an unknown fact is skipped, an unknown major of a known one parked."""
 
     TYPE = "unknown-type"
     MAJOR = "unknown-major"
@@ -74,7 +77,9 @@ class Catalogue:
         event_class, steps = route
         try:
             # strict: what JSON Schema calls an integer is an integer, no "1" and no 1.0
-            event = event_class.model_validate_json(_lifted(payload, steps) if steps else payload, strict=True)
+            event = event_class.model_validate_json(
+                _lifted(payload, steps) if steps else payload, strict=True
+            )
         except ValidationError as error:
             # `from None`: the error of the validator repeats the input
             raise MalformedEvent(_complaint(error)) from None
@@ -101,7 +106,9 @@ def _lifted(payload: bytes, steps: Iterable[Upcaster]) -> bytes:
 
 def _complaint(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    shown = [f"{'.'.join(map(str, problem['loc'])) or 'payload'}: {problem['type']}" for problem in problems[:5]]
+    shown = [
+        f"{'.'.join(map(str, problem['loc'])) or 'payload'}: {problem['type']}" for problem in problems[:5]
+    ]
     if len(problems) > len(shown):
         shown.append(f"and {len(problems) - len(shown)} more")
     return "; ".join(shown)

@@ -27,7 +27,7 @@ class ConfirmationFact(RegistrationEvent):
 
 class Confirmed(ConfirmationFact):
     """When: a desk saw the person, the latest stamped form and the documents.
-    What became true: the registration is confirmed at the desk and waits for review; the candidate can no longer edit.
+    What became true: confirmed at the desk, waiting for review; the candidate can no longer edit.
     Who reacts: registration's view; notification.
     """
 
@@ -40,7 +40,8 @@ class Confirmed(ConfirmationFact):
 
 class Returned(ConfirmationFact):
     """When: a desk or a reviewer sent the registration back, or an amendment overtook a confirmation.
-    What became true: the candidate may edit until `fix_until` (none: until the desk's window ends) and must be confirmed again.
+    What became true: the candidate may edit until `fix_until` (none: until the desk's window ends)
+    and must be confirmed again.
     Who reacts: registration (editable again); notification tells what is wrong and until when.
     """
 
@@ -65,7 +66,7 @@ class Reviewed(ConfirmationFact):
 
 class Approved(ConfirmationFact):
     """When: the last review level approved.
-    What became true: the candidate may pay; `level` is the exam level of the specialty, on which the fee depends.
+    What became true: the candidate may pay; `level` is the specialty's exam level, which sets the fee.
     Who reacts: payment opens an obligation; registration's view; notification.
     """
 

@@ -51,7 +51,7 @@ class Part(BaseModel):
 
 
 class Event(BaseModel):
-    """A fact. Readers ignore fields they do not know, so optional fields may be added within a major version."""
+    """A fact. Readers ignore fields they do not know: optional ones may be added within a major version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -27,7 +27,8 @@ class Delivered(NotificationFact):
 
 class Undeliverable(NotificationFact):
     """When: a message failed for good: the carrier said no, or nothing was heard until it was too late.
-    What became true: the candidate was not told of `occasion` through `channel`; `reason_code` is our word, not the carrier's.
+    What became true: the candidate was not told of `occasion` through `channel`; `reason_code` is our
+    word for it, not the carrier's.
     Who reacts: registration (the contact must be fixed); operations.
     """
 

@@ -60,7 +60,7 @@ class ClosingSoon(PaymentFact):
 
 class Paid(PaymentFact):
     """When: the gateway's word for a payment in time and of the right amount was accepted.
-    What became true: the fee is paid as of the gateway's `paid_at`; the registration can no longer be forfeited.
+    What became true: paid as of the gateway's `paid_at`; the registration can no longer be forfeited.
     Who reacts: registration's view; notification; later the exam's arrangement.
     """
 
@@ -116,7 +116,7 @@ class MovedCounts(Part):
 
 
 class WindowMoved(PaymentFact):
-    """When: two people of the office moved the close of the payment window; said once per registration it touches.
+    """When: two people of the office moved the close of the payment window; said once per registration.
     What became true: this candidate may pay until `closes_at`; `counts` says how many the same move touched.
     Who reacts: notification.
     """
@@ -144,7 +144,8 @@ class ClosedSums(Part):
 
 class WindowClosed(CycleEvent):
     """When: the sweep after the close left nobody awaiting.
-    What became true: everyone who owed is paid, expired or held; `proof_root` fixes the evidence of the `proofs` forfeitures.
+    What became true: everyone who owed is paid, expired or held; `proof_root` fixes the evidence of the
+    `proofs` forfeitures.
     Who reacts: operations.
     """
 

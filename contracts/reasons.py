@@ -1,4 +1,7 @@
-"""Every coded reason that may stand on the wire, with the words people read. Free text stays in the service that was told it."""
+"""Every coded reason that may stand on the wire, with the words people read.
+
+Free text stays in the service that was told it.
+"""
 
 from enum import StrEnum
 

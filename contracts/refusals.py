@@ -1,4 +1,4 @@
-"""How every service says no: one code, one Chinese sentence of what is wrong and what to do, and the fields concerned."""
+"""How every service says no: a code, a Chinese sentence of what is wrong and what to do, the fields concerned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 _NOTHING: Mapping[str, Json] = MappingProxyType({})
 

@@ -16,7 +16,8 @@ class RegistrationFact(RegistrationEvent):
 class PreRegistered(RegistrationFact):
     """When: a candidate's pre-registration was accepted.
     What became true: a registration exists, with form version 1 and a place at a desk.
-    Who reacts: confirmation opens a case; notification fetches the contact and tells the candidate the desk and its last hour.
+    Who reacts: confirmation opens a case; notification fetches the contact and tells the desk and its
+    last hour.
     """
 
     type: ClassVar[str] = "kaowu.registration.pre-registered.v1"
@@ -31,7 +32,7 @@ class PreRegistered(RegistrationFact):
 
 class Amended(RegistrationFact):
     """When: a candidate saved a change before being confirmed.
-    What became true: every earlier form is void, `form_version` is the latest; `changed` names fields, never values.
+    What became true: every earlier form is void; `changed` names fields, never values.
     Who reacts: confirmation (old form void, perhaps another desk); notification.
     """
 
