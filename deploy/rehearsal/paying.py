@@ -1,0 +1,67 @@
+"""How the people of a crowd pay: most in the evenings, many at the end, some in the last minutes, a few never; and
+what the gateway's callbacks do meanwhile."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from contracts.cycle import Cycle
+from deploy.rehearsal.timetable import Calendar
+from deploy.rehearsal.people import Verb
+
+MINUTE = timedelta(minutes=1)
+
+
+class Do(Protocol):
+    def __call__(self, at: datetime, verb: Verb, **fields: Any) -> None: ...
+
+
+def pay_story(cycle: Cycle, calendar: Calendar, chance: random.Random, approved_at: datetime, do: Do) -> None:
+    payment = cycle.windows.payment
+    if chance.random() < 0.008 and approved_at < payment.opens - timedelta(days=2):
+        do(calendar.before(payment, chance), Verb.ORDER, channel="wechat")
+    kind = chance.random()
+    if kind < 0.018:
+        return
+    at = calendar.arrival(payment, chance, payment.closes - timedelta(hours=2), not_before=approved_at)
+    if kind < 0.036:
+        do(at, Verb.ORDER, channel="wechat")
+        return
+    if kind < 0.06:
+        at = payment.closes - MINUTE * chance.randint(5, 60)
+    elif kind < 0.064:
+        at = payment.closes - MINUTE * 3
+    elif kind < 0.067:
+        # The last two minutes: no new order any more, and so a forfeiture.
+        do(payment.closes - MINUTE, Verb.ORDER, channel="wechat")
+        return
+    elif kind < 0.07:
+        # Ordered in time, paid at the very close: windows are half-open, the gateway refuses.
+        do(payment.closes - MINUTE * 30, Verb.ORDER, channel="wechat")
+        do(payment.closes, Verb.PAY, callback=3)
+        return
+    elif kind < 0.073:
+        do(payment.closes + calendar.QUARTER, Verb.ORDER, channel="wechat")
+        return
+    if chance.random() < 0.03 and at - calendar.QUARTER > max(payment.opens, approved_at):
+        do(at - calendar.QUARTER, Verb.ORDER, channel="wechat")
+    do(at, Verb.ORDER, channel="wechat")
+    paid_at = at + MINUTE
+    do(paid_at, Verb.PAY, callback=_callback(chance))
+    if chance.random() < 0.006 and paid_at + timedelta(days=1) < payment.closes:
+        do(calendar.grid(paid_at + timedelta(hours=9)), Verb.ORDER, channel="wechat")
+
+
+def _callback(chance: random.Random) -> Any:
+    kind = chance.random()
+    if kind < 0.01:
+        return "never"
+    if kind < 0.03:
+        return [3, 180]
+    if kind < 0.06:
+        return chance.choice((600, 1800, 7200))
+    if kind < 0.064:
+        return 25 * 3600
+    return 3
