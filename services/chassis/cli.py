@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
@@ -47,7 +48,10 @@ def commands(settings_class: type[S], create_app: Callable[[S], Process]) -> Cal
     @app.command()
     def migrate() -> None:
         """Bring the database to this version's tables. Run it before a start."""
-        _run(lambda: migrations.upgrade(settings().database_url, service))
+        url = settings_class.given("database_url", os.environ)
+        if url is None:
+            raise SettingsInvalid(f"{service.upper()}_DATABASE_URL: Field required")
+        _run(lambda: migrations.upgrade(url, service))
         print(f"{service}: database is at this version")
 
     @waiting.command("list")

@@ -119,6 +119,9 @@ class ClockControl:
 
     def now(self) -> datetime:
         """The virtual moment."""
+        real: int
+        virtual: int
+        rate: float
         _, real, virtual, rate, _ = _LAYOUT.unpack_from(self._map)
         return _EPOCH + (virtual + (int((time.time_ns() - real) * rate) // 1000)) * _MICROSECOND
 

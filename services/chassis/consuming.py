@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 import structlog
@@ -40,7 +40,7 @@ from services.chassis.telemetry import BATCH_SECONDS, DUPLICATES, HANDLED, PARKE
 
 log = structlog.get_logger(__name__)
 
-type_of_record = ConsumerRecord[bytes | None, bytes | None]
+Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 Handler = Callable[..., Awaitable[None]]
 
 BATCH: Final = 500
@@ -68,7 +68,7 @@ class Blocked(Exception):
 class Taken:
     """A record that has a handler here."""
 
-    record: type_of_record
+    record: Record
     event: Event
     handler: str
 
@@ -77,7 +77,7 @@ class Taken:
 class Unfit:
     """A record that can only be parked, and why."""
 
-    record: type_of_record
+    record: Record
     reason: str
     envelope: Envelope | None
 
@@ -125,7 +125,7 @@ class Consumers:
         )
         subscriber(self.on_batch)
 
-    async def on_batch(self, records: Sequence[type_of_record]) -> None:
+    async def on_batch(self, records: Sequence[Record]) -> None:
         """Everything one poll brought. Returns when its effects are committed; raises to get it again."""
         started = time.monotonic()
         self.busy = True
@@ -143,7 +143,7 @@ class Consumers:
             milliseconds=round((time.monotonic() - started) * 1000, 1),
         )
 
-    async def _take_in(self, records: Sequence[type_of_record]) -> None:
+    async def _take_in(self, records: Sequence[Record]) -> None:
         sorted_out = [found for record in records if (found := self.sort_out(record)) is not None]
         if not sorted_out:
             return
@@ -154,7 +154,7 @@ class Consumers:
             for found in sorted_out:
                 await self._alone(found)
 
-    def sort_out(self, record: type_of_record) -> Taken | Unfit | None:
+    def sort_out(self, record: Record) -> Taken | Unfit | None:
         """What a record is to this service. None: of a type that nobody here handles, counted and skipped."""
         try:
             envelope = Envelope.from_headers(record.headers)
@@ -244,12 +244,12 @@ class Consumers:
         self.handled += 1
 
     async def _park(
-        self, uow: UnitOfWork, record: type_of_record, envelope: Envelope | None, handler: str, reason: str
+        self, uow: UnitOfWork, record: Record, envelope: Envelope | None, handler: str, reason: str
     ) -> None:
         await parked.park(uow, record, envelope, handler=handler, reason=reason)
         uow.after_commit(partial(_count_parked, reason, record.topic, record.partition, record.offset))
 
-    async def replay(self, uow: UnitOfWork, record: type_of_record) -> None:
+    async def replay(self, uow: UnitOfWork, record: Record) -> None:
         """Take a parked record in as if it came now; through the same inbox. Raises what its handler raises."""
         found = self.sort_out(record)
         if isinstance(found, Unfit):
@@ -307,7 +307,7 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(original, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError)
 
 
-def _key(record: type_of_record) -> str | None:
+def _key(record: Record) -> str | None:
     return None if record.key is None else record.key.decode("utf-8", "replace")
 
 

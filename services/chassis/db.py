@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import MetaData, Row, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -42,7 +42,11 @@ def make_base() -> type[SQLModel]:
     Use: `Base = make_base()` in a service's tables.py, then `class Case(Base, table=True)`.
     """
     own = registry(metadata=MetaData(naming_convention=_NAMING))
-    return cast("type[SQLModel]", type(SQLModel)("Base", (SQLModel,), {"__module__": __name__}, registry=own))
+
+    class Base(SQLModel, registry=own):
+        """What every table of one service derives from."""
+
+    return Base
 
 
 class UnitOfWork:

@@ -7,8 +7,9 @@ Each field is read from `<SERVICE>_<FIELD>`, else from `KAOWU_<FIELD>`; the brok
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -58,12 +59,7 @@ class ServiceSettings(BaseSettings):
         """Read the environment. Raises SettingsInvalid that names every missing or wrong variable."""
         source = dict(os.environ if environ is None else environ)
         prefix = f"{cls.service.upper()}_"
-        found: dict[str, Any] = {}
-        for field in cls.model_fields:
-            for name in (prefix + field.upper(), _SHARED + field.upper(), _USUAL.get(field, "")):
-                if name and source.get(name):
-                    found[field] = source[name]
-                    break
+        found = {field: value for field in cls.model_fields if (value := cls.given(field, source))}
         try:
             return cls.model_validate(found)
         except ValidationError as error:
@@ -72,3 +68,9 @@ class ServiceSettings(BaseSettings):
                 for e in error.errors(include_input=False)
             ]
             raise SettingsInvalid("\n".join(lines)) from None
+
+    @classmethod
+    def given(cls, field: str, environ: Mapping[str, str]) -> str | None:
+        """What the environment says of one field, if anything. A migration needs no more than its database."""
+        names = (f"{cls.service.upper()}_{field.upper()}", _SHARED + field.upper(), _USUAL.get(field, ""))
+        return next((environ[name] for name in names if environ.get(name)), None)
