@@ -45,7 +45,9 @@ class ClockGuard:
         self._bootstrap = bootstrap_servers
 
     async def check(self) -> Disagreement | None:
-        """None when all three agree within five seconds; otherwise what is wrong. Never raises for a clock that is away."""
+        """None when all three agree within five seconds; otherwise what is wrong. Never raises for a clock
+        that is away.
+        """
         try:
             async with asyncio.timeout(10):
                 database, before = await self._database_time(), self._clock.real_now()

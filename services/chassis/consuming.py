@@ -96,8 +96,8 @@ class Consumers:
         self._database = database
         self._service = service
         self._handlers = {event.type: (name_of(h), bind(h, deps or {})) for event, h in handlers.items()}
-        self._by_name = {name: handler for name, handler in self._handlers.values()}
-        if len(self._by_name) != len({h for h in handlers.values()}):
+        self._by_name = dict(self._handlers.values())
+        if len(self._by_name) != len(set(handlers.values())):
             raise ValueError(f"two handlers of {service} have one name: the inbox could not tell them apart")
         self.topics = sorted({event.topic for event in handlers})
         self.handled = 0

@@ -189,7 +189,7 @@ class RequestScope:
             await self.app(scope, bounded, noting)
         except Exception as error:
             # Starlette re-raises what no handler took, after it answered 500.
-            log.error("request-failed", route=_route_of(scope), error=type(error).__name__, exc_info=True)
+            log.exception("request-failed", route=_route_of(scope), error=type(error).__name__)
         finally:
             REQUESTS.labels(_route_of(scope), str(status)).inc()
             if status >= 500:

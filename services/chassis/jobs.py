@@ -97,7 +97,7 @@ class Jobs:
                 failures = 0
             except Exception as error:
                 JOB_FAILURES.labels(job.name).inc()
-                log.error("job-failed", job=job.name, error=type(error).__name__, exc_info=True)
+                log.exception("job-failed", job=job.name, error=type(error).__name__)
                 pause = _AFTER_FAILURE[min(failures, len(_AFTER_FAILURE) - 1)]
                 failures += 1
                 job.due_at = self._clock.now()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
+import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -116,7 +116,7 @@ class Relay:
             except Exception as error:
                 self.leading = False
                 log.warning("relay-interrupted", error=type(error).__name__, service=self._service)
-                await self._pause(0.5 + random.random())
+                await self._pause(0.5 + secrets.randbelow(1000) / 1000)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -125,7 +125,7 @@ class Relay:
     async def _lead(self) -> None:
         async with self._connection() as connection:
             while not await connection.fetchval("select pg_try_advisory_lock($1)", _LEADER_LOCK):
-                await self._pause(0.5 + random.random() / 2)
+                await self._pause(0.5 + secrets.randbelow(500) / 1000)
                 if self._stop.is_set():
                     return
             async with producer(self._bootstrap) as kafka:

@@ -51,7 +51,9 @@ class Vault:
 
     @classmethod
     def open(cls, path: Path, environment: str) -> Self:
-        """Read the keys. Raises VaultError when the file is missing, open to others, wrong, or a default outside `local`."""
+        """Read the keys. Raises VaultError when the file is missing, open to others, wrong, or the
+        local system's outside of it.
+        """
         try:
             mode = path.stat().st_mode
             content = json.loads(path.read_text())
