@@ -23,7 +23,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Unknown(Enum):
-    """Verdict on a type nobody here reads: an unknown fact is skipped, an unknown major of a known one parked."""
+    """Verdict on a type nobody here reads: an unknown fact is skipped, another major of a known one parked."""
 
     TYPE = "unknown-type"
     MAJOR = "unknown-major"

@@ -1,4 +1,4 @@
-"""How every service says no: a code, a Chinese sentence of what is wrong and what to do, the fields concerned."""
+"""How every service says no: a code, a Chinese sentence of what is wrong and what to do, the fields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

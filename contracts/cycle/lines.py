@@ -1,4 +1,4 @@
-"""On which line of a TOML file each key stands. tomllib does not say, and an error without a line is half of one.
+"""On which line of a TOML file each key stands. tomllib does not say, and an error without one is half an error.
 
 The text has been read by tomllib before, so this only follows its structure and never judges it.
 """
@@ -81,7 +81,7 @@ class _Scanner:
             if self._peek() in "\"'":
                 start = self._at + 1
                 self._string()
-                # Escapes stay as they are spelled: such a key is unknown anyway, and its table's line will do.
+                # Escapes stay as spelled: such a key is unknown anyway, and its table's line will do.
                 parts.append(self._text[start : self._at - 1])
             else:
                 start = self._at

@@ -57,7 +57,7 @@ def _dead_ends(cycle: Cycle) -> Iterator[Finding]:
             yield Finding(
                 "dead-end",
                 f"sites.{site.id}",
-                f"dead end: {site.name} closes {_local(cycle, site.window.closes)}, pre-registration runs until "
+                f"dead end: {site.name} closes {_local(cycle, site.window.closes)}, pre-registration only "
                 f"{_local(cycle, last)}; who comes between could never be confirmed there and is refused",
             )
 
@@ -68,8 +68,8 @@ def _undated(cycle: Cycle) -> Iterator[Finding]:
             yield Finding(
                 "undated-desk",
                 f"sites.{site.id}",
-                f"undated desk: {site.name} ({site.undated_note}); nobody is confirmed there until the office sets "
-                f"a window, and its candidates lapse {_local(cycle, cycle.windows.confirmation.closes)}",
+                f"undated desk: {site.name} ({site.undated_note}); nobody is confirmed there until the office "
+                f"sets a window; its candidates lapse {_local(cycle, cycle.windows.confirmation.closes)}",
             )
 
 
@@ -81,8 +81,9 @@ def _outside(cycle: Cycle) -> Iterator[Finding]:
             yield Finding(
                 "outside",
                 f"sites.{site.id}.window",
-                f"{site.name} is open {_local(cycle, window.opens)} to {_local(cycle, window.closes)}, outside the "
-                f"overall confirmation window {_local(cycle, overall.opens)} to {_local(cycle, overall.closes)}",
+                f"outside: {site.name} is open {_local(cycle, window.opens)} to "
+                f"{_local(cycle, window.closes)}, the overall confirmation window "
+                f"{_local(cycle, overall.opens)} to {_local(cycle, overall.closes)}",
             )
 
 
@@ -104,8 +105,8 @@ def _told_later(cycle: Cycle) -> Iterator[Finding]:
             yield Finding(
                 "told-later",
                 f"{key}.told_closes",
-                f"told later than enforced: {name} is told to close {_local(cycle, window.told_closes)} and closes "
-                f"{_local(cycle, window.closes)}; who trusts the told close comes too late",
+                f"told later than enforced: {name} is told to close {_local(cycle, window.told_closes)} "
+                f"and closes {_local(cycle, window.closes)}; who trusts the told close comes too late",
             )
 
 
@@ -127,7 +128,7 @@ def _specialty_counts(cycle: Cycle) -> Iterator[Finding]:
             yield Finding(
                 "specialty-count",
                 f"modes.{mode.id}",
-                f"the notice counts {mode.specialties} specialties in mode {mode.name}, the file lists {listed}",
+                f"the notice counts {mode.specialties} specialties on {mode.name}, the file lists {listed}",
             )
 
 

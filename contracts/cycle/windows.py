@@ -145,7 +145,7 @@ class PaymentWindow(Window):
     def _reminders_in_order(self) -> Self:
         if list(self.reminders) != sorted(set(self.reminders), reverse=True):
             raise PydanticCustomError(
-                "reminders_order", "the reminders are not from the longest to the shortest"
+                "reminders_order", "not from the longest to the shortest"
             )
         return self
 

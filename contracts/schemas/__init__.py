@@ -1,0 +1,1 @@
+"""The events as committed JSON Schema, and the promise that none of them changes incompatibly."""
