@@ -24,7 +24,9 @@ from tests.support.streams import NOON, TOPIC, confirmed, consuming, database, m
 pytestmark = pytest.mark.broker
 
 
-def wire(key: UUID, sequence: int, event_id: UUID | None = None) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
+def wire(
+    key: UUID, sequence: int, event_id: UUID | None = None
+) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
     event = confirmed(key)
     envelope = Envelope(
         event_id=event_id or uuid7(),
@@ -82,7 +84,14 @@ async def test_an_event_delivered_three_times_has_one_effect(
         (lambda k, v, h: (k, v[: len(v) // 2], h), "malformed-event"),
         (lambda k, v, h: (k, v, [x for x in h if x[0] != "ce_id"]), "malformed-envelope"),
         (lambda k, v, h: (k, v, [*h, ("ce_causationid", b"\xff")]), "malformed-envelope"),
-        (lambda k, v, h: (k, v, [(n, b"kaowu.confirmation.confirmed.v99" if n == "ce_type" else x) for n, x in h]), "unknown-major"),
+        (
+            lambda k, v, h: (
+                k,
+                v,
+                [(n, b"kaowu.confirmation.confirmed.v99" if n == "ce_type" else x) for n, x in h],
+            ),
+            "unknown-major",
+        ),
         (lambda k, v, h: (str(uuid4()).encode(), v, h), "key-differs-from-event"),
     ],
 )
@@ -215,5 +224,7 @@ async def test_two_members_share_the_work_and_each_effect_is_once(
     assert first.handled > 0
     assert second.handled > 0
     found = await effects(db)
-    assert {key: [s for k, s in found if k == str(key)] for key in keys} == {key: [1, 2, 3, 4, 5] for key in keys}
+    assert {key: [s for k, s in found if k == str(key)] for key in keys} == {
+        key: [1, 2, 3, 4, 5] for key in keys
+    }
     await db.dispose()
