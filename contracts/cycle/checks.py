@@ -140,11 +140,9 @@ def _unknown(
     for index, row in _rows(data, table):
         value = row.get(key)
         path: Path = (table, index, key)
-        if isinstance(value, list):
-            named = [((*path, position), item) for position, item in enumerate(value)]
-        else:
-            named = [(path, value)]
-        for where, item in named:
+        items = value if isinstance(value, list) else [value]
+        for position, item in enumerate(items):
+            where = (*path, position) if items is value else path
             if isinstance(item, str | int) and item not in known:
                 yield Complaint(
                     where,

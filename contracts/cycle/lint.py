@@ -11,6 +11,7 @@ from contracts.cycle.problems import Finding
 
 if TYPE_CHECKING:
     from contracts.cycle.cycle import Cycle
+    from contracts.cycle.desks import Site
     from contracts.cycle.windows import Window
 
 
@@ -50,16 +51,23 @@ def _local(cycle: Cycle, moment: datetime) -> str:
     return moment.astimezone(cycle.zone).strftime("%Y-%m-%d %H:%M")
 
 
+def dead_ends(cycle: Cycle) -> tuple[tuple[Site, Window], ...]:
+    """Desks that close before pre-registration does."""
+    last = cycle.windows.pre_registration.closes
+    return tuple(
+        (site, site.window) for site in cycle.sites if site.window is not None and site.window.closes < last
+    )
+
+
 def _dead_ends(cycle: Cycle) -> Iterator[Finding]:
     last = cycle.windows.pre_registration.closes
-    for site in cycle.sites:
-        if site.window is not None and site.window.closes < last:
-            yield Finding(
-                "dead-end",
-                f"sites.{site.id}",
-                f"dead end: {site.name} closes {_local(cycle, site.window.closes)}, pre-registration only "
-                f"{_local(cycle, last)}; who comes between could never be confirmed there and is refused",
-            )
+    for site, window in dead_ends(cycle):
+        yield Finding(
+            "dead-end",
+            f"sites.{site.id}",
+            f"dead end: {site.name} closes {_local(cycle, window.closes)}, pre-registration not until "
+            f"{_local(cycle, last)}; who comes between could never be confirmed there and is refused",
+        )
 
 
 def _undated(cycle: Cycle) -> Iterator[Finding]:

@@ -144,9 +144,7 @@ class PaymentWindow(Window):
     @model_validator(mode="after")
     def _reminders_in_order(self) -> Self:
         if list(self.reminders) != sorted(set(self.reminders), reverse=True):
-            raise PydanticCustomError(
-                "reminders_order", "not from the longest to the shortest"
-            )
+            raise PydanticCustomError("reminders_order", "not from the longest to the shortest")
         return self
 
     @property
