@@ -1,0 +1,285 @@
+"""Watches the streams from outside: what services have said, what the broker holds, what each group has taken in.
+
+A hop is complete when everything that had been said at its start is published and taken in by every group. What it
+caused in turn was committed with it, so it is part of the next hop: a chain of three facts needs three hops."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import httpx2
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from contracts.topics import TOPICS
+from deploy.rehearsal.doors import Doors, RehearsalStopped
+
+HOPS: Final = 3  # registration → confirmation → payment → registration's view
+AWAITED: Final = 0.012  # real seconds between looks while somebody waits for a hop
+IDLE: Final = 0.25  # and while nobody does
+TOO_LONG: Final = 90.0  # real seconds without rest or hop after which a rehearsal stops and says what moves
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Everything seen in one round of questions."""
+
+    added: Mapping[str, int]
+    unpublished: Mapping[str, int]
+    busy: tuple[str, ...]
+    due: tuple[datetime, ...]
+    pending: int
+
+    @property
+    def next_due(self) -> datetime | None:
+        return min(self.due, default=None)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A hop under way: what had been said at its start, and, once all of it is published, up to which offsets."""
+
+    said: Mapping[str, int]
+    ends: Mapping[TopicPartition, int] | None = None
+    settled: bool = False
+
+
+@dataclass(slots=True)
+class Flow:
+    """What the progress display and the report tell about the streams."""
+
+    looks: int = 0
+    hops: int = 0
+    rests: int = 0
+    rest_seconds: float = 0.0
+    gate_seconds: float = 0.0
+    events: int = 0
+    failures: int = field(default=0)
+
+
+class Streams:
+    def __init__(
+        self, doors: Doors, services: Mapping[str, str], simulators: str, bootstrap: str, ops: Mapping[str, str]
+    ) -> None:
+        self._doors = doors
+        self._services = services
+        self._simulators = simulators
+        self._bootstrap = bootstrap
+        self._ops = ops
+        self._topics = [topic for topic in TOPICS.values() if topic.consumers]
+        self._partitions = [
+            TopicPartition(topic.name, number) for topic in self._topics for number in range(topic.partitions)
+        ]
+        self._groups = sorted({group for topic in self._topics for group in topic.consumers})
+        self._admin: AIOKafkaAdminClient | None = None
+        self._reader: AIOKafkaConsumer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._moved = asyncio.Condition()
+        self._awaited = 0
+        self._wake = asyncio.Event()
+        self._failed: BaseException | None = None
+        self.last = Look({}, {}, (), (), 0)
+        self.flow = Flow()
+        self.begun = 0
+        self.completed = 0
+        self.faulted = False
+        """A world event is under way on purpose: answers may be missing."""
+
+    async def start(self) -> None:
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        self._reader = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+        await self._admin.start()
+        await self._reader.start()
+        self._task = asyncio.create_task(self._watch(), name="streams")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._reader is not None:
+            await self._reader.stop()
+        if self._admin is not None:
+            await self._admin.close()
+
+    # Waiting
+
+    def after(self, hops: int = HOPS) -> int:
+        """The number of the hop after which everything caused up to now has arrived."""
+        return self.begun + hops
+
+    async def arrived(self, hop: int) -> None:
+        """Wait until that hop is complete."""
+        if self.completed >= hop:
+            return
+        started = time.monotonic()
+        await self._until(lambda: self.completed >= hop, f"hop {hop} of the streams (at {self.completed})")
+        self.flow.gate_seconds += time.monotonic() - started
+
+    async def rest(self) -> None:
+        """Wait until outboxes are empty, every group has taken everything in, no job is due or running, and the world
+        outside owes nothing at this moment: seen twice in a row with nothing new between."""
+        started = time.monotonic()
+        deadline = started + TOO_LONG
+        before: tuple[Any, ...] | None = None
+        while True:
+            look = await self._look()
+            quiet = not any(look.unpublished.values()) and not look.busy and not look.pending
+            now: tuple[Any, ...] | None = None
+            if quiet:
+                ends, taken = await self._offsets()
+                if all(taken[group].get(partition, 0) >= ends[partition] for group, partition in self._pairs()):
+                    now = (tuple(sorted(look.added.items())), tuple(sorted((str(k), v) for k, v in ends.items())))
+            if now is not None and now == before:
+                break
+            before = now
+            if time.monotonic() > deadline:
+                raise RehearsalStopped(f"the streams do not come to rest within {TOO_LONG:.0f} s: {self._restless(look)}")
+            await asyncio.sleep(0.004 if now else AWAITED)
+        self.flow.rests += 1
+        self.flow.rest_seconds += time.monotonic() - started
+
+    async def outside_is_done(self) -> None:
+        """Wait until the simulated world owes nothing at this moment."""
+        deadline = time.monotonic() + TOO_LONG
+        # Sleepers on the virtual clock notice a jump within 20 ms; until then they would look as if nothing were due.
+        while (await self._doors.get(f"{self._simulators}/sim/rest", {}))["pending_now"]:
+            if time.monotonic() > deadline:
+                raise RehearsalStopped("a callback of the gateway stays under way")
+            await asyncio.sleep(0.004)
+
+    def _restless(self, look: Look) -> str:
+        parts = [f"{name} has {count} unpublished" for name, count in look.unpublished.items() if count]
+        parts.extend(look.busy)
+        if look.pending:
+            parts.append(f"{look.pending} deeds of the simulated world are due")
+        return "; ".join(parts) or "a consumer group lags behind"
+
+    async def _until(self, reached: Any, what: str) -> None:
+        self._awaited += 1
+        self._wake.set()
+        try:
+            async with asyncio.timeout(TOO_LONG), self._moved:
+                while not reached():
+                    if self._failed is not None:
+                        raise self._failed
+                    await self._moved.wait()
+        except TimeoutError:
+            raise RehearsalStopped(
+                f"{what} was not reached within {TOO_LONG:.0f} s: {self._restless(self.last)}"
+            ) from None
+        finally:
+            self._awaited -= 1
+
+    # Watching
+
+    async def _watch(self) -> None:
+        waiting: Waiting | None = None
+        while True:
+            try:
+                look = await self._look()
+                if waiting is None:
+                    waiting = Waiting(dict(look.added))
+                    self.begun += 1
+                waiting = await self._advance(waiting, look)
+            except (httpx2.TransportError, KafkaError, OSError, TimeoutError) as error:
+                self.flow.failures += 1
+                if not self.faulted and self.flow.failures > 200:
+                    await self._fail(RehearsalStopped(f"the streams cannot be watched: {type(error).__name__}: {error}"))
+                    return
+            except Exception as error:  # whoever waits for a hop must hear why it never comes
+                await self._fail(error)
+                return
+            if waiting is not None:
+                await self._pause()
+
+    async def _fail(self, error: BaseException) -> None:
+        self._failed = error
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def _advance(self, waiting: Waiting, look: Look) -> Waiting | None:
+        """The hop after this look; None when it is complete."""
+        if not waiting.settled:
+            # A callback that is due has not yet said what it will say.
+            if look.pending:
+                waiting.said = dict(look.added)
+                return waiting
+            waiting.settled = True
+        if waiting.ends is None:
+            if any(look.added[name] - look.unpublished[name] < said for name, said in waiting.said.items()):
+                return waiting
+            waiting.ends, _ = await self._offsets(groups=())
+        _, taken = await self._offsets(ends=False)
+        if not all(taken[group].get(partition, 0) >= waiting.ends[partition] for group, partition in self._pairs()):
+            return waiting
+        self.completed += 1
+        self.flow.hops += 1
+        async with self._moved:
+            self._moved.notify_all()
+        return None
+
+    async def _pause(self) -> None:
+        if self._awaited:
+            await asyncio.sleep(AWAITED)
+            return
+        self._wake.clear()
+        try:
+            await asyncio.wait_for(self._wake.wait(), IDLE)
+        except TimeoutError:
+            return
+
+    async def _look(self) -> Look:
+        answers = await asyncio.gather(
+            *(self._doors.get(f"{url}/ops/rest", self._ops) for url in self._services.values()),
+            self._doors.get(f"{self._simulators}/sim/rest", {}),
+        )
+        world = answers.pop()
+        added, unpublished, busy, due = {}, {}, [], []
+        for name, answer in zip(self._services, answers, strict=True):
+            added[name], unpublished[name] = answer["events_added"], answer["events_unpublished"]
+            at = datetime.fromisoformat(answer["at"])
+            if answer.get("consuming"):
+                busy.append(f"{name} is taking events in")
+            for job in answer["jobs"]:
+                due_at = None if job["due_at"] is None else datetime.fromisoformat(job["due_at"])
+                if job["running"]:
+                    busy.append(f"{name}'s job {job['name']} runs")
+                elif due_at is not None and due_at <= at:
+                    busy.append(f"{name}'s job {job['name']} is due")
+                elif due_at is not None:
+                    due.append(due_at)
+        if world["next_at"] is not None:
+            due.append(datetime.fromisoformat(world["next_at"]))
+        self.last = Look(added, unpublished, tuple(busy), tuple(due), world["pending_now"])
+        self.flow.looks += 1
+        self.flow.events = sum(added.values())
+        return self.last
+
+    def _pairs(self) -> Sequence[tuple[str, TopicPartition]]:
+        return [
+            (group, TopicPartition(topic.name, number))
+            for topic in self._topics
+            for group in topic.consumers
+            for number in range(topic.partitions)
+        ]
+
+    async def _offsets(
+        self, ends: bool = True, groups: Sequence[str] | None = None
+    ) -> tuple[dict[TopicPartition, int], dict[str, dict[TopicPartition, int]]]:
+        """Where each partition ends, and how far each group has committed."""
+        assert self._reader is not None
+        assert self._admin is not None
+        asked = self._groups if groups is None else groups
+        answers = await asyncio.gather(*(self._admin.list_consumer_group_offsets(group) for group in asked))
+        end: dict[TopicPartition, int] = await self._reader.end_offsets(self._partitions) if ends else {}
+        taken = {
+            group: {partition: meta.offset for partition, meta in answer.items()}
+            for group, answer in zip(asked, answers, strict=True)
+        }
+        return end, taken

@@ -1,0 +1,215 @@
+"""What happens around the people: outages, deaths of processes, and what the office decides. Each is counted when it is
+really reached, and what this version cannot do is said in the report, never passed over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from contracts.reasons import WindowReason
+from deploy.rehearsal.acts import Addresses
+from deploy.rehearsal.doors import Doors, RehearsalStopped
+from deploy.rehearsal.people import WorldEvent, WorldVerb
+from deploy.rehearsal.people_file import moment
+
+HOLD: Final = 0.5  # real seconds a process stays dead or frozen at least, so that the fault is really met
+_REASON_WORDS: Final = {reason.text: reason.value for reason in WindowReason}
+
+
+class Machinery(Protocol):
+    """What a rehearsal may do to the local system's processes."""
+
+    async def kill(self, name: str) -> None: ...
+    async def restart(self, name: str) -> None: ...
+    def suspend(self, name: str) -> None: ...
+    def resume(self, name: str) -> None: ...
+    async def stop_broker(self) -> None: ...
+    async def start_broker(self) -> None: ...
+    async def restart_database(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    at: datetime
+    verb: str
+    fields: Mapping[str, Any]
+    outcome: str
+    """`done`, or why not."""
+
+
+@dataclass(slots=True)
+class World:
+    doors: Doors
+    addresses: Addresses
+    machinery: Machinery
+    office: Mapping[str, str]
+    happened: list[Happened] = field(default_factory=list)
+    faults: dict[str, int] = field(default_factory=dict)
+    down: dict[str, datetime] = field(default_factory=dict)
+    """Services that a world event has stopped, and until when. `broker` and `database` stand for themselves."""
+    _ends: list[tuple[datetime, str, Callable[[], Awaitable[None]]]] = field(default_factory=list)
+
+    @property
+    def under_way(self) -> bool:
+        return bool(self._ends)
+
+    def down_until(self, service: str) -> datetime | None:
+        """When a service that is down on purpose comes back."""
+        return max((self.down[name] for name in (service, "database") if name in self.down), default=None)
+
+    async def happen(self, event: WorldEvent) -> tuple[datetime, ...]:
+        """Let it happen. Returns the moments that matter because of it."""
+        match event.verb:
+            case WorldVerb.SET_DESK_WINDOW:
+                return await self._set_window(event, event.fields["site"], event.fields["opens"])
+            case WorldVerb.EXTEND:
+                return await self._extend(event)
+            case WorldVerb.GATEWAY_DOWN:
+                return await self._weather(event, "wechat")
+            case WorldVerb.CARRIER_DOWN:
+                return await self._weather(event, str(event.fields.get("channel", "sms")))
+            case WorldVerb.CALLBACK_REPLAY:
+                return await self._replay(event)
+            case WorldVerb.KILL:
+                return await self._kill(event)
+            case WorldVerb.FREEZE:
+                return await self._freeze(event)
+            case WorldVerb.BROKER_DOWN:
+                return await self._broker_down(event)
+            case WorldVerb.DATABASE_RESTART:
+                return await self._database_restart(event)
+
+    async def pass_to(self, at: datetime) -> None:
+        """End what has lasted long enough."""
+        over = [one for one in self._ends if one[0] <= at]
+        self._ends = [one for one in self._ends if one[0] > at]
+        for _, _, end in over:
+            await end()
+
+    def _note(self, event: WorldEvent, outcome: str = "done") -> None:
+        self.happened.append(Happened(event.at, event.verb.value, event.fields, outcome))
+
+    def _reached(self, fault: str, times: int = 1) -> None:
+        self.faults[fault] = self.faults.get(fault, 0) + times
+
+    # The office
+
+    async def _set_window(self, event: WorldEvent, site: str, opens: str | None) -> tuple[datetime, ...]:
+        body = {"closes": event.fields["closes"], **_reason(event)}
+        if opens is not None:
+            body["opens"] = opens
+        answer = await self.doors.ask(
+            f"desk window of {site}",
+            "POST",
+            f"{self.addresses.confirmation}/office/desk-windows/{site}",
+            self.office,
+            body,
+        )
+        self._note(event, "done" if answer.code is None else f"refused: {answer.code} {answer.data.get('detail', '')}")
+        if answer.code is not None:
+            return ()
+        return tuple(moment(value) for value in (opens, event.fields["closes"]) if value is not None)
+
+    async def _extend(self, event: WorldEvent) -> tuple[datetime, ...]:
+        window, _, site = str(event.fields["window"]).partition(":")
+        if window == "confirmation" and site:
+            return await self._set_window(event, site, event.fields.get("opens"))
+        self._note(event, f"refused: this version has no route that extends the {window} window; nothing was changed")
+        return ()
+
+    # Nature
+
+    async def _weather(self, event: WorldEvent, outside: str) -> tuple[datetime, ...]:
+        lasts = float(event.fields["for"])
+        channel = str(event.fields.get("channel", outside))
+        if event.verb is WorldVerb.GATEWAY_DOWN and channel != "wechat":
+            self._note(event, f"refused: this version speaks to no gateway {channel}; nothing was changed")
+            return ()
+        outside = "mail" if outside == "email" else outside
+        answer = await self.doors.ask(
+            event.verb.value,
+            "POST",
+            f"{self.addresses.simulators}/sim/{outside}/down",
+            {"content-type": "application/json"},
+            {"seconds": lasts},
+        )
+        if answer.code is not None:
+            raise RehearsalStopped(f"{event.verb.value}: the simulators refuse: {answer.data}")
+        self._note(event)
+        return (event.at + timedelta(seconds=lasts),)
+
+    async def _replay(self, event: WorldEvent) -> tuple[datetime, ...]:
+        answer = await self.doors.ask(
+            event.verb.value,
+            "POST",
+            f"{self.addresses.simulators}/sim/wechat/replay",
+            {"content-type": "application/json"},
+            {},
+        )
+        times = int(answer.data.get("notifications", 0)) if answer.code is None else 0
+        self._reached("callback-replay", times)
+        self._note(event, f"done: {times} callbacks once more" if answer.code is None else f"refused: {answer.data}")
+        return ()
+
+    async def _kill(self, event: WorldEvent) -> tuple[datetime, ...]:
+        name = str(event.fields["service"])
+        await self.machinery.kill(name)
+        self._reached(f"kill {name}")
+        self._note(event)
+        return await self._down(event, (name,), float(event.fields.get("for", 0)), lambda: self.machinery.restart(name))
+
+    async def _freeze(self, event: WorldEvent) -> tuple[datetime, ...]:
+        name = str(event.fields["service"])
+        self.machinery.suspend(name)
+        self._reached(f"freeze {name}")
+        self._note(event)
+
+        async def thaw() -> None:
+            self.machinery.resume(name)
+
+        lasts = float(event.fields.get("for", event.fields.get("seconds", 30)))
+        return await self._down(event, (name,), lasts, thaw)
+
+    async def _broker_down(self, event: WorldEvent) -> tuple[datetime, ...]:
+        await self.machinery.stop_broker()
+        self._reached("broker-down")
+        self._note(event)
+        return await self._down(event, ("broker",), float(event.fields["for"]), self.machinery.start_broker)
+
+    async def _database_restart(self, event: WorldEvent) -> tuple[datetime, ...]:
+        await self.machinery.restart_database()
+        self._reached("database-restart")
+        self._note(event)
+        return ()
+
+    async def _down(
+        self, event: WorldEvent, names: tuple[str, ...], lasts: float, end: Callable[[], Awaitable[None]]
+    ) -> tuple[datetime, ...]:
+        await asyncio.sleep(HOLD)
+        if lasts <= 0:
+            await end()
+            return ()
+        until = event.at + timedelta(seconds=lasts)
+        for name in names:
+            self.down[name] = max(until, self.down.get(name, until))
+
+        async def over() -> None:
+            await end()
+            for name in names:
+                if self.down.get(name) == until:
+                    del self.down[name]
+
+        self._ends.append((until, event.verb.value, over))
+        return (until,)
+
+
+def _reason(event: WorldEvent) -> dict[str, str]:
+    """The words for the audit trail and the coded reason for the stream, from whichever the file gives."""
+    given = str(event.fields.get("reason", ""))
+    default = WindowReason.EXTENDED if event.verb is WorldVerb.EXTEND else WindowReason.ANNOUNCED
+    known = {reason.value for reason in WindowReason}
+    code = _REASON_WORDS.get(given, given if given in known else default.value)
+    return {"reason": given or WindowReason(code).text, "reason_code": code}
