@@ -154,7 +154,7 @@ class Consumers:
             for found in sorted_out:
                 await self._alone(found)
 
-    def sort_out(self, record: Record) -> Taken | Unfit | None:
+    def sort_out(self, record: Record) -> Taken | Unfit | None:  # noqa: PLR0911 - one line per verdict
         """What a record is to this service. None: of a type that nobody here handles, counted and skipped."""
         try:
             envelope = Envelope.from_headers(record.headers)

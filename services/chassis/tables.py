@@ -24,6 +24,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
 # An event larger than a broker takes would block its partition for ever: it is refused when it is written.
@@ -37,6 +38,10 @@ class Xid8(UserDefinedType[str]):
 
     def get_col_spec(self, **_: object) -> str:
         return "xid8"
+
+
+# So that comparing a database with these tables knows the type.
+ischema_names["xid8"] = Xid8
 
 
 def add_plumbing(metadata: MetaData) -> None:

@@ -16,8 +16,8 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 _PERSONAL_KEYS: Final = frozenset(
-    ("name", "id_number", "phone", "email", "employer", "employer_code", "photo", "payer", "openid", "to")
-    + ("address", "body", "text", "token", "authorization", "password", "secret")
+    {"name", "id_number", "phone", "email", "employer", "employer_code", "photo", "payer", "openid", "to"}
+    | {"address", "body", "text", "token", "authorization", "password", "secret"}
 )
 _PATTERNS: Final = (
     (re.compile(r"(?<!\d)\d{17}[\dXx](?!\d)"), "[id-number]"),

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from contracts import confirmation
 from contracts.catalogue import EVENTS
 from contracts.envelope import Envelope
-from deploy.local.postgres import DatabaseLogin
+from deploy.local.databases import DatabaseLogin
 from services.chassis import parked
 from services.chassis.consuming import Consumers, Handler
 from services.chassis.db import Database, UnitOfWork

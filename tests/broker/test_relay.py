@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from deploy.local.postgres import DatabaseLogin
+from deploy.local.databases import DatabaseLogin
 from services.chassis.db import driver_url
 from tests.support.eventually import eventually
 from tests.support.kafka import TestKafka
@@ -49,10 +49,14 @@ async def test_what_was_rolled_back_is_never_published(
     db, person = database(blank_database), uuid4()
     async with relaying(blank_database, kafka.bootstrap) as relay:
         db.on_events = relay.wake
-        with pytest.raises(ZeroDivisionError):
+
+        async def say_and_fail() -> None:
             async with db.unit_of_work() as uow:
                 await say(uow, person)
                 raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await say_and_fail()
         async with db.unit_of_work() as uow:
             await say(uow, person)
 

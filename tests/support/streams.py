@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from contracts import confirmation
 from contracts.catalogue import parse
 from contracts.envelope import Envelope
-from deploy.local.postgres import DatabaseLogin
+from deploy.local.databases import DatabaseLogin
 from services.chassis import outbox
 from services.chassis.clock import SystemClock
 from services.chassis.consuming import Consumers, make_broker

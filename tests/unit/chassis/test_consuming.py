@@ -1,0 +1,90 @@
+"""Splitting a poll into runs, and telling faults apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from contracts import confirmation
+from contracts.event import Event
+from services.chassis.consuming import Blocked, Consumers, Taken, bind, is_transient, runs
+
+TYPES: Sequence[type[Event]] = (confirmation.Confirmed, confirmation.Reviewed, confirmation.Lapsed)
+
+
+def taken(kind: int, key: int, number: int) -> Taken:
+    event = SimpleNamespace(type=TYPES[kind].type, key=str(UUID(int=key)), number=number)
+    record = SimpleNamespace(topic="exam.confirmation")
+    return Taken(cast("Any", record), cast("Any", event), f"handler-{kind}")
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=60))
+def test_runs_keep_every_event_and_the_order_of_every_key(batch: list[tuple[int, int]]) -> None:
+    split = runs(taken(kind, key, n) for n, (kind, key) in enumerate(batch))
+    flat = [cast("Any", event) for _, events in split for event in events]
+    assert sorted(event.number for event in flat) == list(range(len(batch)))
+    for key in range(5):
+        mine = [e.number for e in flat if e.key == str(UUID(int=key))]
+        assert mine == sorted(mine)
+    assert all(len({e.type for e in events}) == 1 for _, events in split)
+
+
+def test_a_deadline_of_one_type_is_one_run() -> None:
+    assert len(runs(taken(0, key, key) for key in range(500))) == 1
+
+
+async def _wants(uow: object, events: object, *, cycle: object) -> None: ...
+
+
+def test_a_handler_gets_what_its_parameters_name_or_the_start_fails() -> None:
+    assert cast("Any", bind(_wants, {"cycle": 1, "vault": 2})).keywords == {"cycle": 1}
+    with pytest.raises(TypeError, match="wants \\['cycle'\\]"):
+        bind(_wants, {})
+
+
+def test_two_handlers_of_one_name_are_refused() -> None:
+    async def _wants(uow: object, events: object) -> None: ...
+
+    first, second = globals()["_wants"], _wants
+    with pytest.raises(ValueError, match="one name"):
+        Consumers(
+            {confirmation.Confirmed: first, confirmation.Lapsed: second},
+            database=cast("Any", None),
+            service="test",
+            deps={"cycle": 1},
+        )
+
+
+class _State(Exception):
+    def __init__(self, sqlstate: str) -> None:
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (ConnectionRefusedError(), True),
+        (TimeoutError(), True),
+        (Blocked("x"), True),
+        (asyncpg.InterfaceError("closed"), True),
+        (DBAPIError("s", {}, _State("40001")), True),
+        (DBAPIError("s", {}, _State("40P01")), True),
+        (DBAPIError("s", {}, _State("55P03")), True),
+        (DBAPIError("s", {}, _State("57P01")), True),
+        (DBAPIError("s", {}, _State("53300")), True),
+        (IntegrityError("s", {}, _State("23505")), False),
+        (DBAPIError("s", {}, _State("22001")), False),
+        (ValueError(), False),
+        (KeyError(), False),
+    ],
+)
+def test_only_the_infrastructures_faults_are_transient(error: Exception, transient: bool) -> None:
+    assert is_transient(error) is transient
