@@ -1,4 +1,4 @@
-"""What notification needs of those who carry messages. They know an address, a text and our reference; no registration."""
+"""What notification needs of those who carry messages: an address, a text, our reference; no registration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a message the carrier had accepted. Unsigned on the wire: a hint, joined on our reference."""
+    """What became of a message the carrier took. Unsigned on the wire: a hint, joined on our reference."""
 
     reference: str
     provider_ref: str
@@ -29,7 +29,7 @@ class Receipt:
 class Rejected(Exception):
     """The carrier said no and will not carry this one. Its text is the code alone, never an address.
 
-    `permanent`: the same message will never go (bad number, mailbox unknown, template refused); otherwise later.
+    `permanent`: the same message will never go (bad number, unknown mailbox); otherwise it may go later.
     """
 
     def __init__(self, code: str, *, permanent: bool) -> None:
@@ -39,9 +39,9 @@ class Rejected(Exception):
 
 
 class NoAnswer(Exception):
-    """Nothing usable came back. Where `maybe_accepted` is False it surely was not taken (no connection): send again freely.
+    """Nothing usable came back. With `maybe_accepted` sending again may make a second copy: count it.
 
-    Otherwise sending again may make a second copy: count it.
+    Without, it surely was not taken (no connection): send again freely.
     """
 
     def __init__(self, reason: str, *, maybe_accepted: bool) -> None:
@@ -71,5 +71,5 @@ class Sms(Protocol):
 
 class Mail(Protocol):
     async def send(self, to: str, subject: str, text: str, reference: str) -> Accepted:
-        """`reference` becomes the left side of the Message-ID: the same for every try. Raises Rejected or NoAnswer."""
+        """`reference` is the left side of the Message-ID, the same at every try. Raises Rejected or NoAnswer."""
         ...

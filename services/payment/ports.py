@@ -1,6 +1,7 @@
-"""What payment needs of a gateway, whoever runs it. It knows orders, fen and answers; it knows no registration.
+"""What payment needs of a gateway, whoever runs it: orders, fen and answers; no registration.
 
-No answer of a gateway is a proof unless its signature was verified: an adapter raises instead of returning an unverified one.
+No answer of a gateway is a proof unless its signature was verified: an adapter raises instead of
+returning an unverified one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 
 
 class Capability(StrEnum):
-    """What a channel can do beyond order, query and notification. Callers ask here, never by the channel's name."""
+    """What a channel can do beyond order, query and notification. Never ask by the channel's name."""
 
     CLOSABLE = "closable"  # close() ends an unpaid order
     EXPIRES = "expires"  # an order carries its own end (expires_at)
@@ -22,7 +23,10 @@ class Capability(StrEnum):
 
 
 class OrderState(StrEnum):
-    """The gateway's word on one order. Only UNPAID and CLOSED, asked after close(), and UNKNOWN_ORDER speak against a payment."""
+    """The gateway's word on one order.
+
+    Only UNPAID or CLOSED asked after close(), and UNKNOWN_ORDER, speak against a payment.
+    """
 
     PAID = "paid"
     UNPAID = "unpaid"
@@ -51,7 +55,7 @@ class Answer:
     status: int
     raw: bytes
     signature: Mapping[str, str]
-    """The header fields that prove `raw` (serial, timestamp, nonce, signature); enough to verify it again years later."""
+    """The header fields that prove `raw`: enough to verify it again years later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,10 @@ class ChannelError(Exception):
 
 
 class ChannelUnavailable(ChannelError):
-    """No usable answer: time-out, cut connection, 5xx, 429, an answer whose signature does not verify. The outcome is unknown."""
+    """No usable answer: time-out, cut connection, 5xx, 429, a signature that does not verify.
+
+    The outcome is unknown.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -109,7 +116,7 @@ class ChannelRefused(ChannelError):
 
 
 class NotificationRefused(Exception):
-    """A call on the notification route that must change nothing. `reason` is a short code, safe as a metric label."""
+    """A call on the notification route that must change nothing. `reason` is safe as a metric label."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -121,7 +128,10 @@ class Forged(NotificationRefused):
 
 
 class Stale(NotificationRefused):
-    """Truly signed, but too far from our clock: a replay, or *our* clock is wrong. Raise an alarm, the query still tells the truth."""
+    """Truly signed, but too far from our clock: a replay, or *our* clock is wrong.
+
+    Raise an alarm; the query still tells the truth.
+    """
 
     def __init__(self, skew_seconds: float) -> None:
         super().__init__("stale")
@@ -144,7 +154,7 @@ class PaymentChannel(Protocol):
     async def place_order(
         self, order_no: str, amount_fen: int, description: str, expires_at: datetime
     ) -> PlacedOrder:
-        """Ask again with the same arguments after ChannelUnavailable: the gateway gives a code for the same order."""
+        """After ChannelUnavailable ask again with the same arguments: it is the same order."""
         ...
 
     async def query(self, order_no: str) -> Answer: ...
@@ -152,5 +162,5 @@ class PaymentChannel(Protocol):
     async def close(self, order_no: str) -> Closed | AlreadyPaid: ...
 
     def parse_notification(self, headers: Mapping[str, str], raw_body: bytes, at: datetime) -> Notification:
-        """Verify the raw bytes, then read them. Raises Forged, Stale or Malformed. Header names in any case."""
+        """Verify the raw bytes, then read them. Header names in any case. Raises NotificationRefused."""
         ...

@@ -1,0 +1,204 @@
+"""How a script moves the simulated outside: people pay, things break, books are read.
+
+Unsigned, and for this machine only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from deploy.simulators.agenda import Agenda
+from deploy.simulators.aliyun import SmsCarrier
+from deploy.simulators.http import Reply, Request
+from deploy.simulators.mailbox import Mailbox
+from deploy.simulators.outage import Outage
+from deploy.simulators.wechat import WeChatGateway
+from deploy.simulators.wechat_orders import Refusal
+from services.chassis.clock import Clock
+
+_MAIL_PAGE = re.compile(r"/mail/([0-9]+)")
+_PAGE = 5000  # entries of a book in one answer, unless `limit` says otherwise
+
+
+class ControlPort:
+    def __init__(
+        self, clock: Clock, agenda: Agenda, wechat: WeChatGateway, sms: SmsCarrier, mailbox: Mailbox
+    ) -> None:
+        self._clock = clock
+        self._agenda = agenda
+        self._wechat = wechat
+        self._sms = sms
+        self._mailbox = mailbox
+        self._routes: dict[tuple[str, str], Callable[[Request], object]] = {
+            ("GET", "/sim/rest"): self._rest,
+            ("POST", "/sim/wechat/pay"): self._pay,
+            ("POST", "/sim/wechat/replay"): self._replay,
+            ("POST", "/sim/wechat/down"): lambda request: _bring(request, self._wechat.weather.bring),
+            ("POST", "/sim/wechat/sign-with"): self._sign_with,
+            ("POST", "/sim/wechat/misbehave"): self._misbehave,
+            ("GET", "/sim/wechat/book"): self._wechat_book,
+            ("POST", "/sim/sms/down"): lambda request: _bring(request, self._sms.weather.bring),
+            ("POST", "/sim/sms/throttle"): self._throttle,
+            ("POST", "/sim/sms/receipts-url"): self._set_receipts_url,
+            ("GET", "/sim/sms/book"): self._sms_book,
+            ("POST", "/sim/mail/down"): lambda request: _bring(request, self._mailbox.weather.bring),
+            ("GET", "/sim/mail/book"): self._mail_book,
+            ("GET", "/sim/mail/box"): self._box,
+            ("GET", "/mail"): lambda request: Reply.html(self._mailbox.list_page(request.argument("to"))),
+        }
+
+    async def handle(self, request: Request) -> Reply:
+        route = self._routes.get((request.method, request.path.rstrip("/") or "/"))
+        try:
+            if route is None:
+                return self._page(request)
+            answer = route(request)
+        except Refusal as refusal:
+            return Reply.of({"code": refusal.code, "message": refusal.message}, refusal.status)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            return Reply.of({"code": "BAD_REQUEST", "message": f"{type(error).__name__}: {error}"}, 400)
+        return answer if isinstance(answer, Reply) else Reply.of(answer)
+
+    def _page(self, request: Request) -> Reply:
+        match = _MAIL_PAGE.fullmatch(request.path)
+        if request.method != "GET" or match is None or int(match[1]) >= len(self._mailbox.mails):
+            return Reply.of({"code": "NOT_FOUND", "message": request.path}, 404)
+        return Reply.html(self._mailbox.mail_page(int(match[1])))
+
+    def _rest(self, _: Request) -> object:
+        pending = self._agenda.pending()
+        return {
+            "at": self._clock.now().isoformat(),
+            "pending_now": pending.now,
+            "next_at": pending.next_at.isoformat() if pending.next_at else None,
+            "receipts_waiting": self._sms.waiting_for_receipt(),
+            "reached": {
+                "wechat-down": self._wechat.weather.reached,
+                "sms-down": self._sms.weather.reached,
+                "mail-down": self._mailbox.weather.reached,
+            },
+            "failures": self._agenda.failures,
+        }
+
+    def _pay(self, request: Request) -> object:
+        body = request.json()
+        number = body.get("out_trade_no") or body["order_no"]
+        callbacks = body.get("callbacks", [])
+        order = self._wechat.pay(str(number), [float(seconds) for seconds in callbacks])
+        assert order.paid_at is not None
+        return {
+            "paid_at": order.paid_at.isoformat(),
+            "transaction_id": order.transaction_id,
+            "amount_fen": order.amount_fen,
+        }
+
+    def _replay(self, request: Request) -> object:
+        body = request.json()
+        if body.get("how") == "captured":
+            return {"notifications": self._wechat.replay_captured()}
+        last = body.get("last")
+        return {
+            "notifications": self._wechat.notify_again(
+                body.get("out_trade_no") or body.get("order_no"), int(last) if last is not None else None
+            )
+        }
+
+    def _sign_with(self, request: Request) -> object:
+        return {"serial": self._wechat.sign_with(int(request.json()["key"]))}
+
+    def _misbehave(self, request: Request) -> object:
+        body = request.json()
+        self._wechat.misbehave(str(body["how"]), int(body.get("times", 1)))
+        return {}
+
+    def _throttle(self, request: Request) -> object:
+        self._sms.throttle(float(request.json()["seconds"]))
+        return {}
+
+    def _set_receipts_url(self, request: Request) -> object:
+        self._sms.receipts_url = str(request.json()["url"])
+        return {}
+
+    def _wechat_book(self, request: Request) -> object:
+        after, limit = _range(request)
+        orders = self._wechat.book.orders(after, limit)
+        return {
+            "totals": self._wechat.book.totals(),
+            "refused": self._wechat.refused,
+            "next": _next(after, orders, limit),
+            "orders": [
+                {
+                    "out_trade_no": order.out_trade_no,
+                    "state": order.state.value,
+                    "amount_fen": order.amount_fen,
+                    "currency": order.currency,
+                    "placed_at": order.placed_at.isoformat(),
+                    "expires_at": order.expires_at.isoformat(),
+                    "paid_at": order.paid_at.isoformat() if order.paid_at else None,
+                    "closed_at": order.closed_at.isoformat() if order.closed_at else None,
+                    "transaction_id": order.transaction_id or None,
+                    "notified": order.notified,
+                    "acknowledged": order.acknowledged,
+                }
+                for order in orders
+            ],
+        }
+
+    def _sms_book(self, request: Request) -> object:
+        after, limit = _range(request)
+        messages = self._sms.messages[after : after + limit]
+        states: dict[str, int] = {}
+        for message in self._sms.messages:
+            states[message.state] = states.get(message.state, 0) + 1
+        return {
+            "totals": {"messages": len(self._sms.messages), **states},
+            "refused": self._sms.refused,
+            "receipts": {"pushed": self._sms.receipts_pushed, "given_up": self._sms.receipts_given_up},
+            "next": _next(after, messages, limit),
+            "messages": [
+                {
+                    "at": message.at.isoformat(),
+                    "to": message.to,
+                    "template": message.template,
+                    "text": message.text,
+                    "out_id": message.out_id,
+                    "biz_id": message.biz_id,
+                    "state": message.state,
+                }
+                for message in messages
+            ],
+        }
+
+    def _mail_book(self, request: Request) -> object:
+        after, limit = _range(request)
+        mails = self._mailbox.mails[after : after + limit]
+        return {
+            "totals": {"mails": len(self._mailbox.mails)},
+            "refused": self._mailbox.refused,
+            "next": _next(after, mails, limit),
+            "mails": [
+                {"at": mail.at.isoformat(), "to": mail.to_hashes, "message_id": mail.message_id}
+                for mail in mails
+            ],
+        }
+
+    def _box(self, request: Request) -> object:
+        return {
+            "mails": [self._mailbox.read(position) for position in self._mailbox.of(request.argument("to"))]
+        }
+
+
+def _bring(request: Request, bring: Callable[[float, Outage], Any]) -> object:
+    body = request.json()
+    until = bring(float(body["seconds"]), Outage(body.get("how", Outage.REFUSE)))
+    return {"until": until.isoformat()}
+
+
+def _range(request: Request) -> tuple[int, int]:
+    return int(request.argument("after", "0")), int(request.argument("limit", str(_PAGE)))
+
+
+def _next(after: int, entries: list[Any], limit: int) -> int | None:
+    return after + len(entries) if len(entries) == limit else None

@@ -1,0 +1,87 @@
+"""The little HTTP that simulators need, straight on ASGI: a request read whole, an answer sent whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+BODY_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    raw_path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def target(self) -> str:
+        """As it stood in the request line: what signatures are made over."""
+        return f"{self.raw_path}?{self.query}" if self.query else self.raw_path
+
+    def argument(self, name: str, default: str = "") -> str:
+        return parse_qs(self.query, keep_blank_values=True).get(name, [default])[0]
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty object. Raises ValueError."""
+        content = json.loads(self.body) if self.body else {}
+        if not isinstance(content, dict):
+            raise ValueError("a JSON object is expected")
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=((b"content-type", b"application/json"),))
+
+    @classmethod
+    def of(cls, content: object, status: int = 200) -> Reply:
+        return cls(status, json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
+
+    @classmethod
+    def html(cls, page: str) -> Reply:
+        return cls(200, page.encode(), ((b"content-type", b"text/html; charset=utf-8"),))
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+class Application:
+    """An ASGI application around one function."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the caller left
+            body += message.get("body", b"")
+            if not message.get("more_body") or len(body) > BODY_LIMIT:
+                break
+        if len(body) > BODY_LIMIT:
+            reply = Reply.of({"code": "PARAM_ERROR", "message": "请求过大"}, 413)
+        else:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            raw_path = scope["raw_path"].decode("latin-1").partition("?")[0]
+            query = scope["query_string"].decode("latin-1")
+            reply = await self._handler(
+                Request(scope["method"], scope["path"], raw_path, query, headers, body)
+            )
+        length = (b"content-length", str(len(reply.body)).encode())
+        headers_out = reply.headers if reply.status == 204 else (*reply.headers, length)
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers_out})
+        await send({"type": "http.response.body", "body": reply.body})

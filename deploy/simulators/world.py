@@ -1,0 +1,185 @@
+"""The whole simulated outside in one event loop: three HTTP ports, one SMTP port, one agenda."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import uvicorn
+
+from deploy.simulators.agenda import Agenda
+from deploy.simulators.aliyun import SmsCarrier
+from deploy.simulators.control import ControlPort
+from deploy.simulators.credentials import Credentials
+from deploy.simulators.http import Application, Handler
+from deploy.simulators.journal import Journal
+from deploy.simulators.mailbox import Mailbox
+from deploy.simulators.smtp import SmtpSession
+from deploy.simulators.wechat import WeChatGateway
+from deploy.simulators.wechat_orders import OrderBook
+from services.chassis.clock import Clock
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the simulators live and how they behave. A port of 0 is chosen by the machine."""
+
+    keys: Path
+    data: Path
+    wechat_port: int = 0
+    sms_port: int = 0
+    smtp_port: int = 0
+    control_port: int = 0
+    receipts_url: str | None = None
+    receipt_delay: timedelta = timedelta(seconds=2)
+    receipt_grid: timedelta = timedelta(seconds=5)
+    templates: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the process, not to one of its servers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Simulators:
+    """`async with Simulators(plan, clock) as world`: everything is listening inside, nothing afterwards."""
+
+    def __init__(self, plan: Plan, clock: Clock) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._stack = contextlib.AsyncExitStack()
+        self.agenda = Agenda(clock)
+        self.credentials = Credentials.of(plan.keys)
+        self._sessions: set[SmtpSession] = set()
+        self._journals = (Journal(plan.data / "wechat.jsonl"), Journal(plan.data / "sms.jsonl"))
+        self.wechat = WeChatGateway(self.credentials.wechat, OrderBook(self._journals[0]), clock, self.agenda)
+        self.sms = SmsCarrier(
+            self.credentials.aliyun,
+            clock,
+            self.agenda,
+            self._journals[1],
+            templates=plan.templates,
+            receipts_url=plan.receipts_url,
+            receipt_delay=plan.receipt_delay,
+            receipt_grid=plan.receipt_grid,
+        )
+        self.mailbox = Mailbox(plan.data / "mail.mbox", clock)
+        self.control = ControlPort(clock, self.agenda, self.wechat, self.sms, self.mailbox)
+        self.wechat_url = self.sms_url = self.control_url = ""
+        self.smtp_port = 0
+        self.accounts: dict[str, Path] = {}
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self.mailbox.close)
+            for journal in self._journals:
+                stack.callback(journal.close)
+            stack.push_async_callback(self.wechat.aclose)
+            stack.push_async_callback(self.sms.aclose)
+            agenda = asyncio.create_task(self.agenda.run())
+            stack.push_async_callback(_end, agenda)
+            self.smtp_port = await self._start_smtp(stack)
+            plan = self._plan
+            self.wechat_url = await self._start_http(stack, self.wechat.handle, plan.wechat_port)
+            self.sms_url = await self._start_http(stack, self.sms.handle, plan.sms_port)
+            self.control_url = await self._start_http(stack, self.control.handle, plan.control_port)
+            self.accounts = self.credentials.write_account_files(
+                self.wechat_url, self.sms_url, self.smtp_port
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def whereabouts(self) -> dict[str, Any]:
+        """What others must know to use the simulated outside."""
+        return {
+            "wechat": self.wechat_url,
+            "sms": self.sms_url,
+            "control": self.control_url,
+            "smtp": {"host": HOST, "port": self.smtp_port},
+            "mail_page": f"{self.control_url}/mail",
+            "accounts": {name: str(path) for name, path in self.accounts.items()},
+        }
+
+    def record_whereabouts(self) -> Path:
+        path = self._plan.data / "simulators.json"
+        path.write_text(json.dumps(self.whereabouts(), indent=2) + "\n", encoding="utf-8")
+        return path
+
+    async def _start_smtp(self, stack: contextlib.AsyncExitStack) -> int:
+        listening = _listen(self._plan.smtp_port)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: SmtpSession(self.mailbox, self._sessions), sock=listening
+        )
+        stack.callback(self._end_sessions)
+        stack.callback(server.close)
+        port: int = listening.getsockname()[1]
+        return port
+
+    def _end_sessions(self) -> None:
+        for session in list(self._sessions):
+            session.close()
+
+    async def _start_http(self, stack: contextlib.AsyncExitStack, handler: Handler, port: int) -> str:
+        listening = _listen(port)
+        config = uvicorn.Config(
+            Application(handler),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=300,
+            timeout_graceful_shutdown=1,
+        )
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+
+        async def stop() -> None:
+            server.should_exit = True
+            await task
+
+        stack.push_async_callback(stop)
+        while not server.started:
+            if task.done():
+                await task
+                raise RuntimeError("a simulator's server ended before it listened")
+            await asyncio.sleep(0.005)
+        return f"http://{HOST}:{listening.getsockname()[1]}"
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except OSError:
+        if not port:
+            raise
+        # A taken port is no failure: whoever asks is told where we really are.
+        listening.bind((HOST, 0))
+    listening.listen(512)
+    listening.setblocking(False)
+    return listening
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,1 @@
+"""How notification speaks with real carriers, one file each."""

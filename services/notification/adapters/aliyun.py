@@ -1,0 +1,215 @@
+"""Aliyun SMS: SendSms (2017-05-25) signed with ACS3-HMAC-SHA256, and the receipts that Aliyun pushes.
+
+Which refusals are final stands in one table here; a refusal nobody has met yet is tried again, not given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from services.chassis.clock import Clock
+from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected
+
+PATIENCE = 5.0  # real seconds for one call, connecting included
+BODY_LIMIT = 64 * 1024
+RECEIPTS_LIMIT = 4 * 1024 * 1024
+_ALGORITHM = "ACS3-HMAC-SHA256"
+_BEIJING = timezone(timedelta(hours=8))
+_NO_CONTENT = hashlib.sha256(b"").hexdigest()
+_SIGNED_HEADERS = "host;x-acs-action;x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version"
+
+# Refusals of this one message that no waiting cures (Aliyun's error table, read 2026-11). What is not here is
+# tried again: flow control, an empty balance, a template still in approval, a wrong key.
+_PERMANENT = frozenset(
+    {
+        "isv.MOBILE_NUMBER_ILLEGAL",
+        "isv.MOBILE_COUNT_OVER_LIMIT",
+        "isv.INVALID_PARAMETERS",
+        "isv.INVALID_JSON_PARAM",
+        "isv.TEMPLATE_MISSING_PARAMETERS",
+        "isv.TEMPLATE_PARAMS_ILLEGAL",
+        "isv.PARAM_LENGTH_LIMIT",
+        "isv.PARAM_NOT_SUPPORT_URL",
+        "isv.SMS_CONTENT_ILLEGAL",
+        "isv.BLACK_KEY_CONTROL_LIMIT",
+        "MissingPhoneNumbers",
+    }
+)
+
+
+class AccountInvalid(Exception):
+    """The account file cannot be used; says which entry and why, never a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class AliyunAccount:
+    endpoint: str
+    access_key_id: str
+    access_key_secret: bytes
+    sign_name: str
+
+    @classmethod
+    def read(cls, path: Path) -> AliyunAccount:
+        """An account file (JSON); the secret is in a file beside it."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            account = cls(
+                endpoint=str(content["endpoint"]).rstrip("/"),
+                access_key_id=str(content["access_key_id"]),
+                access_key_secret=(path.parent / content["access_key_secret_file"]).read_bytes().strip(),
+                sign_name=str(content["sign_name"]),
+            )
+        except KeyError as error:
+            raise AccountInvalid(f"{path.name}: entry {error} is missing") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise AccountInvalid(f"{path.name}: cannot be read ({type(error).__name__})") from None
+        if urlsplit(account.endpoint).scheme not in {"http", "https"} or not account.access_key_secret:
+            raise AccountInvalid(f"{path.name}: endpoint is a URL and the secret is not empty")
+        return account
+
+
+class AliyunSms:
+    """One pooled client for the life of the process; close it with `aclose`."""
+
+    def __init__(
+        self,
+        account: AliyunAccount,
+        *,
+        clock: Clock,
+        connections: int = 32,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._account = account
+        self._clock = clock
+        self._host = urlsplit(account.endpoint).netloc
+        self._client = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(PATIENCE),
+            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+            transport=transport,
+            follow_redirects=False,
+            trust_env=False,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "kaowu"},
+        )
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def send(
+        self, to: str, template: str, variables: Mapping[str, str], text: str, reference: str
+    ) -> Accepted:
+        """`text` stays here: this carrier fills the approved template itself."""
+        del text
+        query = canonical_query(
+            {
+                "PhoneNumbers": to,
+                "SignName": self._account.sign_name,
+                "TemplateCode": template,
+                "TemplateParam": json.dumps(dict(variables), ensure_ascii=False, separators=(",", ":")),
+                "OutId": reference,
+            }
+        )
+        headers = signed_headers(
+            self._account, self._host, "SendSms", query, self._clock.now(), secrets.token_hex(16)
+        )
+        status, raw = await self._post(f"{self._account.endpoint}/?{query}", headers)
+        content = _object(raw)
+        code = str((content or {}).get("Code", ""))[:64]
+        if status == 429 or code.startswith("Throttling"):
+            raise Rejected(code or "Throttling", permanent=False)
+        if status >= 500 or content is None or not code:
+            raise NoAnswer(f"status {status}", maybe_accepted=True)
+        if status == 200 and code == "OK":
+            return Accepted(str(content.get("BizId", "")))
+        raise Rejected(code, permanent=code in _PERMANENT)
+
+    async def _post(self, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                response = await self._client.post(url, headers=headers)
+                raw = response.content
+        except TimeoutError:
+            raise NoAnswer("no answer in time", maybe_accepted=True) from None
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            raise NoAnswer(type(error).__name__, maybe_accepted=False) from None
+        except httpx2.HTTPError as error:
+            raise NoAnswer(type(error).__name__, maybe_accepted=True) from None
+        return response.status_code, raw[:BODY_LIMIT]
+
+    def parse_receipts(self, raw: bytes) -> list[Receipt]:
+        if len(raw) > RECEIPTS_LIMIT:
+            raise MalformedReceipts("too large")
+        try:
+            entries = json.loads(raw)
+        except (ValueError, RecursionError):
+            raise MalformedReceipts("not JSON") from None
+        if not isinstance(entries, list):
+            raise MalformedReceipts("not an array")
+        return [_receipt(entry) for entry in entries]
+
+
+def canonical_query(parameters: Mapping[str, str]) -> str:
+    """Sorted, RFC 3986: the same text is sent and signed."""
+    return "&".join(
+        f"{quote(name, safe='~')}={quote(parameters[name], safe='~')}" for name in sorted(parameters)
+    )
+
+
+def signed_headers(
+    account: AliyunAccount, host: str, action: str, query: str, at: datetime, nonce: str
+) -> dict[str, str]:
+    """What an empty POST to / with this query must carry."""
+    headers = {
+        "host": host,
+        "x-acs-action": action,
+        "x-acs-content-sha256": _NO_CONTENT,
+        "x-acs-date": at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "x-acs-signature-nonce": nonce,
+        "x-acs-version": "2017-05-25",
+    }
+    lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    canonical = f"POST\n/\n{query}\n{lines}\n{_SIGNED_HEADERS}\n{_NO_CONTENT}"
+    to_sign = f"{_ALGORITHM}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    signature = hmac.new(account.access_key_secret, to_sign.encode(), hashlib.sha256).hexdigest()
+    headers["authorization"] = (
+        f"{_ALGORITHM} Credential={account.access_key_id},SignedHeaders={_SIGNED_HEADERS},Signature={signature}"
+    )
+    return headers
+
+
+def _object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _receipt(entry: object) -> Receipt:
+    if not isinstance(entry, dict):
+        raise MalformedReceipts("an entry is no object")
+    success, reference = entry.get("success"), entry.get("out_id")
+    if not isinstance(success, bool) or not isinstance(reference, str):
+        raise MalformedReceipts("an entry lacks success or out_id")
+    try:
+        at = datetime.strptime(str(entry.get("report_time")), "%Y-%m-%d %H:%M:%S").replace(tzinfo=_BEIJING)
+    except ValueError:
+        at = None
+    return Receipt(
+        reference=reference,
+        provider_ref=str(entry.get("biz_id", "")),
+        delivered=success,
+        code=str(entry.get("err_code", ""))[:64],
+        at=at.astimezone(UTC) if at else None,
+    )

@@ -1,0 +1,1 @@
+"""How payment speaks with real gateways, one file each."""
