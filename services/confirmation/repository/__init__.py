@@ -1,0 +1,44 @@
+"""Every query of this service."""
+
+from services.confirmation.repository.cases import (
+    Decided,
+    Overtaken,
+    add_decisions,
+    lock,
+    lock_many,
+    open_cases,
+    save,
+    save_many,
+)
+from services.confirmation.repository.pages import count_in, decisions_of, find, page
+from services.confirmation.repository.windows import (
+    desks,
+    hold_desk_windows,
+    lapse,
+    next_fix_until,
+    set_window,
+    share_desk_windows,
+    tell_new_window,
+)
+
+__all__ = [
+    "Decided",
+    "Overtaken",
+    "add_decisions",
+    "count_in",
+    "decisions_of",
+    "desks",
+    "find",
+    "hold_desk_windows",
+    "lapse",
+    "lock",
+    "lock_many",
+    "next_fix_until",
+    "open_cases",
+    "page",
+    "save",
+    "save_many",
+    "set_window",
+    "share_desk_windows",
+    "tell_new_window",
+]
