@@ -26,6 +26,7 @@ import structlog
 from aiokafka import ConsumerRecord
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
+from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -37,6 +38,7 @@ from services.chassis.cause import Cause, bind_cause
 from services.chassis.crash import crash_point
 from services.chassis.db import Database, UnitOfWork
 from services.chassis.telemetry import BATCH_SECONDS, DUPLICATES, HANDLED, PARKED, SKIPPED
+from services.chassis.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -92,8 +94,10 @@ class Consumers:
         database: Database,
         service: str,
         deps: Mapping[str, object] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._database = database
+        self._tracing = tracing or Tracing(service, None)
         self._service = service
         self._handlers = {event.type: (name_of(h), bind(h, deps or {})) for event, h in handlers.items()}
         self._by_name = dict(self._handlers.values())
@@ -147,8 +151,10 @@ class Consumers:
         sorted_out = [found for record in records if (found := self.sort_out(record)) is not None]
         if not sorted_out:
             return
+        parents = [f.event.envelope.traceparent for f in sorted_out if isinstance(f, Taken)]
         try:
-            await self._together(sorted_out)
+            with self._tracing.span("batch", parents, SpanKind.CONSUMER):
+                await self._together(sorted_out)
         except Exception as error:
             log.warning("batch-failed", error=type(error).__name__, transient=is_transient(error))
             for found in sorted_out:

@@ -17,6 +17,7 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import ORJSONResponse
+from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -27,12 +28,13 @@ from uuid_utils.compat import uuid7
 
 from contracts.refusals import Code, FieldError, Refused
 from services.chassis.audit import refused_access
-from services.chassis.cause import Cause, bind_cause, new_traceparent
+from services.chassis.cause import Cause, bind_cause, current_cause, new_traceparent
 from services.chassis.clock import Clock
 from services.chassis.consuming import is_transient
 from services.chassis.db import UnitOfWork
 from services.chassis.telemetry import REFUSALS, REQUESTS
 from services.chassis.tokens import Actor, TokenVerifier, Unauthenticated
+from services.chassis.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +131,12 @@ class Doorkeeper:
 
 
 def make_app(
-    title: str, routers: Sequence[APIRouter], doorkeeper: Doorkeeper, *, max_body: int = MAX_BODY
+    title: str,
+    routers: Sequence[APIRouter],
+    doorkeeper: Doorkeeper,
+    *,
+    max_body: int = MAX_BODY,
+    tracing: Tracing | None = None,
 ) -> ASGIApp:
     """An application with these routes; no documentation pages, no route without an Access."""
     app = FastAPI(
@@ -143,14 +150,14 @@ def make_app(
     app.add_exception_handler(HTTPException, _on_http)
     for kind in (DBAPIError, PoolTimeout, OSError, TimeoutError):
         app.add_exception_handler(kind, _on_fault)
-    return RequestScope(app, max_body)
+    return RequestScope(app, max_body, tracing or Tracing(title, None))
 
 
 class RequestScope:
     """Around every request: size limit, the chain of causes, one metric. Plain ASGI, because it is on every path."""
 
-    def __init__(self, app: FastAPI, max_body: int) -> None:
-        self.app, self._max_body = app, max_body
+    def __init__(self, app: FastAPI, max_body: int, tracing: Tracing) -> None:
+        self.app, self._max_body, self._tracing = app, max_body, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -186,7 +193,8 @@ class RequestScope:
             await problem(refusal, 413)(scope, receive, noting)
             return
         try:
-            await self.app(scope, bounded, noting)
+            with self._tracing.span("request", [current_cause().traceparent], SpanKind.SERVER):
+                await self.app(scope, bounded, noting)
         except Exception as error:
             # Starlette re-raises what no handler took, after it answered 500.
             log.exception("request-failed", route=_route_of(scope), error=type(error).__name__)

@@ -36,6 +36,7 @@ from services.chassis.relay import Relay
 from services.chassis.settings import ServiceSettings
 from services.chassis.telemetry import configure_logging
 from services.chassis.tokens import TokenVerifier
+from services.chassis.tracing import Tracing
 from services.chassis.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -108,8 +109,13 @@ class Process:
     ) -> None:
         self.plumbing = plumbing
         settings = plumbing.settings
+        self.tracing = Tracing(plumbing.name, settings.otlp_endpoint)
         self.consumers = Consumers(
-            handlers or {}, database=plumbing.database, service=plumbing.name, deps=deps
+            handlers or {},
+            database=plumbing.database,
+            service=plumbing.name,
+            deps=deps,
+            tracing=self.tracing,
         )
         self.relay = Relay(
             settings.database_url,
@@ -123,9 +129,14 @@ class Process:
         self.consumers.subscribe(self.broker, group_instance_id=settings.group_instance_id)
         self.resources = tuple(resources)
         doorkeeper = Doorkeeper(plumbing.tokens, plumbing.clock)
-        self.public: ASGIApp = make_app(plumbing.name, public, doorkeeper, max_body=max_body)
+        self.public: ASGIApp = make_app(
+            plumbing.name, public, doorkeeper, max_body=max_body, tracing=self.tracing
+        )
         self.internal: ASGIApp = make_app(
-            f"{plumbing.name} (internal)", [operator_routes(self), *internal], doorkeeper
+            f"{plumbing.name} (internal)",
+            [operator_routes(self), *internal],
+            doorkeeper,
+            tracing=self.tracing,
         )
 
     @asynccontextmanager
@@ -133,6 +144,7 @@ class Process:
         """Everything but the listeners. Started in the order of need, stopped in reverse."""
         await self._patiently("PostgreSQL", self._check_database)
         async with AsyncExitStack() as stack:
+            stack.callback(self.tracing.close)
             stack.push_async_callback(self.plumbing.database.dispose)
             for resource in self.resources:
                 await stack.enter_async_context(resource)
