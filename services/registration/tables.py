@@ -4,7 +4,7 @@ and the desks' windows as the office set them."""
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -31,14 +31,19 @@ from services.chassis.tables import add_plumbing
 from services.registration.domain.people import Paper
 from services.registration.domain.registration import Confirmation, Payment
 
-Base = make_base()
+if TYPE_CHECKING:  # a class made by a function is no base class to a type checker
+    from sqlmodel import SQLModel as Base
+else:
+    Base = make_base()
 add_plumbing(Base.metadata)
+
+__all__ = ["Base", "DeskWindowRow", "PersonRow", "PhotoRow", "RegistrationRow"]
 
 _MOMENT = DateTime(timezone=True)
 _ACTIVE = "withdrawn_at is null and confirmation <> 'lapsed'"
 
 
-def _one_of(column: str, values: type[Confirmation] | type[Payment] | type[Paper]) -> str:
+def _one_of(column: str, values: type[Confirmation | Payment | Paper]) -> str:
     return f"{column} in ({', '.join(repr(value.value) for value in values)})"
 
 
@@ -50,7 +55,9 @@ class RegistrationRow(Base, table=True):
         CheckConstraint("number ~ '^[0-9]{12}$'", name="number"),
         CheckConstraint("form_version > 0", name="form_version"),
         CheckConstraint("version >= form_version", name="version"),
-        CheckConstraint("(withdrawn_at is null) = (withdrawal_reason is null)", name="withdrawn_for_a_reason"),
+        CheckConstraint(
+            "(withdrawn_at is null) = (withdrawal_reason is null)", name="withdrawn_for_a_reason"
+        ),
         CheckConstraint(_one_of("confirmation", Confirmation), name="confirmation"),
         CheckConstraint(_one_of("payment", Payment), name="payment"),
         # One person, one active registration per cycle: held here, whatever the code does.
@@ -79,7 +86,7 @@ class RegistrationRow(Base, table=True):
     specialty_code: str = Field(sa_column=Column(Text, nullable=False))
     level: str = Field(sa_column=Column(Text, nullable=False))
     subjects: list[int] = Field(sa_column=Column(ARRAY(SmallInteger), nullable=False))
-    returning: bool = Field(sa_column=Column(Boolean, nullable=False))
+    is_returning: bool = Field(sa_column=Column(Boolean, nullable=False))
     form_version: int = Field(sa_column=Column(Integer, nullable=False))
     version: int = Field(sa_column=Column(Integer, nullable=False))
     pre_registered_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
@@ -110,9 +117,7 @@ class PersonRow(Base, table=True):
     __tablename__: ClassVar[Any] = "people"
     __table_args__: ClassVar[Any] = (CheckConstraint(_one_of("id_type", Paper), name="id_type"),)
 
-    registration_id: UUID = Field(
-        sa_column=Column(Uuid, ForeignKey("registrations.id"), primary_key=True)
-    )
+    registration_id: UUID = Field(sa_column=Column(Uuid, ForeignKey("registrations.id"), primary_key=True))
     id_type: str = Field(sa_column=Column(Text, nullable=False))
     id_number: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     name: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
@@ -130,9 +135,7 @@ class PhotoRow(Base, table=True):
         CheckConstraint("width > 0 and height > 0 and byte_size > 0", name="size"),
     )
 
-    registration_id: UUID = Field(
-        sa_column=Column(Uuid, ForeignKey("registrations.id"), primary_key=True)
-    )
+    registration_id: UUID = Field(sa_column=Column(Uuid, ForeignKey("registrations.id"), primary_key=True))
     jpeg: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     byte_size: int = Field(sa_column=Column(Integer, nullable=False))
     width: int = Field(sa_column=Column(Integer, nullable=False))

@@ -54,7 +54,9 @@ class Desks:
         desk = self.desk(site_id)
         if not desk.has_ended(self.cycle, at):
             return
-        others = sorted(self.reachable(at), key=lambda other: (other.hours is None, other.ends_at(self.cycle)))
+        others = sorted(
+            self.reachable(at), key=lambda other: (other.hours is None, other.ends_at(self.cycle))
+        )
         hints: list[Json] = [
             {
                 "id": other.site.id,

@@ -85,6 +85,24 @@ class Changes:
         return "phone" in self.fields or "email" in self.fields
 
 
+REMARKS: Final = {
+    "photo-grey": "照片为黑白，公告要求彩色证件照，请报名点核对。",
+    "name-private-use": "姓名中有系统造字，请报名点对照身份证件核对。",
+}
+
+
+def remarks(name: str | None, picture: Photo | None, before: Collection[str] = ()) -> list[str]:
+    """What a desk has to look at itself; what is not given stays as it was remarked before."""
+    found = set(before)
+    if name is not None:
+        found.discard("name-private-use")
+        found |= {"name-private-use"} if people.has_private_use(name) else set()
+    if picture is not None:
+        found.discard("photo-grey")
+        found |= {"photo-grey"} if picture.grey else set()
+    return sorted(found)
+
+
 # What a candidate may change without registering anew, in the order of the form.
 CHANGEABLE: Final = (
     "name",
@@ -132,7 +150,9 @@ def fill_in(typed: Typed, unreadable: Mapping[str, str], cycle: Cycle, at: datet
     id_number = None
     if id_type is not None:
         kind, today = id_type, at.astimezone(cycle.zone).date()
-        id_number = checked.field("id_number", lambda: people.paper_number(kind, typed.id_number or "", today))
+        id_number = checked.field(
+            "id_number", lambda: people.paper_number(kind, typed.id_number or "", today)
+        )
     phone = checked.field("phone", lambda: people.phone(typed.phone or ""))
     email = checked.field("email", lambda: people.email(typed.email or ""))
     employer = checked.field("employer", lambda: employers.employer(typed.employer or ""))

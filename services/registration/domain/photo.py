@@ -27,6 +27,7 @@ _SOI, _EOI, _SOS, _APP0, _APP14, _TEM = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE, 0x01
 # Frames (baseline, extended, progressive), Huffman and quantisation tables, restart interval, scan.
 _PICTURE: Final = frozenset((0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, _SOS))
 _RESTARTS: Final = range(0xD0, 0xD8)
+_LONE: Final = frozenset((_SOI, _TEM, *_RESTARTS))  # have no length, and no place between segments
 _NOT_JPEG: Final = "照片必须是 jpg（JPEG）格式的图片文件，改扩展名不算，请另存为 jpg 后重新上传。"
 _BROKEN: Final = "照片文件已损坏或不完整，无法打开，请重新导出后上传。"
 
@@ -130,7 +131,7 @@ def without_metadata(data: bytes) -> bytes:
         if marker == _EOI:
             kept += b"\xff\xd9"
             return bytes(kept)
-        if marker == _SOI or marker == _TEM or marker in _RESTARTS:
+        if marker in _LONE:
             raise Wrong(_BROKEN)
         length = int.from_bytes(data[at : at + 2], "big")
         end = at + length

@@ -3,17 +3,18 @@
 The later stages are other services' decisions; here they are a view, and only as a view do they bind the candidate.
 """
 
+from base64 import b32encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
 from contracts.cycle import Cycle
 from contracts.refusals import Code, Refused
-from services.registration.domain.desks import Desks
-from services.registration.domain.form import Choice
+from services.registration.domain.desks import Desk, Desks
+from services.registration.domain.form import Choice, Person
 
 
 class Confirmation(StrEnum):
@@ -118,6 +119,10 @@ class Registration:
     payment: Payment
     fix_until: datetime | None
 
+    @classmethod
+    def new(cls, registration_id: UUID, number: str, choice: Choice) -> Self:
+        return cls(registration_id, number, choice, 1, 1, False, Confirmation.OPEN, Payment.NONE, None)
+
     @property
     def state(self) -> State:
         return combined(self.withdrawn, self.confirmation, self.payment)
@@ -137,7 +142,7 @@ class Registration:
             )
         self._may(Act.AMEND)
 
-    def amended(self, choice: Choice, desks: Desks, at: datetime, facts: int) -> "Registration":
+    def amended(self, choice: Choice, desks: Desks, at: datetime, facts: int) -> Self:
         """After a save: a new form version; `facts` is how many events it takes to say what changed.
 
         「考生如在打印申报表后对个人报考信息进行了修改，须重新打印并盖章。」
@@ -145,11 +150,9 @@ class Registration:
         self._may(Act.AMEND)
         if choice.site_id != self.choice.site_id:
             desks.refuse_dead_end(choice.site_id, at)
-        return replace(
-            self, choice=choice, form_version=self.form_version + 1, version=self.version + facts
-        )
+        return replace(self, choice=choice, form_version=self.form_version + 1, version=self.version + facts)
 
-    def withdraw(self, desks: Desks, cycle: Cycle, at: datetime) -> "Registration":
+    def withdraw(self, desks: Desks, cycle: Cycle, at: datetime) -> Self:
         """Until confirmed. Whoever missed the last moment has lapsed already, even if nobody has said so yet."""
         self._may(Act.WITHDRAW)
         if at >= self.deadline(desks, cycle):
@@ -165,10 +168,14 @@ def _not_allowed(state: State, act: Act) -> Refused:
     what = "不能再修改报名信息" if act is Act.AMEND else "不能撤回报名"
     todo = {
         State.CONFIRMED: "如信息有误，请联系现场确认的报名点更正。",
-        State.APPROVED: "如不参加考试，不缴费即可。" if act is Act.WITHDRAW else "如信息有误，请联系报名点更正。",
+        State.APPROVED: "如不参加考试，不缴费即可。"
+        if act is Act.WITHDRAW
+        else "如信息有误，请联系报名点更正。",
         State.PAID: "如信息有误，请联系报名点更正。" if act is Act.AMEND else "缴费后不予退费。",
     }.get(state, "")
-    return Refused(Code.NOT_ALLOWED, f"当前状态为“{state.text}”，{what}。{todo}", hints={"state": state.value})
+    return Refused(
+        Code.NOT_ALLOWED, f"当前状态为“{state.text}”，{what}。{todo}", hints={"state": state.value}
+    )
 
 
 def refuse_outside_window(cycle: Cycle, at: datetime) -> None:
@@ -185,7 +192,34 @@ def refuse_outside_window(cycle: Cycle, at: datetime) -> None:
     )
 
 
-def refuse_second(cycle: Cycle) -> Refused:
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save gives the candidate to go on with."""
+
+    registration: Registration
+    desk: Desk
+    form_code: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class View:
+    """A registration with its person and all that is known of its later stages."""
+
+    registration: Registration
+    person: Person
+    form_code: str
+    pre_registered_at: datetime
+    saved_at: datetime
+    remarks: tuple[str, ...]
+    failing: tuple[str, ...]  # channels whose messages do not arrive: sms, email
+    decisions: Mapping[str, Mapping[str, object]]
+    amount_fen: int | None
+    payment_opens_at: datetime | None
+    payment_closes_at: datetime | None
+    paid_at: datetime | None
+
+
+def already_registered(cycle: Cycle) -> Refused:
     return Refused(
         Code.ALREADY_REGISTERED,
         "该证件号码在本次考试中已有有效报名，不能重复报名。如需改报，请先撤回原报名；"
@@ -194,5 +228,8 @@ def refuse_second(cycle: Cycle) -> Refused:
 
 
 def form_code(number: str, form_version: int, digest: bytes) -> str:
-    """Printed on the form as text and QR code. The last part shows that the version was not filled in by hand."""
-    return f"{number}-{form_version}-{digest[:4].hex().upper()}"
+    """Printed on the form as text and QR code: a desk can see that the version was not filled in by hand.
+
+    `digest` is a keyed hash of number and version; forty bits of it are short to type and long to guess.
+    """
+    return f"{number}-{form_version}-{b32encode(digest[:5]).decode()}"

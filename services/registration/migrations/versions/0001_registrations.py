@@ -19,7 +19,7 @@ create table registrations (
     specialty_code text not null,
     level text not null,
     subjects smallint[] not null,
-    returning boolean not null,
+    is_returning boolean not null,
     form_version integer not null,
     version integer not null,
     pre_registered_at timestamptz not null,
