@@ -9,13 +9,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import propagate, trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanKind
 
 _MOST_LINKS = 64  # of one batch; a collector drops more anyway
+
+
+def _collector(endpoint: str) -> SpanExporter:
+    # Imported only when asked for: it costs every process fifteen megabytes.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    return OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")
 
 
 class Tracing:
@@ -25,9 +31,7 @@ class Tracing:
         self._provider: TracerProvider | None = None
         if endpoint is not None or exporter is not None:
             self._provider = TracerProvider(resource=Resource.create({"service.name": service}))
-            self._provider.add_span_processor(
-                BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces"))
-            )
+            self._provider.add_span_processor(BatchSpanProcessor(exporter or _collector(str(endpoint))))
             self._tracer = self._provider.get_tracer("kaowu")
 
     @contextmanager
