@@ -1,0 +1,136 @@
+"""What may become of a message, and when it is tried again.
+
+Set-based statements take their predicates from `NEXT` through `sources_of`; a test holds both to the same verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from services.notification.domain.occasions import Occasion
+
+
+class State(StrEnum):
+    CREATED = "created"  # waits for its contact, its hour or its next try
+    SENDING = "sending"  # claimed; its text is on record; may be on its way
+    ACCEPTED = "accepted"  # the carrier has it
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    SUPERSEDED = "superseded"  # no longer true when its turn came
+
+
+NEXT: Final[Mapping[State, frozenset[State]]] = {
+    # A receipt may come for a message that waits for another try, because the first one's answer was lost.
+    State.CREATED: frozenset({State.SENDING, State.SUPERSEDED, State.DELIVERED, State.UNDELIVERED}),
+    # Itself: the process that had claimed it died, another took over.
+    State.SENDING: frozenset(
+        {
+            State.SENDING,
+            State.CREATED,
+            State.ACCEPTED,
+            State.DELIVERED,
+            State.UNDELIVERED,
+            State.SUPERSEDED,
+        }
+    ),
+    State.ACCEPTED: frozenset({State.DELIVERED, State.UNDELIVERED}),
+    State.DELIVERED: frozenset(),
+    State.UNDELIVERED: frozenset(),
+    State.SUPERSEDED: frozenset(),
+}
+
+
+class NotAllowed(Exception):
+    """A message cannot go from the one state to the other."""
+
+
+def move(state: State, to: State) -> State:
+    """The new state. Raises NotAllowed."""
+    if to not in NEXT[state]:
+        raise NotAllowed(f"{state} -> {to}")
+    return to
+
+
+def sources_of(to: State) -> frozenset[State]:
+    """The states from which a message may become `to`."""
+    return frozenset(state for state, following in NEXT.items() if to in following)
+
+
+class Standing(StrEnum):
+    """What is known of somebody's payment here: enough not to ask for money that came."""
+
+    NONE = "none"
+    AWAITING = "awaiting"
+    PAID = "paid"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+# Said only as long as it is true. Everything else tells what happened, and that stays true.
+HOLDS_WHILE: Final[Mapping[Occasion, frozenset[Standing]]] = {
+    Occasion.CLOSING_SOON: frozenset({Standing.NONE, Standing.AWAITING}),
+}
+
+
+def still_holds(occasion: Occasion, standing: Standing) -> bool:
+    """Whether a message may still go out."""
+    allowed = HOLDS_WHILE.get(occasion)
+    return allowed is None or standing in allowed
+
+
+class Failure(StrEnum):
+    """Why a try came to nothing."""
+
+    REFUSED = "refused"  # this message will never be carried
+    BUSY = "busy"  # not now: over a limit, throttled, a fault of the carrier's
+    UNREACHED = "unreached"  # it surely did not arrive
+    AMBIGUOUS = "ambiguous"  # no answer: the next try, with the same reference, may be a second copy
+
+
+def _minutes(*values: float) -> tuple[timedelta, ...]:
+    return tuple(timedelta(minutes=value) for value in values)
+
+
+# Pause before the next try by the number of tries so far; after the last one the message is given up.
+_PAUSES: Final[Mapping[Failure, tuple[timedelta, ...]]] = {
+    Failure.REFUSED: (),
+    Failure.BUSY: _minutes(1, 2, 5, 10, 30, 60, 120, 240, 480, 960, 1440),
+    Failure.UNREACHED: _minutes(0.5, 1, 2, 5, 10, 30, 60, 120, 240, 480, 960, 1440),
+    Failure.AMBIGUOUS: _minutes(1, 5, 15, 60, 240, 960),
+}
+
+LEASE: Final = timedelta(minutes=2)  # longer than any batch takes; then it is taken over
+CHANNEL_PAUSE: Final = timedelta(seconds=30)  # nothing of a whole batch went: the channel is down
+
+
+def next_try(failure: Failure, tries: int, at: datetime) -> datetime | None:
+    """When to try again after `tries` tries, the last of which failed at `at`; None: give up."""
+    pauses = _PAUSES[failure]
+    return at + pauses[tries - 1] if tries <= len(pauses) else None
+
+
+# What carriers say about numbers and mailboxes, as one word of ours each; any other refusal is "refused".
+_WORDS: Final[Mapping[str, str]] = {
+    "isv.MOBILE_NUMBER_ILLEGAL": "bad-number",
+    "isv.MOBILE_COUNT_OVER_LIMIT": "bad-number",
+    "isv.TEMPLATE_MISSING_PARAMETERS": "template-refused",
+    "isv.SMS_TEMPLATE_ILLEGAL": "template-refused",
+    "isv.SMS_SIGNATURE_ILLEGAL": "template-refused",
+    "isv.BLACK_KEY_CONTROL_LIMIT": "template-refused",
+    "MOBILE_NOT_ON_SERVICE": "number-not-in-use",
+    "MK:0001": "number-not-in-use",
+    "MOBILE_IN_BLACK": "number-blocked",
+    "550": "mailbox-unknown",
+    "551": "mailbox-unknown",
+    "553": "mailbox-unknown",
+    "552": "mailbox-full",
+}
+GIVEN_UP: Final = "given-up"
+
+
+def reason_word(code: str) -> str:
+    """The coded reason that may stand on the wire for a carrier's final no."""
+    return _WORDS.get(code) or _WORDS.get(code[:3]) or "refused"
