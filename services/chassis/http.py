@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import ORJSONResponse
+from fastapi.responses import JSONResponse
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
@@ -139,9 +139,7 @@ def make_app(
     tracing: Tracing | None = None,
 ) -> ASGIApp:
     """An application with these routes; no documentation pages, no route without an Access."""
-    app = FastAPI(
-        title=title, docs_url=None, redoc_url=None, openapi_url=None, default_response_class=ORJSONResponse
-    )
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.doorkeeper = doorkeeper
     for router in routers:
         app.include_router(router)
@@ -225,9 +223,9 @@ def _route_of(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "unmatched")
 
 
-def problem(refusal: Refused, status: int | None = None) -> ORJSONResponse:
+def problem(refusal: Refused, status: int | None = None) -> JSONResponse:
     """A refusal as application/problem+json (RFC 9457)."""
-    return ORJSONResponse(
+    return JSONResponse(
         {
             "type": f"urn:kaowu:problem:{refusal.code}",
             "title": _TITLES.get(refusal.code, "不能办理"),
