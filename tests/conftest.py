@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.databases import DatabaseLogin
 from deploy.local.kafka import LocalKafka
-from deploy.local.postgres import DatabaseLogin, EmbeddedPostgres
+from deploy.local.postgres import EmbeddedPostgres
 from tests.support.kafka import TestKafka
 from tests.support.postgres import TestDatabases
 

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from deploy.local.processes import Child, StartFailed, free_port, wait_for_port
+from deploy.local.processes import Child, free_port, wait_for_port
 
 POM = Path(__file__).resolve().parents[1] / "kafka" / "pom.xml"
 OLDEST_JAVA = 17
@@ -162,6 +162,8 @@ def fetch_jars() -> Path:
 class LocalKafka:
     """One broker over one data directory."""
 
+    rung = "local"
+
     def __init__(self, directory: Path, *, log: Path | None = None) -> None:
         self.directory = directory.resolve()
         self.process = Child("kafka", log or self.directory / "kafka.log")
@@ -172,6 +174,10 @@ class LocalKafka:
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def description(self) -> str:
+        return f"Kafka {kafka_version()} on Java {_java_version(str(find_java()))}"
+
     async def start(self, *, timeout: float = 90.0) -> None:
         java, jars = find_java(), await asyncio.to_thread(fetch_jars)
         logs = self.directory / "logs"
@@ -180,14 +186,23 @@ class LocalKafka:
         self._controller_port = free_port(self._controller_port or None)
         properties = self.directory / "server.properties"
         properties.write_text(
-            PROPERTIES.format(port=self.port, controller_port=self._controller_port, logs=logs), encoding="utf-8"
+            PROPERTIES.format(port=self.port, controller_port=self._controller_port, logs=logs),
+            encoding="utf-8",
         )
         logging = self.directory / "log4j2.properties"
         logging.write_text(LOGGING, encoding="utf-8")
         if not (logs / "meta.properties").exists():
             await self._format(java, jars, logs, properties)
         self.process.start(
-            [java, *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*", "kafka.Kafka", properties],
+            [
+                java,
+                *JVM,
+                f"-Dlog4j2.configurationFile={logging}",
+                "-cp",
+                f"{jars}/*",
+                "kafka.Kafka",
+                properties,
+            ],
             env=_quiet_environment(),
         )
         await wait_for_port(self.process, self.port, timeout=timeout)
@@ -207,6 +222,10 @@ class LocalKafka:
     async def stop(self) -> None:
         # An orderly end leaves clean logs; one that hangs is not worth waiting for on a machine of our own.
         await self.process.stop(patience=15.0)
+
+    async def halt(self) -> None:
+        """Stop it so that `start` goes on with its topics."""
+        await self.stop()
 
     async def kill(self) -> None:
         await self.process.kill()

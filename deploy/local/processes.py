@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,10 +33,21 @@ class StartFailed(Exception):
     """Something that was started did not come up. The message ends with what it last wrote."""
 
 
+class NotOurs(Exception):
+    """Asked to stop or restart something that somebody else runs."""
+
+
+_handed_out: set[int] = set()
+# Below the range from which the kernel takes ports for outgoing connections: a port that is free now stays free
+# until its process binds it.
+_PORTS = range(20_000, 32_000)
+
+
 def free_port(preferred: int | None = None) -> int:
     """A TCP port nobody listens on at this moment: the preferred one if it can be had, else any."""
-    for candidate in (preferred, 0):
-        if candidate is None:
+    candidates = itertools.chain([preferred] if preferred else [], random.sample(_PORTS, 200))
+    for candidate in candidates:
+        if candidate in _handed_out and candidate != preferred:
             continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,9 +55,9 @@ def free_port(preferred: int | None = None) -> int:
                 probe.bind(("127.0.0.1", candidate))
             except OSError:
                 continue
-            port: int = probe.getsockname()[1]
-            return port
-    raise StartFailed("no free TCP port on 127.0.0.1")
+        _handed_out.add(candidate)
+        return candidate
+    raise StartFailed("no free TCP port on 127.0.0.1 between 20000 and 32000")
 
 
 class Child:
@@ -74,13 +87,16 @@ class Child:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        user: int | None = None,
-        group: int | None = None,
+        account: tuple[int, int] | None = None,
     ) -> None:
-        """Call it from the main thread: the kernel's death signal belongs to the thread that forked."""
+        """Call it from the main thread: the kernel's death signal belongs to the thread that forked.
+
+        `account`: user and group ids to run under, when we are root and the program refuses to be.
+        """
         if self.alive:
             raise StartFailed(f"{self.name} is already running with pid {self.pid}")
         death_signal = int(self._stop_signal)
+        user, group = account or (None, None)
 
         def die_with_parent() -> None:
             if _PRCTL is not None:

@@ -26,7 +26,7 @@ async def test_a_service_cannot_enter_the_database_of_another(databases: TestDat
 
 async def test_a_wrong_password_is_refused(databases: TestDatabases) -> None:
     await databases.server.make_role("first")
-    login = replace(databases.server.superuser(), password="guessed")
+    login = replace(databases.server.administrator, password="guessed")
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(login.dsn)
 

@@ -81,14 +81,20 @@ class TestKafka:
             await admin.close()
 
     async def produce(
-        self, topic: str, records: Sequence[tuple[bytes | None, bytes, Headers]], *, partition: int | None = None
+        self,
+        topic: str,
+        records: Sequence[tuple[bytes | None, bytes, Headers]],
+        *,
+        partition: int | None = None,
     ) -> None:
         """(key, value, headers) each, in order."""
         producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, enable_idempotence=True)
         await producer.start()
         try:
             for key, value, headers in records:
-                await producer.send_and_wait(topic, value, key=key, headers=list(headers), partition=partition)
+                await producer.send_and_wait(
+                    topic, value, key=key, headers=list(headers), partition=partition
+                )
         finally:
             await producer.stop()
 
@@ -106,10 +112,17 @@ class TestKafka:
                 for part, records in (await consumer.getmany(timeout_ms=500)).items():
                     reached[part] = records[-1].offset + 1
                     found.extend(
-                        Record(part.topic, part.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
+                        Record(
+                            part.topic,
+                            part.partition,
+                            r.offset,
+                            r.key,
+                            r.value,
+                            tuple(r.headers),
+                            r.timestamp,
+                        )
                         for r in records
                     )
         finally:
             await consumer.stop()
         return sorted(found, key=lambda record: (record.partition, record.offset))
-

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import sys
-from pathlib import Path
 
-from deploy.local.postgres import DatabaseLogin, EmbeddedPostgres
+from deploy.local.databases import DatabaseLogin
+from deploy.local.postgres import EmbeddedPostgres
+from services.chassis import migrations
 
 
 class TestDatabases:
@@ -19,6 +18,7 @@ class TestDatabases:
     def __init__(self, server: EmbeddedPostgres) -> None:
         self.server = server
         self._templates: dict[str, asyncio.Task[str]] = {}
+        self._migrating = asyncio.Lock()  # alembic keeps its state in module globals
         self._numbers = itertools.count(1)
 
     async def blank(self, name: str = "blank") -> DatabaseLogin:
@@ -42,17 +42,6 @@ class TestDatabases:
     async def _make_template(self, service: str) -> str:
         await self.server.make_role(service)
         login = await self.server.make_database(f"{service}_template", owner=service)
-        environment = {
-            **os.environ,
-            f"{service.upper()}_DATABASE_URL": login.url,
-            "KAOWU_ENVIRONMENT": "local",
-        }
-        migrate = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", f"services.{service}", "migrate",
-            env=environment, cwd=Path(__file__).resolve().parents[2],
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        output, _ = await migrate.communicate()
-        if migrate.returncode != 0:
-            raise AssertionError(f"the migrations of {service} failed:\n{output.decode()}")
+        async with self._migrating:
+            await migrations.upgrade(login.url, service)
         return login.database

@@ -1,0 +1,171 @@
+"""The command line `kaowu`. Each command is a line or two over what does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from contracts.cycle import CycleInvalid
+from deploy.cycle_commands import app as cycle_app
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="One exam cycle, from pre-registration to forfeiture, on Kafka and PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cycle_app, name="cycle")
+
+LESHAN = Path(__file__).resolve().parent / "cycles" / "2024-health-leshan.toml"
+REPORT = Path("build/rehearsal")
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="The system's directory; kept between starts.")
+]
+CycleOption = Annotated[Path, typer.Option("--cycle", help="The cycle file.", exists=True, dir_okay=False)]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from deploy.local.data_directory import InUse, Mismatch  # noqa: PLC0415  `kaowu --help` need not wait for them
+    from deploy.local.keys import NoKeys  # noqa: PLC0415
+    from deploy.local.processes import NotOurs, StartFailed  # noqa: PLC0415
+
+    try:
+        app()
+    except (StartFailed, InUse, Mismatch, NoKeys, NotOurs, CycleInvalid) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@app.command()
+def up(cycle: CycleOption = LESHAN, data: REPORT = Path("build/rehearsal")
+DataOption = None) -> None:
+    """The local system on the real clock, in the foreground. Ctrl-C ends it; the same data goes on."""
+    from deploy.local.foreground import stay_up  # noqa: PLC0415
+
+    run(lambda: stay_up(data or default_data(), cycle, say=typer.echo))
+
+
+@app.command()
+def rehearse(
+    cycle: CycleOption = LESHAN,
+    candidates: Annotated[int, typer.Option(min=1, help="How many invented people.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Determines them and all they do.")] = 20240208,
+    people: Annotated[
+        Path | None, typer.Option(help="A people file (JSON Lines) instead.", exists=True, dir_okay=False)
+    ] = None,
+    report: Annotated[Path, typer.Option(help="Where the report goes.")] = REPORT,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The system's directory, made anew and kept. Default: inside the report's."),
+    ] = None,
+) -> None:
+    """Run a whole cycle to its end with invented people on a virtual clock, and write the report."""
+    from deploy.rehearsal import commands  # noqa: PLC0415
+
+    raise SystemExit(
+        run(
+            lambda: commands.rehearse(
+                cycle=cycle,
+                candidates=candidates,
+                seed=seed,
+                people=people,
+                report=report,
+                data=data or report / "system",
+            )
+        )
+    )
+
+
+@app.command()
+def check(
+    data: REPORT = Path("build/rehearsal")
+DataOption = None,
+    given: Annotated[
+        bool, typer.Option("--given", help="The system the environment names, not a local one.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+) -> None:
+    """The invariants over a system at rest; exit code 1 on a violation."""
+    from deploy.rehearsal import commands  # noqa: PLC0415
+
+    raise SystemExit(run(lambda: commands.check(data=data or latest_data(), given=given, as_json=as_json)))
+
+
+@app.command()
+def token(
+    roles: Annotated[
+        list[str], typer.Argument(help="office, ops, desk:<site>, reviewer:<level>, candidate, …")
+    ],
+    subject: Annotated[str, typer.Option(help="Whose account.")] = "operator",
+    days: Annotated[int, typer.Option(min=1, help="Accepted for so long.")] = 1,
+    data: REPORT = Path("build/rehearsal")
+DataOption = None,
+) -> None:
+    """A bearer token that only the local system in this directory accepts."""
+    from deploy.local.minting import mint_for  # noqa: PLC0415
+
+    typer.echo(mint_for(data or default_data(), roles, subject, days=days))
+
+
+@app.command()
+def fetch() -> None:
+    """What a first start would fetch: Kafka's jars, by Maven, into the cache outside the checkout."""
+    from deploy.local.kafka import Missing, fetch_jars, find_java, jars_are_there, kafka_version  # noqa: PLC0415
+
+    try:
+        find_java()
+        if not jars_are_there():
+            typer.echo(f"fetching Kafka {kafka_version()} with Maven, once for this machine …")
+        fetch_jars()
+    except Missing as missing:
+        # No failure: other rungs exist, and the start will say which one it takes and why.
+        typer.echo(f"no local Kafka on this machine: {missing}", err=True)
+
+
+def default_data() -> Path:
+    """Where `kaowu up` keeps its system unless told otherwise."""
+    from deploy.local.data_directory import default_directory  # noqa: PLC0415
+
+    return default_directory()
+
+
+def latest_data() -> Path:
+    """The system that ran last: that of `kaowu up` or that of the last rehearsal."""
+    from deploy.local.data_directory import last_used  # noqa: PLC0415
+
+    return last_used(default_data(), REPORT / "system")
+
+
+def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run it; SIGTERM and SIGHUP end it as Ctrl-C does, so that what it started is always ended in order."""
+
+    async def inside() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, task.cancel)
+        return await work()
+
+    try:
+        return asyncio.run(inside())
+    except asyncio.CancelledError:
+        raise SystemExit(143) from None
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"kaowu: {message}", err=True)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""`kaowu up`: the system in the foreground, and where everything of it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from contracts.topics import TOPICS
+from deploy.local.system import LocalSystem
+
+
+async def stay_up(data: Path, cycle: Path, *, say: Callable[[str], None]) -> None:
+    """Start it, say where it is, and stay until somebody ends us or a part of it ends by itself."""
+    say(f"starting the local system in {data} …")
+    async with LocalSystem(data, cycle, "system", say=say) as system:
+        for line in _whereabouts(system):
+            say(line)
+        try:
+            await _until_one_ends(system, say)
+        finally:
+            say("ending the local system …")
+    say(f"ended; `kaowu up --data {data}` goes on from here")
+
+
+async def _until_one_ends(system: LocalSystem, say: Callable[[str], None]) -> None:
+    while True:
+        for name, process in system.processes().items():
+            if not process.alive:
+                say(f"{name} ended with exit code {process.exit_code}; the end of its log ({process.log}):")
+                say(process.tail())
+                raise process.failure("ended by itself")
+        await asyncio.sleep(0.5)
+
+
+def _whereabouts(system: LocalSystem) -> Iterator[str]:
+    held = system.memory()
+    yield ""
+    yield f"{system.cycle.name} ({system.cycle.id}) · up in {system.started_in:.1f} s · {sum(held.values()):.0f} MiB"
+    yield f"  {'service':<14}{'for people and gateways':<27}for operators (/ready /metrics /ops/rest)"
+    for service in system.services.values():
+        yield f"  {service.name:<14}{service.public_url:<27}{service.internal_url}"
+    if system.outside is not None:
+        yield f"  simulators    gateway {system.outside.wechat_url}  SMS {system.outside.sms_url}"
+        yield f"                control {system.outside.control_url}  mailbox {system.outside.mail_page}"
+    yield f"  Kafka         {system.kafka_bootstrap}  topics {', '.join(sorted(TOPICS))}"
+    yield f"  PostgreSQL    {', '.join(sorted(system.services))}: one database and one role each"
+    yield f"  data, logs    {system.data}"
+    yield f"  tokens        kaowu token office --data {system.data}   (also ops, desk:<site>, reviewer:<level>, candidate)"
+    yield "Ctrl-C ends it."
