@@ -167,7 +167,13 @@ def canonical_query(parameters: Mapping[str, str]) -> str:
 
 
 def signed_headers(
-    account: AliyunAccount, host: str, action: str, query: str, at: datetime, nonce: str
+    account: AliyunAccount,
+    host: str,
+    action: str,
+    query: str,
+    at: datetime,
+    nonce: str,
+    version: str = "2017-05-25",
 ) -> dict[str, str]:
     """What an empty POST to / with this query must carry."""
     headers = {
@@ -176,7 +182,7 @@ def signed_headers(
         "x-acs-content-sha256": _NO_CONTENT,
         "x-acs-date": at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "x-acs-signature-nonce": nonce,
-        "x-acs-version": "2017-05-25",
+        "x-acs-version": version,
     }
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
     canonical = f"POST\n/\n{query}\n{lines}\n{_SIGNED_HEADERS}\n{_NO_CONTENT}"

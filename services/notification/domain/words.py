@@ -93,7 +93,7 @@ def _text(said: Variables, occasion: Occasion, fact: str, value: str, cycle: Cyc
         case "site_id":
             site = cycle.site(value)
             said["desk"] = site.name
-            said["place"] = site.place or site.name
+            said["place"] = site.place or "该报名点指定地点"
             said["phone"] = site.phone or cycle.contact_phone
             said["note"] = site.undated_note or "以报名点通知为准"
         case "opens_at":
