@@ -33,7 +33,8 @@ SiteId = Word
 ExamLevel = Word  # of the specialty: junior-assistant, junior, intermediate
 ReviewLevel = Word  # who decided: desk, site, district
 SpecialtyCode = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]{2,8}$")]
-OrderNo = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{6,32}$")]
+# Longer than any number of a person, no longer than any gateway takes.
+OrderNo = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{20,32}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 Fen = Annotated[int, Field(strict=True, ge=1, le=100_000_000)]
