@@ -23,8 +23,8 @@ app = typer.Typer(
 )
 app.add_typer(cycle_app, name="cycle")
 
-LESHAN = Path(__file__).resolve().parent / "cycles" / "2024-health-leshan.toml"
 REPORT = Path("build/rehearsal")
+LESHAN = Path(__file__).resolve().parent / "cycles" / "2024-health-leshan.toml"
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="The system's directory; kept between starts.")
 ]
@@ -46,8 +46,7 @@ def main() -> None:
 
 
 @app.command()
-def up(cycle: CycleOption = LESHAN, data: REPORT = Path("build/rehearsal")
-DataOption = None) -> None:
+def up(cycle: CycleOption = LESHAN, data: DataOption = None) -> None:
     """The local system on the real clock, in the foreground. Ctrl-C ends it; the same data goes on."""
     from deploy.local.foreground import stay_up  # noqa: PLC0415
 
@@ -87,8 +86,7 @@ def rehearse(
 
 @app.command()
 def check(
-    data: REPORT = Path("build/rehearsal")
-DataOption = None,
+    data: DataOption = None,
     given: Annotated[
         bool, typer.Option("--given", help="The system the environment names, not a local one.")
     ] = False,
@@ -107,8 +105,7 @@ def token(
     ],
     subject: Annotated[str, typer.Option(help="Whose account.")] = "operator",
     days: Annotated[int, typer.Option(min=1, help="Accepted for so long.")] = 1,
-    data: REPORT = Path("build/rehearsal")
-DataOption = None,
+    data: DataOption = None,
 ) -> None:
     """A bearer token that only the local system in this directory accepts."""
     from deploy.local.minting import mint_for  # noqa: PLC0415
@@ -146,20 +143,26 @@ def latest_data() -> Path:
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it; SIGTERM and SIGHUP end it as Ctrl-C does, so that what it started is always ended in order."""
+    """Run it. Ctrl-C, SIGTERM and SIGHUP cancel it, so that what it started is always ended in order."""
+    received: list[signal.Signals] = []
 
     async def inside() -> T:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, task.cancel)
+
+        def end(number: signal.Signals) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, end, number)
         return await work()
 
     try:
         return asyncio.run(inside())
     except asyncio.CancelledError:
-        raise SystemExit(143) from None
+        raise SystemExit(128 + (received[0] if received else signal.SIGTERM)) from None
 
 
 def _fail(message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,19 +17,17 @@ async def stay_up(data: Path, cycle: Path, *, say: Callable[[str], None]) -> Non
     async with LocalSystem(data, cycle, "system", say=say) as system:
         for line in _whereabouts(system):
             say(line)
-        try:
-            await _until_one_ends(system, say)
-        finally:
-            say("ending the local system …")
+        with contextlib.suppress(asyncio.CancelledError):
+            # Being told to end is how this is meant to end.
+            await _until_one_ends(system)
+        say("ending the local system …")
     say(f"ended; `kaowu up --data {data}` goes on from here")
 
 
-async def _until_one_ends(system: LocalSystem, say: Callable[[str], None]) -> None:
+async def _until_one_ends(system: LocalSystem) -> None:
     while True:
-        for name, process in system.processes().items():
+        for process in system.processes().values():
             if not process.alive:
-                say(f"{name} ended with exit code {process.exit_code}; the end of its log ({process.log}):")
-                say(process.tail())
                 raise process.failure("ended by itself")
         await asyncio.sleep(0.5)
 
