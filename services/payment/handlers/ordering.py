@@ -1,0 +1,110 @@
+"""A candidate orders: the order is written down, then the gateway is asked, then its answer is written down."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from contracts.cycle import Cycle
+from services.payment.domain import (
+    AlreadyPaid,
+    NotAllowed,
+    Obligation,
+    Order,
+    OrderStatus,
+    check_order,
+    order_expires_at,
+)
+from services.payment.handlers.metrics import ORDERS
+from services.payment.handlers.settling import Gateways, Settled
+from services.payment.ports import ChannelRefused, ChannelUnavailable, PlacedOrder
+from services.payment.repository import orders
+
+_TRIES = 3
+
+
+class GatewayRefused(Exception):
+    """The gateway would not take the order, or gave no answer: nothing can be paid with it."""
+
+
+async def place_order(
+    gateways: Gateways, registration_id: UUID, channel: str, *, ask_at: Callable[[datetime], None]
+) -> Order:
+    """An order that can be paid now. Raises a rule of domain.py or GatewayRefused."""
+    order = await _write_down(gateways, registration_id, channel)
+    placed = await _place(gateways, order)
+    async with gateways.database.unit_of_work() as uow:
+        opened = await orders.opened(uow, order.order_no, placed.code_url)
+    if not opened:
+        # Another request or a rejection decided it meanwhile: nobody may pay it.
+        await gateways.settle(order)
+        raise NotAllowed("overtaken by another order")
+    ask_at(order.expires_at)
+    ORDERS.labels(channel, "open").inc()
+    return Order(
+        order_no=order.order_no,
+        registration_id=registration_id,
+        channel=channel,
+        amount_fen=order.amount_fen,
+        currency=order.currency,
+        status=OrderStatus.OPEN,
+        created_at=order.created_at,
+        expires_at=order.expires_at,
+        code_url=placed.code_url,
+    )
+
+
+async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -> Order:
+    """Commit an order before the gateway hears of it, after the one before it is out of the way."""
+    for _ in range(_TRIES):
+        async with gateways.database.unit_of_work() as uow:
+            owed, earlier = await orders.lock_obligation(uow, registration_id)
+            owed = check_order(uow.at, gateways.cycle.windows.payment, owed)
+            if earlier is None:
+                order = _new_order(owed, channel, uow.at, gateways.cycle)
+                if await orders.add(uow, order):
+                    return order
+                continue
+        match await gateways.settle(earlier):
+            case Settled.PAID:
+                raise AlreadyPaid
+            case Settled.NO_ANSWER:
+                raise GatewayRefused
+            case Settled.UNPAID:
+                pass
+    raise NotAllowed("several orders at once")
+
+
+def _new_order(owed: Obligation, channel: str, at: datetime, cycle: Cycle) -> Order:
+    # The day is for people who read a bill; ten random bytes make it unique for the merchant.
+    number = base64.b32encode(secrets.token_bytes(10)).decode()
+    return Order(
+        order_no=f"{at.astimezone(cycle.zone):%Y%m%d}{number}",
+        registration_id=owed.registration_id,
+        channel=channel,
+        amount_fen=owed.amount_fen,
+        currency=owed.currency,
+        status=OrderStatus.CREATING,
+        created_at=at,
+        expires_at=order_expires_at(at, owed.closes_at),
+    )
+
+
+async def _place(gateways: Gateways, order: Order) -> PlacedOrder:
+    try:
+        return await gateways.channels[order.channel].place_order(
+            order.order_no, order.amount_fen, "考试费", order.expires_at
+        )
+    except ChannelUnavailable as error:
+        async with gateways.database.unit_of_work() as uow:
+            await orders.unknown(uow, order.order_no)
+        ORDERS.labels(order.channel, "unknown").inc()
+        raise GatewayRefused from error
+    except ChannelRefused as error:
+        async with gateways.database.unit_of_work() as uow:
+            await orders.failed(uow, order.order_no, error.code)
+        ORDERS.labels(order.channel, "failed").inc()
+        raise GatewayRefused from error

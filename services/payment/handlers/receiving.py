@@ -1,0 +1,144 @@
+"""Money that a gateway reports: into the book first, then the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+
+import structlog
+
+from contracts import payment
+from contracts.cycle import Cycle
+from contracts.reasons import Channel, ReinstatementCause
+from services.chassis import outbox
+from services.chassis.db import Database, UnitOfWork
+from services.chassis.vault import Vault
+from services.payment.domain import Fact, Obligation, Success, Verdict
+from services.payment.handlers.metrics import PAID, REFUNDS_DUE, REINSTATED
+from services.payment.ports import Notification, OrderState, PaymentChannel
+from services.payment.repository import ledger, obligations, orders
+from services.payment.repository.orders import Evidence
+
+log = structlog.get_logger(__name__)
+
+
+class Taken(StrEnum):
+    """What a reported payment came to."""
+
+    PAID = "paid"
+    REINSTATED = "reinstated"
+    REFUND_DUE = "refund-due"
+    DUPLICATE = "duplicate"
+    NOTHING = "nothing"  # a notice that reports no payment
+
+
+class Mismatch(Exception):
+    """Truly from the gateway, and not about anything of ours: nothing changes. `reason` is a short code."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One call on the notification route, verified."""
+
+    notification: Notification
+    raw: bytes
+    headers: Mapping[str, str]
+
+    def evidence(self) -> Evidence:
+        """The bytes, and the header fields that prove them."""
+        kept = {
+            name: value
+            for name, value in self.headers.items()
+            if any(word in name for word in ("signature", "serial", "timestamp", "nonce"))
+        }
+        return Evidence("notice", self.notification.order_no, self.notification.state, self.raw, kept)
+
+
+async def take_notice(
+    database: Database,
+    channel: PaymentChannel,
+    headers: Mapping[str, str],
+    raw: bytes,
+    *,
+    at: datetime,
+    cycle: Cycle,
+    vault: Vault,
+) -> Taken:
+    """Verify the raw bytes, then take them in; returns after the commit. Raises NotificationRefused or Mismatch."""
+    notification = channel.parse_notification(headers, raw, at)
+    notice = Notice(notification, raw, {name.lower(): value for name, value in headers.items()})
+    if notification.state is not OrderState.PAID or notification.paid_at is None:
+        # A failed attempt is not final, and never overwrites a success: the query tells, when it is asked.
+        return Taken.NOTHING
+    success = Success(
+        order_no=notification.order_no,
+        transaction_id=notification.transaction_id,
+        amount_fen=notification.amount_fen,
+        currency=notification.currency,
+        paid_at=notification.paid_at,
+    )
+    async with database.unit_of_work(at) as uow:
+        return await record_success(uow, channel.name, success, notice.evidence(), cycle=cycle, vault=vault)
+
+
+async def record_success(
+    uow: UnitOfWork, channel: str, success: Success, evidence: Evidence, *, cycle: Cycle, vault: Vault
+) -> Taken:
+    """Write the money down, once for each transaction of the gateway; then decide what it means."""
+    found = await orders.lock_by_number(uow, success.order_no)
+    if found is None or found[1].channel != channel:
+        raise Mismatch("unknown-order")
+    owed, order = found
+    if success.currency != order.currency or success.amount_fen < 1:
+        raise Mismatch("foreign-money")
+    answer_id = await ledger.receive(uow, vault, owed.registration_id, channel, success, evidence)
+    if answer_id is None:
+        return Taken.DUPLICATE
+    verdict = owed.receive(success, order.amount_fen)
+    if verdict.refund is not None:
+        await orders.decided_paid(uow, success.order_no, answer_id)
+        await ledger.owe_back(uow, owed.registration_id, channel, success, verdict.refund)
+        uow.after_commit(REFUNDS_DUE.labels(verdict.refund).inc)
+        log.warning("refund-due", cause=verdict.refund, registration_id=str(owed.registration_id))
+        return Taken.REFUND_DUE
+    await obligations.pay(
+        uow,
+        owed,
+        verdict.obligation,
+        paid_at=success.paid_at,
+        order_no=success.order_no,
+        answer_id=answer_id,
+    )
+    await _say(uow, owed, verdict, channel, success, cycle)
+    uow.after_commit(PAID.labels(evidence.kind).inc)
+    if Fact.REINSTATED in verdict.facts:
+        uow.after_commit(REINSTATED.inc)
+        return Taken.REINSTATED
+    return Taken.PAID
+
+
+async def _say(
+    uow: UnitOfWork, owed: Obligation, verdict: Verdict, channel: str, success: Success, cycle: Cycle
+) -> None:
+    said: dict[Fact, partial[payment.Reinstated] | partial[payment.Paid]] = {
+        Fact.REINSTATED: partial(
+            payment.Reinstated, cause=ReinstatementCause.PAID_IN_TIME, closes_at=owed.told_closes_at
+        ),
+        Fact.PAID: partial(
+            payment.Paid,
+            amount_fen=success.amount_fen,
+            paid_at=success.paid_at,
+            channel=Channel(channel),
+            order_no=success.order_no,
+        ),
+    }
+    for number, fact in enumerate(verdict.facts, start=1):
+        event = said[fact](cycle_id=cycle.id, registration_id=owed.registration_id)
+        await outbox.add(uow, event, sequence=owed.version + number)

@@ -1,0 +1,135 @@
+"""Asking a gateway what became of an order: close it, then query it. Never inside a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import structlog
+
+from contracts.cycle import Cycle
+from services.chassis.db import Database
+from services.chassis.vault import Vault
+from services.payment.domain import Order, Success, ask_again_at
+from services.payment.handlers.metrics import ORDERS
+from services.payment.handlers.receiving import Mismatch, record_success
+from services.payment.ports import (
+    AlreadyPaid,
+    Answer,
+    ChannelError,
+    ChannelUnavailable,
+    OrderState,
+    PaymentChannel,
+)
+from services.payment.repository import orders
+from services.payment.repository.orders import Evidence
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 32
+# So many calls without an answer in a row, and the gateway is taken to be away: nobody waits for the rest.
+GIVE_UP_AFTER = 32
+
+
+class Settled(StrEnum):
+    """What asking has come to."""
+
+    PAID = "paid"
+    UNPAID = "unpaid"
+    NO_ANSWER = "no-answer"
+
+
+# Asked after close(), these say that the order was not and can no longer be paid. PAYING and REFUNDED say neither.
+_UNPAID = frozenset({OrderState.UNPAID, OrderState.CLOSED, OrderState.UNKNOWN_ORDER})
+
+
+@dataclass(frozen=True)
+class Gateways:
+    """The channels by name, and what is needed to write down what they say."""
+
+    channels: Mapping[str, PaymentChannel]
+    database: Database
+    cycle: Cycle
+    vault: Vault
+
+    async def settle(self, order: Order) -> Settled:
+        """Close an order and ask about it, then write the answer down."""
+        answer = await _ask(self.channels[order.channel], order)
+        try:
+            outcome = await (self._no_answer(order) if answer is None else self._take(order, answer))
+        except Mismatch as mismatch:
+            # Signed, for our order, and still not our money: a person has to look, nobody is forfeited over it.
+            log.error("answer-does-not-fit", order_no=order.order_no, reason=mismatch.reason)
+            outcome = await self._no_answer(order)
+        ORDERS.labels(order.channel, outcome).inc()
+        return outcome
+
+    async def settle_all(self, undecided: Sequence[Order]) -> None:
+        """The same for many, a bounded number at a time. A gateway that is away is soon left alone."""
+        line = _Line(asyncio.Semaphore(AT_ONCE))
+        await asyncio.gather(*(self._in_line(line, order) for order in undecided))
+
+    async def _in_line(self, line: _Line, order: Order) -> None:
+        async with line.places:
+            silent = line.silent.get(order.channel, 0)
+            if silent >= GIVE_UP_AFTER:
+                await self._no_answer(order)
+                return
+            outcome = await self.settle(order)
+            line.silent[order.channel] = silent + 1 if outcome is Settled.NO_ANSWER else 0
+
+    async def _take(self, order: Order, answer: Answer) -> Settled:
+        evidence = Evidence("query", answer.order_no, answer.state, answer.raw, answer.signature)
+        async with self.database.unit_of_work() as uow:
+            if answer.state in _UNPAID:
+                await orders.closed(uow, self.vault, evidence)
+                return Settled.UNPAID
+            await record_success(
+                uow, order.channel, _success(answer), evidence, cycle=self.cycle, vault=self.vault
+            )
+            return Settled.PAID
+
+    async def _no_answer(self, order: Order) -> Settled:
+        attempts = order.attempts + 1
+        async with self.database.unit_of_work() as uow:
+            await orders.ask_again(uow, order.order_no, attempts, ask_again_at(uow.at, attempts))
+        return Settled.NO_ANSWER
+
+
+@dataclass
+class _Line:
+    places: asyncio.Semaphore
+    silent: dict[str, int] = field(default_factory=dict)
+
+
+async def _ask(channel: PaymentChannel, order: Order) -> Answer | None:
+    """The gateway's last word on an order, or None where it gave none that can be relied upon."""
+    try:
+        closed = await channel.close(order.order_no)
+        answer = await channel.query(order.order_no)
+    except ChannelUnavailable as error:
+        log.warning("gateway-silent", channel=order.channel, reason=error.reason)
+        return None
+    except ChannelError as error:
+        log.error("gateway-refuses-to-answer", channel=order.channel, reason=str(error))
+        return None
+    if answer.state is OrderState.PAID and answer.paid_at and answer.amount_fen and answer.transaction_id:
+        return answer
+    if answer.state in _UNPAID and not isinstance(closed, AlreadyPaid):
+        return answer
+    log.warning("gateway-undecided", channel=order.channel, state=answer.state)
+    return None
+
+
+def _success(answer: Answer) -> Success:
+    if answer.paid_at is None or answer.amount_fen is None or answer.transaction_id is None:
+        raise Mismatch("incomplete-answer")
+    return Success(
+        order_no=answer.order_no,
+        transaction_id=answer.transaction_id,
+        amount_fen=answer.amount_fen,
+        currency=answer.currency or "",
+        paid_at=answer.paid_at,
+    )

@@ -1,0 +1,71 @@
+"""Door 3, time: what happens because a moment passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from services.chassis.clock import Clock
+from services.chassis.clock_guard import ClockGuard
+from services.chassis.jobs import Job
+from services.payment.handlers import closing, reminding
+from services.payment.handlers.metrics import CLOSE_SECONDS
+from services.payment.handlers.settling import Gateways
+from services.payment.repository import orders
+
+_LOOK_AGAIN = timedelta(seconds=30)  # at clocks that disagreed
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What time does in this service."""
+
+    gateways: Gateways
+    clock: Clock
+    guard: ClockGuard
+
+    async def close_window(self) -> datetime | None:
+        """The payment window closes: everyone who owed is paid, held or forfeited. A missed close runs at start."""
+        database, cycle, at = self.gateways.database, self.gateways.cycle, self.clock.now()
+        closes_at = cycle.windows.payment.closes
+        if at < closes_at:
+            return closes_at  # nobody is forfeited a moment too soon
+        if not await closing.is_open(database, cycle, at):
+            return None
+        if not await closing.clocks_agree(database, cycle, at, self.guard):
+            return at + _LOOK_AGAIN
+        with CLOSE_SECONDS.time():
+            # 1: no new order from two minutes before the close on (domain.check_order).
+            # 2: every open order is closed at its gateway and asked about: paid in time, unpaid, or held.
+            await closing.decide_open_orders(self.gateways, at)
+            # 3: whoever still owes is forfeited, each with proof and event.
+            await closing.sweep(database, cycle, at)
+            # 4: counts, sums and the root of the evidence, once.
+            await closing.publish_totals(database, cycle, at)
+        return None
+
+    async def settle_orders(self, decided: Callable[[], None]) -> datetime | None:
+        """Orders past their end, of rejected people, or without an answer: ask the gateway. Callbacks get lost."""
+        while True:
+            async with self.gateways.database.reading() as uow:
+                due = await orders.to_ask(uow, _PAGE)
+                upcoming = None if due else await orders.next_to_ask(uow)
+            if not due:
+                return upcoming
+            await self.gateways.settle_all(due)
+            if uow.at >= self.gateways.cycle.windows.payment.closes:
+                decided()
+
+    async def remind(self) -> datetime | None:
+        """The close is near: tell those who still owe."""
+        return await reminding.remind(self.gateways.database, self.gateways.cycle, self.clock.now())
+
+
+def make_jobs(turns: Turns) -> tuple[Job, Job, Job]:
+    """close-window, settle-orders, remind."""
+    close = Job("close-window", turns.close_window, every=timedelta(seconds=30))
+    settle = Job("settle-orders", lambda: turns.settle_orders(close.wake), every=timedelta(seconds=60))
+    remind = Job("remind", turns.remind, every=timedelta(minutes=5))
+    return close, settle, remind

@@ -1,0 +1,252 @@
+"""The close of the window, in sets: holding, forfeiting with proof, reminding, and the totals that are published."""
+
+# ruff: noqa: S608 -- what is put into statements here are this package's own constants
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from contracts import payment
+from contracts.reasons import ExpiryCause
+from services.chassis import outbox
+from services.chassis.db import UnitOfWork
+from services.payment.repository.vocabulary import MAY_BE_HELD, MAY_EXPIRE, UNDECIDED_ORDER
+
+CHUNK: Final = 5000
+RULE: Final = "unpaid-at-close"
+
+_UNDECIDED: Final = f"exists (select from orders r where r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER})"
+# Who is forfeited: `Obligation.expire` as a predicate. $1 is the moment of the sweep.
+_DUE: Final = f"o.status in {MAY_EXPIRE} and o.closes_at <= $1 and not {_UNDECIDED}"
+_ORDERS_OF: Final = """
+    coalesce((select string_agg(concat_ws(':', r.order_no, r.status, coalesce(encode(a.digest, 'hex'), r.refusal)),
+                                ' ' order by r.order_no)
+              from orders r left join answers a on a.answer_id = r.answer_id
+              where r.registration_id = e.registration_id), 'none')
+"""
+# What a proof binds together; the first byte keeps a leaf from ever being taken for an inner node.
+_LEAF: Final = f"""
+    sha256('\\x00'::bytea || convert_to(concat_ws('|', 'kaowu.forfeiture.v1', e.proof_id, e.registration_id,
+        {outbox.moment_sql("e.closes_at")}, '{RULE}', $2::text, e.amount_fen, e.orders), 'UTF8'))
+"""
+_EXPIRED: Final = outbox.insert_select(
+    payment.Expired,
+    {
+        "cycle_id": "e.cycle_id",
+        "registration_id": "e.registration_id",
+        "closes_at": outbox.moment_sql("e.closes_at"),
+        "cause": f"'{ExpiryCause.UNPAID}'",
+        "proof_id": "e.proof_id",
+    },
+    source="evidence e",
+    key="e.registration_id::text",
+    sequence="e.version",
+    occurred_at="$1",
+    causation_id="'close:' || $2::text",
+)
+
+
+def _sweep(waiting: str) -> str:
+    return f"""
+    with due as materialized (
+        select o.registration_id from obligations o where {_DUE}
+        order by o.closes_at, o.registration_id limit {CHUNK} for update of o {waiting}
+    ), expired as (
+        update obligations o
+        set status = 'expired', version = o.version + 1, expired_at = $1, changed_at = $1, proof_id = uuidv7()
+        from due where o.registration_id = due.registration_id and o.status in {MAY_EXPIRE} and o.closes_at <= $1
+        returning o.registration_id, o.cycle_id, o.version, o.closes_at, o.amount_fen, o.proof_id
+    ), evidence as materialized (
+        select e.*, {_ORDERS_OF} as orders from expired e
+    ), proven as (
+        insert into proofs (proof_id, registration_id, closes_at, expired_at, amount_fen, rule, orders, leaf)
+        select e.proof_id, e.registration_id, e.closes_at, $1, e.amount_fen, '{RULE}', e.orders, {_LEAF}
+        from evidence e
+    )
+    {_EXPIRED}
+    """
+
+
+SWEEP: Final = _sweep("skip locked")
+# What other transactions hold is waited for, row by row in one order, once nothing else is left.
+SWEEP_THE_REST: Final = _sweep("")
+
+
+async def sweep_chunk(uow: UnitOfWork, fingerprint: str, *, wait: bool = False) -> int:
+    """Forfeit up to CHUNK of those who are due, each with its proof and its event, in one statement."""
+    forfeited = await uow.changed(SWEEP_THE_REST if wait else SWEEP, uow.at, fingerprint)
+    uow.events_added += forfeited
+    return forfeited
+
+
+async def count_due(uow: UnitOfWork) -> int:
+    """How many are still to be forfeited, whoever holds their rows."""
+    rows = await uow.sql(f"select count(*) as due from obligations o where {_DUE}", uow.at)
+    return int(rows[0].due)
+
+
+async def hold(uow: UnitOfWork) -> int:
+    """Whoever still has an order under way after the close is held: neither forfeited nor paid."""
+    return await uow.changed(
+        f"update obligations o set status = 'held', changed_at = $1 "
+        f"where o.status in {MAY_BE_HELD} and o.closes_at <= $1 and {_UNDECIDED}",
+        uow.at,
+    )
+
+
+async def anything_open(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> bool:
+    """Whether a close that has come leaves something to do: it is not said yet, or somebody is due or undecided."""
+    rows = await uow.sql(
+        f"""
+        select not exists (select from closings where cycle_id = $2 and closes_at = $3 and closed_at is not null)
+            or exists (select from obligations o where {_DUE})
+            or exists (select from obligations o where o.status = 'awaiting' and o.closes_at <= $1) as open
+        """,
+        uow.at,
+        cycle_id,
+        closes_at,
+    )
+    return bool(rows[0].open)
+
+
+async def begin(
+    uow: UnitOfWork, cycle_id: str, closes_at: datetime, fingerprint: str, guard: str | None
+) -> None:
+    """Note that the close has begun, and whether the clocks stop it."""
+    await uow.changed(
+        """
+        insert into closings as c (cycle_id, closes_at, fingerprint, begun_at, guard, guard_stops)
+        values ($1, $2, $3, $4, $5::text, case when $5::text is null then 0 else 1 end)
+        on conflict (cycle_id, closes_at) do update
+        set guard = excluded.guard, guard_stops = c.guard_stops + excluded.guard_stops
+        where c.guard is distinct from excluded.guard or excluded.guard is not null
+        """,
+        cycle_id,
+        closes_at,
+        fingerprint,
+        uow.at,
+        guard,
+    )
+
+
+async def lock_unsaid(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> bool:
+    """Lock the close if its totals are not published yet."""
+    return bool(
+        await uow.sql(
+            "select 1 from closings where cycle_id = $1 and closes_at = $2 and closed_at is null for update",
+            cycle_id,
+            closes_at,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a close has come to so far. `counts` by status."""
+
+    counts: Mapping[str, int]
+    fees_fen: Mapping[str, int]
+    received_fen: int
+    refunds_due_fen: int
+    proofs: int
+    last_proof: int
+
+
+async def totals(uow: UnitOfWork, closes_at: datetime) -> Totals:
+    """Counts and sums of everyone whose close this is, of one moment."""
+    rows = await uow.sql(
+        """
+        select (select coalesce(jsonb_object_agg(status, n), '{}') from (
+                    select status, count(*) as n from obligations where closes_at = $1 group by status) c)::text as counts,
+               (select coalesce(jsonb_object_agg(status, fen), '{}') from (
+                    select status, sum(amount_fen) as fen from obligations
+                    where closes_at = $1 group by status) f)::text as fees,
+               coalesce(sum(l.amount_fen) filter (where l.kind = 'received'), 0)::bigint as received,
+               coalesce(sum(l.amount_fen) filter (where l.kind = 'refund-due'), 0)::bigint as refunds_due,
+               (select count(*) from proofs where closes_at = $1) as proofs,
+               (select coalesce(max(number), 0) from proofs where closes_at = $1) as last_proof
+        from ledger l join obligations o on o.registration_id = l.registration_id and o.closes_at = $1
+        """,
+        closes_at,
+    )
+    row = rows[0]
+    return Totals(
+        counts=json.loads(row.counts),
+        fees_fen=json.loads(row.fees),
+        received_fen=row.received,
+        refunds_due_fen=row.refunds_due,
+        proofs=row.proofs,
+        last_proof=row.last_proof,
+    )
+
+
+_LEAVES_PAGE: Final = 20_000
+
+
+async def leaves(uow: UnitOfWork, closes_at: datetime, last_proof: int) -> AsyncIterator[bytes]:
+    """The leaves of a close's proofs in the order of registration ids, a page at a time."""
+    after = UUID(int=0)
+    while True:
+        rows = await uow.sql(
+            "select registration_id, leaf from proofs where closes_at = $1 and registration_id > $2 and number <= $3 "
+            "order by registration_id limit $4",
+            closes_at,
+            after,
+            last_proof,
+            _LEAVES_PAGE,
+        )
+        for row in rows:
+            yield row.leaf
+        if len(rows) < _LEAVES_PAGE:
+            return
+        after = rows[-1].registration_id
+
+
+async def close(uow: UnitOfWork, event: payment.WindowClosed, last_proof: int) -> int:
+    """Write the totals down as published; returns their sequence among the cycle's own events."""
+    rows = await uow.sql(
+        """
+        update closings
+        set closed_at = $3, counts = $4::text::jsonb, sums_fen = $5::text::jsonb, proof_root = $6, proofs = $7,
+            last_proof = $8, guard = null,
+            sequence = (select coalesce(max(c.sequence), 0) + 1 from closings c where c.cycle_id = $1)
+        where cycle_id = $1 and closes_at = $2 and closed_at is null
+        returning sequence
+        """,
+        event.cycle_id,
+        event.closes_at,
+        event.closed_at,
+        event.counts.model_dump_json(),
+        event.sums_fen.model_dump_json(),
+        bytes.fromhex(event.proof_root),
+        event.proofs,
+        last_proof,
+    )
+    return int(rows[0].sequence)
+
+
+async def find(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> Row[Any] | None:
+    """The close as it stands, if it has begun."""
+    rows = await uow.sql(
+        "select begun_at, guard, guard_stops, closed_at, counts::text as counts, sums_fen::text as sums_fen, "
+        "encode(proof_root, 'hex') as proof_root, proofs from closings where cycle_id = $1 and closes_at = $2",
+        cycle_id,
+        closes_at,
+    )
+    return rows[0] if rows else None
+
+
+async def held(uow: UnitOfWork, limit: int) -> Sequence[Row[Any]]:
+    """Who is held, with the order the gateway has not answered about."""
+    return await uow.sql(
+        f"select o.registration_id, o.amount_fen, o.changed_at, r.order_no, r.channel, r.attempts, r.ask_at "
+        f"from obligations o left join orders r on r.registration_id = o.registration_id "
+        f"and r.status in {UNDECIDED_ORDER} where o.status = 'held' order by o.registration_id limit $1",
+        limit,
+    )

@@ -1,0 +1,243 @@
+"""Orders, and what gateways answered about them."""
+
+# ruff: noqa: S608 -- what is put into statements here are this package's own constants
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from services.chassis.db import UnitOfWork
+from services.chassis.vault import Vault
+from services.payment.domain import Obligation, Order, OrderStatus
+from services.payment.repository.obligations import COLUMNS, obligation
+from services.payment.repository.vocabulary import UNDECIDED_ORDER
+
+_ORDER = (
+    "r.order_no, r.registration_id, r.channel, r.amount_fen, r.currency, r.status, r.created_at, r.expires_at, "
+    "r.code_url, r.attempts"
+)
+# Both halves of a row have a registration, an amount, a currency and a status.
+_ORDER_ASIDE = (
+    "r.order_no, r.registration_id as order_of, r.channel, r.amount_fen as order_amount_fen, "
+    "r.currency as order_currency, r.status as order_status, r.created_at, r.expires_at, r.code_url, r.attempts"
+)
+
+
+def _order(row: Row[Any]) -> Order:
+    return Order(
+        order_no=row.order_no,
+        registration_id=row.registration_id,
+        channel=row.channel,
+        amount_fen=row.amount_fen,
+        currency=row.currency,
+        status=OrderStatus(row.status),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        code_url=row.code_url,
+        attempts=row.attempts,
+    )
+
+
+def _order_aside(row: Row[Any]) -> Order:
+    return Order(
+        order_no=row.order_no,
+        registration_id=row.order_of,
+        channel=row.channel,
+        amount_fen=row.order_amount_fen,
+        currency=row.order_currency,
+        status=OrderStatus(row.order_status),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        code_url=row.code_url,
+        attempts=row.attempts,
+    )
+
+
+async def lock_obligation(uow: UnitOfWork, registration_id: UUID) -> tuple[Obligation | None, Order | None]:
+    """What is owed, locked, and its order under way, if there is one."""
+    rows = await uow.sql(
+        f"select {COLUMNS}, {_ORDER_ASIDE} from obligations o "
+        f"left join orders r on r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER} "
+        "where o.registration_id = $1 for update of o",
+        registration_id,
+    )
+    if not rows:
+        return None, None
+    return obligation(rows[0]), _order_aside(rows[0]) if rows[0].order_no else None
+
+
+async def lock_by_number(uow: UnitOfWork, order_no: str) -> tuple[Obligation, Order] | None:
+    """An order and what it is for; the obligation is locked."""
+    rows = await uow.sql(
+        f"select {COLUMNS}, {_ORDER_ASIDE} from orders r "
+        "join obligations o on o.registration_id = r.registration_id where r.order_no = $1 for update of o",
+        order_no,
+    )
+    return (obligation(rows[0]), _order_aside(rows[0])) if rows else None
+
+
+async def add(uow: UnitOfWork, order: Order) -> bool:
+    """Write it down before the gateway is asked. False if another one came in between."""
+    return (
+        await uow.changed(
+            "insert into orders (order_no, registration_id, channel, amount_fen, currency, status, created_at, "
+            "expires_at, ask_at, attempts) values ($1, $2, $3, $4, $5, $6, $7, $8, $8, 0) on conflict do nothing",
+            order.order_no,
+            order.registration_id,
+            order.channel,
+            order.amount_fen,
+            order.currency,
+            order.status,
+            order.created_at,
+            order.expires_at,
+        )
+        == 1
+    )
+
+
+async def opened(uow: UnitOfWork, order_no: str, code_url: str) -> bool:
+    """The gateway took it. False if it was decided meanwhile: then nobody may be given its code."""
+    return (
+        await uow.changed(
+            "update orders set status = 'open', code_url = $2 where order_no = $1 and status = 'creating'",
+            order_no,
+            code_url,
+        )
+        == 1
+    )
+
+
+async def unknown(uow: UnitOfWork, order_no: str) -> None:
+    """The gateway gave no answer: it may or may not have it."""
+    await uow.changed(
+        "update orders set status = 'unknown' where order_no = $1 and status = 'creating'", order_no
+    )
+
+
+async def failed(uow: UnitOfWork, order_no: str, refusal: str) -> None:
+    """The gateway would not take it, in its own word."""
+    await uow.changed(
+        "update orders set status = 'failed', refusal = $2, decided_at = $3 "
+        "where order_no = $1 and status = 'creating'",
+        order_no,
+        refusal,
+        uow.at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a gateway said, as it signed it. `kind` is query or notice."""
+
+    kind: str
+    order_no: str
+    state: str
+    raw: bytes
+    signature: Mapping[str, str]
+
+    def arguments(self, vault: Vault, at: datetime) -> tuple[object, ...]:
+        """Values of an `answers` row, in the order of its columns. A payer may be named in it: encrypted."""
+        return (
+            self.order_no,
+            self.kind,
+            self.state,
+            at,
+            sha256(self.raw).digest(),
+            vault.encrypt(self.raw, row=self.order_no),
+            json.dumps(dict(self.signature)),
+        )
+
+
+async def closed(uow: UnitOfWork, vault: Vault, evidence: Evidence) -> bool:
+    """Unpaid, closed at the gateway, with its answer. Never over a payment: False if it was decided before."""
+    rows = await uow.sql(
+        f"""
+        with answer as (
+            insert into answers (order_no, kind, state, at, digest, raw, signature)
+            values ($1, $2, $3, $4, $5, $6, $7::text::jsonb) returning answer_id
+        ), decided as (
+            update orders r set status = 'closed', decided_at = $4, answer_id = answer.answer_id, attempts = attempts + 1
+            from answer where r.order_no = $1 and r.status in {UNDECIDED_ORDER} returning 1
+        )
+        select count(*) as changed from decided
+        """,
+        *evidence.arguments(vault, uow.at),
+    )
+    return bool(rows[0].changed)
+
+
+async def decided_paid(uow: UnitOfWork, order_no: str, answer_id: int) -> None:
+    """Money came for this order, whatever that changes for the candidate."""
+    await uow.changed(
+        "update orders set status = 'paid', decided_at = $2, answer_id = $3 where order_no = $1",
+        order_no,
+        uow.at,
+        answer_id,
+    )
+
+
+async def ask_again(uow: UnitOfWork, order_no: str, attempts: int, ask_at: datetime) -> None:
+    """The gateway gave no answer this time."""
+    await uow.changed(
+        "update orders set attempts = $2, ask_at = $3, status = case status when 'creating' then 'unknown' "
+        f"else status end where order_no = $1 and status in {UNDECIDED_ORDER}",
+        order_no,
+        attempts,
+        ask_at,
+    )
+
+
+# After the close an order of somebody who still awaits belongs to the close, which decides or holds.
+_NOT_FOR_THE_CLOSE = "not (o.status = 'awaiting' and o.closes_at <= $1)"
+
+
+async def to_ask(uow: UnitOfWork, limit: int) -> list[Order]:
+    """Undecided orders whose moment to be asked about has come."""
+    rows = await uow.sql(
+        f"select {_ORDER} from orders r join obligations o on o.registration_id = r.registration_id "
+        f"where r.status in {UNDECIDED_ORDER} and r.ask_at <= $1 and {_NOT_FOR_THE_CLOSE} "
+        "order by r.ask_at limit $2",
+        uow.at,
+        limit,
+    )
+    return [_order(row) for row in rows]
+
+
+async def next_to_ask(uow: UnitOfWork) -> datetime | None:
+    """The moment at which the next order has to be asked about."""
+    rows = await uow.sql(
+        f"select min(r.ask_at) as ask_at from orders r join obligations o on o.registration_id = r.registration_id "
+        f"where r.status in {UNDECIDED_ORDER} and {_NOT_FOR_THE_CLOSE}",
+        uow.at,
+    )
+    moment: datetime | None = rows[0].ask_at
+    return moment
+
+
+async def undecided_at_close(uow: UnitOfWork, after: str, limit: int) -> list[Order]:
+    """Orders under way of those who still await after their close, in pages by order number."""
+    rows = await uow.sql(
+        f"select {_ORDER} from orders r join obligations o on o.registration_id = r.registration_id "
+        f"where r.status in {UNDECIDED_ORDER} and o.status = 'awaiting' and o.closes_at <= $1 and r.order_no > $2 "
+        "order by r.order_no limit $3",
+        uow.at,
+        after,
+        limit,
+    )
+    return [_order(row) for row in rows]
+
+
+async def of_registration(uow: UnitOfWork, registration_id: UUID) -> Sequence[Order]:
+    """All tries, oldest first."""
+    rows = await uow.sql(
+        f"select {_ORDER} from orders r where r.registration_id = $1 order by r.created_at, r.order_no",
+        registration_id,
+    )
+    return [_order(row) for row in rows]

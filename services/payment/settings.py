@@ -1,0 +1,30 @@
+"""Where payment runs: its gateway account and the address that the gateway calls back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from services.chassis.settings import ServiceSettings
+
+NOTIFY_PATH = "/gateway/wechat/notify"
+
+
+class Settings(ServiceSettings):
+    """Read from PAYMENT_<FIELD>, else KAOWU_<FIELD>."""
+
+    service: ClassVar[str] = "payment"
+
+    wechat_account_file: Path = Field(description="JSON: gateway, app, merchant, and the files of its keys")
+    notify_base_url: str = Field(description="where the gateway reaches the public listener, without a path")
+
+    @property
+    def wechat_notify_url(self) -> str:
+        return self.notify_base_url.rstrip("/") + NOTIFY_PATH
+
+    def external_endpoints(self) -> list[str]:
+        """The gateway that orders would be made at."""
+        return [str(json.loads(self.wechat_account_file.read_text(encoding="utf-8"))["gateway_url"])]

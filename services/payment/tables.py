@@ -1,0 +1,247 @@
+"""What this service keeps: obligations, orders, the gateway's answers, the ledger, and what each close left behind.
+
+`answers`, `ledger` and `proofs` are only ever added to; the database refuses anything else (migration 0001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from services.chassis.db import make_base
+from services.chassis.tables import add_plumbing
+from services.payment.domain import UNDECIDED, Cancellation, OrderStatus, Status, sources_of
+
+if TYPE_CHECKING:  # a class made by a function is no base class to a type checker
+
+    class Base(SQLModel):
+        """As make_base() makes it."""
+else:
+    Base = make_base()
+add_plumbing(Base.metadata)
+
+_MOMENT = DateTime(timezone=True)
+
+
+def _one_of(column: str, values: Iterable[StrEnum]) -> str:
+    listed = ", ".join(f"'{value}'" for value in sorted(values))
+    return f"{column} in ({listed})"
+
+
+class ObligationRow(Base, table=True):
+    """What one approved registration owes. Locked before anything is decided about it."""
+
+    __tablename__: ClassVar[Any] = "obligations"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint(_one_of("status", Status), name="status"),
+        CheckConstraint("amount_fen > 0", name="amount"),
+        CheckConstraint("opens_at < closes_at", name="window"),
+        CheckConstraint("version > 0", name="version"),
+        CheckConstraint(
+            "status <> 'paid' or (paid_at is not null and paid_at < closes_at)", name="paid_in_time"
+        ),
+        # Nobody is forfeited without proof, and nobody before the close.
+        CheckConstraint(
+            "status <> 'expired' or (proof_id is not null and expired_at is not null and expired_at >= closes_at)",
+            name="expired_with_proof",
+        ),
+        CheckConstraint(
+            "(status = 'cancelled') = (cancelled_for is not null)", name="cancelled_for_a_reason"
+        ),
+        CheckConstraint(
+            f"cancelled_for is null or {_one_of('cancelled_for', Cancellation)}", name="cancelled_for"
+        ),
+        # What a close looks at: a million rows of them shrink to none while it sweeps.
+        Index(
+            "ix_obligations_owed",
+            "closes_at",
+            "registration_id",
+            postgresql_where=text(_one_of("status", sources_of(Status.EXPIRED))),
+        ),
+        Index("ix_obligations_held", "registration_id", postgresql_where=text("status = 'held'")),
+    )
+
+    registration_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    cycle_id: str = Field(sa_column=Column(Text, nullable=False))
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    version: int = Field(sa_column=Column(Integer, nullable=False))
+    amount_fen: int = Field(sa_column=Column(Integer, nullable=False))
+    currency: str = Field(sa_column=Column(Text, nullable=False))
+    opens_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    due_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    changed_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    paid_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    expired_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    proof_id: UUID | None = Field(sa_column=Column(Uuid))
+    cancelled_for: str | None = Field(sa_column=Column(Text))
+
+
+class Answer(Base, table=True):
+    """What a gateway said about an order, as it signed it: encrypted, because it may name the payer."""
+
+    __tablename__: ClassVar[Any] = "answers"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint("kind in ('query', 'notice')", name="kind"),
+        Index(None, "order_no"),
+    )
+
+    answer_id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    order_no: str = Field(sa_column=Column(Text, nullable=False))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    state: str = Field(sa_column=Column(Text, nullable=False))
+    at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # SHA-256 of the signed bytes
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    signature: dict[str, str] = Field(sa_column=Column(JSONB, nullable=False))
+
+
+class OrderRow(Base, table=True):
+    """One try to pay at a gateway. `creating` is committed before the gateway is asked, so none is ever forgotten."""
+
+    __tablename__: ClassVar[Any] = "orders"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint(_one_of("status", OrderStatus), name="status"),
+        CheckConstraint("amount_fen > 0", name="amount"),
+        # Unpaid only by the gateway's own word.
+        CheckConstraint("status <> 'closed' or answer_id is not null", name="closed_with_answer"),
+        CheckConstraint("status <> 'failed' or refusal is not null", name="failed_with_refusal"),
+        Index(
+            "uq_orders_one_undecided",
+            "registration_id",
+            unique=True,
+            postgresql_where=text(_one_of("status", UNDECIDED)),
+        ),
+        Index("ix_orders_ask_at", "ask_at", postgresql_where=text(_one_of("status", UNDECIDED))),
+        Index(None, "registration_id"),
+    )
+
+    order_no: str = Field(sa_column=Column(Text, primary_key=True))
+    registration_id: UUID = Field(
+        sa_column=Column(Uuid, ForeignKey("obligations.registration_id"), nullable=False)
+    )
+    channel: str = Field(sa_column=Column(Text, nullable=False))
+    amount_fen: int = Field(sa_column=Column(Integer, nullable=False))
+    currency: str = Field(sa_column=Column(Text, nullable=False))
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    expires_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    code_url: str | None = Field(sa_column=Column(Text))
+    refusal: str | None = Field(sa_column=Column(Text))  # the gateway's own code
+    ask_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    attempts: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    decided_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    answer_id: int | None = Field(sa_column=Column(BigInteger, ForeignKey("answers.answer_id")))
+
+
+class LedgerRow(Base, table=True):
+    """Money that came in, or must go back. Every total is a sum over these; refunds done will be a third kind."""
+
+    __tablename__: ClassVar[Any] = "ledger"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint("kind in ('received', 'refund-due')", name="kind"),
+        CheckConstraint("amount_fen > 0", name="amount"),
+        CheckConstraint("(kind = 'refund-due') = (cause is not null)", name="refund_has_cause"),
+        UniqueConstraint("channel", "transaction_id", "kind"),
+        Index(None, "registration_id"),
+    )
+
+    entry_id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    registration_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    order_no: str = Field(sa_column=Column(Text, ForeignKey("orders.order_no"), nullable=False))
+    channel: str = Field(sa_column=Column(Text, nullable=False))
+    transaction_id: str = Field(sa_column=Column(Text, nullable=False))
+    amount_fen: int = Field(sa_column=Column(BigInteger, nullable=False))
+    currency: str = Field(sa_column=Column(Text, nullable=False))
+    paid_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    recorded_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    cause: str | None = Field(sa_column=Column(Text))
+    answer_id: int | None = Field(sa_column=Column(BigInteger, ForeignKey("answers.answer_id")))
+
+
+class Proof(Base, table=True):
+    """Why one registration was forfeited; `leaf` is a leaf of the tree whose root the close publishes."""
+
+    __tablename__: ClassVar[Any] = "proofs"
+    __table_args__: ClassVar[Any] = (UniqueConstraint("closes_at", "registration_id"),)
+
+    number: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    proof_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    registration_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    expired_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    amount_fen: int = Field(sa_column=Column(Integer, nullable=False))
+    rule: str = Field(sa_column=Column(Text, nullable=False))
+    orders: str = Field(sa_column=Column(Text, nullable=False))
+    leaf: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class Closing(Base, table=True):
+    """One close of the window: begun, stopped by the guard or not, and what it came to."""
+
+    __tablename__: ClassVar[Any] = "closings"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint("(closed_at is null) = (proof_root is null)", name="closed_with_root"),
+        CheckConstraint("(closed_at is null) = (sequence is null)", name="closed_said_once"),
+    )
+
+    cycle_id: str = Field(sa_column=Column(Text, primary_key=True))
+    closes_at: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
+    fingerprint: str = Field(sa_column=Column(Text, nullable=False))
+    begun_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    guard: str | None = Field(sa_column=Column(Text))  # what the clocks disagreed about; null when they agree
+    guard_stops: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    closed_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    sequence: int | None = Field(sa_column=Column(Integer))  # of the cycle's own events on the topic
+    counts: dict[str, int] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
+    sums_fen: dict[str, int] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
+    proof_root: bytes | None = Field(sa_column=Column(LargeBinary))
+    proofs: int | None = Field(sa_column=Column(BigInteger))
+    last_proof: int | None = Field(sa_column=Column(BigInteger))  # the root covers proofs up to this number
+
+
+class ReminderRun(Base, table=True):
+    """A reminder's moment that is done with: sent to everyone it concerned, or overtaken by a later one."""
+
+    __tablename__: ClassVar[Any] = "reminder_runs"
+
+    cycle_id: str = Field(sa_column=Column(Text, primary_key=True))
+    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
+    offset_seconds: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    skipped: bool = Field(sa_column=Column(Boolean, nullable=False))
+    at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+
+
+class Reminder(Base, table=True):
+    """Who was reminded, so that a run cut short goes on where it was and nobody is told twice."""
+
+    __tablename__: ClassVar[Any] = "reminders"
+
+    registration_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
+    offset_seconds: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
