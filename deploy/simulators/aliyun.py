@@ -43,6 +43,7 @@ _PATIENCE = 5.0
 _GATHERING = 0.02  # real seconds in which receipts due at one moment come together
 _NUMBER = re.compile(r"1[3-9][0-9]{9}")
 _TEMPLATE_CODE = re.compile(r"SMS_[0-9]+")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 _AUTHORIZATION = re.compile(r"Credential=([^,]+),SignedHeaders=([^,]+),Signature=([0-9a-f]{64})")
 
@@ -116,13 +117,13 @@ class SmsCarrier:
             await asyncio.sleep(60)
             return _api_reply(504, "ServiceUnavailable", "The request has failed due to a temporary failure.")
         try:
-            self._verify(request)
+            parameters = self._verify(request)
             if self.throttled_until is not None and self._clock.now() < self.throttled_until:
                 raise Refusal(429, "Throttling.User", "Request was denied due to user flow control.")
             action = request.headers.get("x-acs-action", "")
             if action != "SendSms" or request.headers.get("x-acs-version") != VERSION:
                 raise Refusal(404, "InvalidAction.NotFound", "Specified api is not found.")
-            message = self._send(dict(parse_qsl(request.query, keep_blank_values=True)))
+            message = self._send(parameters)
         except Refusal as refusal:
             self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
             return _api_reply(refusal.status, refusal.code, refusal.message)
@@ -200,8 +201,8 @@ class SmsCarrier:
             raise Refusal(200, "isv.PARAM_LENGTH_LIMIT", "参数超出长度限制")
         return text
 
-    def _verify(self, request: Request) -> None:
-        """Signature, then freshness, then the nonce: as the API does it, over the request as it came."""
+    def _verify(self, request: Request) -> dict[str, str]:
+        """The parameters, when signature, date and nonce are right: over the request as it came."""
         headers = request.headers
         scheme, _, rest = headers.get("authorization", "").partition(" ")
         match = _AUTHORIZATION.fullmatch(rest)
@@ -226,7 +227,9 @@ class SmsCarrier:
         if not hmac.compare_digest(right, signature):
             raise Refusal(400, "SignatureDoesNotMatch", "Specified signature does not match our calculation.")
         try:
-            date = datetime.strptime(headers["x-acs-date"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            date = datetime.fromisoformat(headers["x-acs-date"])
+            if not _DATE.fullmatch(headers["x-acs-date"]):
+                raise ValueError("another ISO 8601 form")
         except (KeyError, ValueError):
             raise Refusal(
                 400, "InvalidTimeStamp.Format", "Specified time stamp is not well formatted."
@@ -240,6 +243,7 @@ class SmsCarrier:
         self._nonces[nonce] = now
         if len(self._nonces) > 50_000:
             self._nonces = {known: at for known, at in self._nonces.items() if at > now - 2 * _FRESH}
+        return dict(pairs)
 
     # Receipts
 

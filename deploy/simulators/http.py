@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
+
+import uvicorn
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 BODY_LIMIT = 1 << 20
+HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +91,56 @@ class Application:
         headers_out = reply.headers if reply.status == 204 else (*reply.headers, length)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers_out})
         await send({"type": "http.response.body", "body": reply.body})
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the process, not to one of its servers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler, port: int = 0) -> AsyncIterator[str]:
+    """The URL under which `handler` answers inside the block. A port of 0 is chosen by the machine."""
+    listening = listen(port)
+    config = uvicorn.Config(
+        Application(handler),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=300,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        while not server.started:
+            if task.done():
+                raise RuntimeError("the server ended before it listened")
+            await asyncio.sleep(0.005)
+        yield f"http://{HOST}:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket of this machine only."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except OSError:
+        if not port:
+            raise
+        # A taken port is no failure: whoever asks is told where we really are.
+        listening.bind((HOST, 0))
+    listening.listen(512)
+    listening.setblocking(False)
+    return listening

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 _SIZE_LIMIT = 1 << 20
 _LINE_LIMIT = 4096
@@ -48,8 +48,8 @@ class SmtpSession(asyncio.Protocol):
         }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio.Transport, they only behave so.
+        self._transport = transport = cast("asyncio.Transport", transport)
         self._sessions.add(self)
         greeting = self._postmaster.greet()
         transport.write(greeting + b"\r\n")

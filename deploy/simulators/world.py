@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-import uvicorn
-
 from deploy.simulators.agenda import Agenda
 from deploy.simulators.aliyun import SmsCarrier
 from deploy.simulators.control import ControlPort
 from deploy.simulators.credentials import Credentials
-from deploy.simulators.http import Application, Handler
+from deploy.simulators.http import HOST, listen, serving
 from deploy.simulators.journal import Journal
 from deploy.simulators.mailbox import Mailbox
 from deploy.simulators.smtp import SmtpSession
 from deploy.simulators.wechat import WeChatGateway
 from deploy.simulators.wechat_orders import OrderBook
 from services.chassis.clock import Clock
-
-HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +38,6 @@ class Plan:
     receipt_delay: timedelta = timedelta(seconds=2)
     receipt_grid: timedelta = timedelta(seconds=5)
     templates: Mapping[str, str] = field(default_factory=dict)
-
-
-class _Server(uvicorn.Server):
-    """Signals belong to the process, not to one of its servers."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Simulators:
@@ -92,9 +79,11 @@ class Simulators:
             stack.push_async_callback(_end, agenda)
             self.smtp_port = await self._start_smtp(stack)
             plan = self._plan
-            self.wechat_url = await self._start_http(stack, self.wechat.handle, plan.wechat_port)
-            self.sms_url = await self._start_http(stack, self.sms.handle, plan.sms_port)
-            self.control_url = await self._start_http(stack, self.control.handle, plan.control_port)
+            self.wechat_url = await stack.enter_async_context(serving(self.wechat.handle, plan.wechat_port))
+            self.sms_url = await stack.enter_async_context(serving(self.sms.handle, plan.sms_port))
+            self.control_url = await stack.enter_async_context(
+                serving(self.control.handle, plan.control_port)
+            )
             self.accounts = self.credentials.write_account_files(
                 self.wechat_url, self.sms_url, self.smtp_port
             )
@@ -121,7 +110,7 @@ class Simulators:
         return path
 
     async def _start_smtp(self, stack: contextlib.AsyncExitStack) -> int:
-        listening = _listen(self._plan.smtp_port)
+        listening = listen(self._plan.smtp_port)
         server = await asyncio.get_running_loop().create_server(
             lambda: SmtpSession(self.mailbox, self._sessions), sock=listening
         )
@@ -133,50 +122,6 @@ class Simulators:
     def _end_sessions(self) -> None:
         for session in list(self._sessions):
             session.close()
-
-    async def _start_http(self, stack: contextlib.AsyncExitStack, handler: Handler, port: int) -> str:
-        listening = _listen(port)
-        config = uvicorn.Config(
-            Application(handler),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=300,
-            timeout_graceful_shutdown=1,
-        )
-        server = _Server(config)
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-
-        async def stop() -> None:
-            server.should_exit = True
-            await task
-
-        stack.push_async_callback(stop)
-        while not server.started:
-            if task.done():
-                await task
-                raise RuntimeError("a simulator's server ended before it listened")
-            await asyncio.sleep(0.005)
-        return f"http://{HOST}:{listening.getsockname()[1]}"
-
-
-def _listen(port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-    except OSError:
-        if not port:
-            raise
-        # A taken port is no failure: whoever asks is told where we really are.
-        listening.bind((HOST, 0))
-    listening.listen(512)
-    listening.setblocking(False)
-    return listening
 
 
 async def _end(task: asyncio.Task[None]) -> None:
