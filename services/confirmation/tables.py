@@ -68,7 +68,7 @@ class CaseRow(Base, table=True):
     level: str = Field(sa_column=Column(Text, nullable=False))
     subjects: list[int] = Field(sa_column=Column(ARRAY(SmallInteger), nullable=False))
     form_version: int = Field(sa_column=Column(Integer, nullable=False))
-    returning: bool = Field(nullable=False)
+    is_returning: bool = Field(nullable=False)
     state: str = Field(sa_column=Column(Text, nullable=False))
     passed: int = Field(sa_column=Column(SmallInteger, nullable=False))
     fix_until: datetime | None = Field(sa_column=Column(_MOMENT))

@@ -21,7 +21,7 @@ from services.confirmation.domain import Case, Desk, Form, State
 
 CASE = (
     "c.registration_id, c.cycle_id, c.site_id, c.specialty_code, c.level, c.subjects, c.form_version, "
-    "c.returning, c.state, c.passed, c.fix_until, c.version"
+    "c.is_returning, c.state, c.passed, c.fix_until, c.version"
 )
 _LOCK = f"""
 select {CASE}, w.opens_at, w.closes_at
@@ -32,12 +32,12 @@ _LOCK_MANY = f"""
 select {CASE} from cases c where c.registration_id = any($1::uuid[]) order by c.registration_id for update
 """  # noqa: S608  # column names
 _OPEN = """
-insert into cases (registration_id, cycle_id, site_id, specialty_code, level, subjects, form_version, returning,
+insert into cases (registration_id, cycle_id, site_id, specialty_code, level, subjects, form_version, is_returning,
                    state, passed, fix_until, version, opened_at, changed_at)
 select n.registration_id, n.cycle_id, n.site_id, n.specialty_code, n.level, n.subjects::smallint[], n.form_version,
-       n.returning, $9, 0, null, 0, $10, $10
+       n.is_returning, $9, 0, null, 0, $10, $10
 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::boolean[])
-     as n(registration_id, cycle_id, site_id, specialty_code, level, subjects, form_version, returning)
+     as n(registration_id, cycle_id, site_id, specialty_code, level, subjects, form_version, is_returning)
 on conflict do nothing
 """
 DECISION = (
@@ -203,7 +203,7 @@ def case_of(row: Row[Any]) -> Case:
         registration_id=UUID(int=row.registration_id.int),
         cycle_id=row.cycle_id,
         form=Form(row.site_id, row.specialty_code, row.level, tuple(row.subjects), row.form_version),
-        returning=row.returning,
+        returning=row.is_returning,
         state=State(row.state),
         passed=row.passed,
         fix_until=row.fix_until,

@@ -19,7 +19,7 @@ STATEMENTS = (
         level text not null,
         subjects smallint[] not null,
         form_version integer not null,
-        returning boolean not null,
+        is_returning boolean not null,
         state text not null,
         passed smallint not null,
         fix_until timestamptz,

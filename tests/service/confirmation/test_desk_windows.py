@@ -1,0 +1,154 @@
+"""The office sets a desk's window or moves it; whoever waits for that desk is told."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from contracts import confirmation
+from contracts.refusals import Code
+from tests.service.confirmation.system import System, names, payload
+from tests.unit.confirmation.cases import moment
+
+OPENS, CLOSES = "2023-12-11T09:00:00+08:00", "2023-12-13T17:00:00+08:00"
+
+
+async def test_an_undated_desk_gets_its_days(system: System) -> None:
+    one, two = await system.pre_registered("municipal", many=2)
+    elsewhere = await system.registered()
+    at = system.at("2023-12-08 10:00")
+    answer = await system.set_window("municipal", opens=OPENS, closes=CLOSES)
+    assert answer.json() == {
+        "site_id": "municipal",
+        "opens_at": OPENS,
+        "closes_at": CLOSES,
+        "changed": True,
+        "told": 2,
+    }
+    (told,) = await system.said(one)
+    assert isinstance(told, confirmation.WindowMoved)
+    assert (told.site_id, told.opens_at, told.closes_at, told.reason_code) == (
+        "municipal",
+        moment("2023-12-11 09:00"),
+        moment("2023-12-13 17:00"),
+        "announced",
+    )
+    assert told.envelope.time == at
+    assert names(await system.said(two)) == ["window-moved"]
+    assert await system.said(elsewhere) == []
+    (set_,) = await system.said("2024-health-leshan:municipal")
+    assert isinstance(set_, confirmation.DeskWindowSet)
+    assert (set_.opens_at, set_.closes_at, set_.reason_code) == (told.opens_at, told.closes_at, "announced")
+    assert told.envelope.correlation_id == set_.envelope.correlation_id
+    # and now the desk works
+    system.at("2023-12-11 08:59:59.999999")
+    assert (await system.confirm(one, desk="municipal")).json()["code"] == Code.WINDOW_NOT_OPEN
+    system.at("2023-12-13 16:59:59.999999")
+    assert (await system.confirm(one, desk="municipal")).json()["sequence"] == 2
+    system.at("2023-12-13 17:00")
+    assert (await system.confirm(two, desk="municipal")).json()["code"] == Code.WINDOW_CLOSED
+    await system.run_job()
+    assert names(await system.said(two)) == ["window-moved", "lapsed"]
+
+
+async def test_an_extension_keeps_people_from_lapsing_at_the_old_close(system: System) -> None:
+    waiting, sent_back, done = await system.pre_registered(many=3)
+    system.at("2023-12-10 09:00")
+    await system.confirm(done)
+    await system.at_desk("return", sent_back, fix_until="2023-12-12T09:00:00+08:00")
+    await system.run_job()
+    system.job.awake.clear()
+    answer = await system.set_window("shizhong", closes="2023-12-16T12:00:00+08:00", reason="outage")
+    assert (answer.json()["told"], answer.json()["opens_at"]) == (2, "2023-12-08T00:00:00+08:00")
+    assert system.job.awake.is_set()
+    assert names(await system.said(done)) == ["confirmed"], "who is confirmed has nothing to wait for"
+    told = (await system.said(waiting))[-1]
+    assert payload(told)["reason_code"] == "outage"
+    # the time of a return is the candidate's own; the desk's window does not move it
+    system.at("2023-12-12 09:00")
+    await system.run_job()
+    assert names(await system.said(sent_back)) == ["returned", "window-moved", "lapsed"]
+    system.at("2023-12-14 12:00")
+    await system.run_job()
+    assert (await system.confirm(waiting)).status_code == 200
+
+
+async def test_who_has_lapsed_stays_lapsed_and_is_not_told(system: System) -> None:
+    one = await system.registered("ebian")
+    system.at("2023-12-13 00:00")
+    await system.run_job()
+    answer = await system.set_window("ebian", closes="2023-12-15T00:00:00+08:00")
+    assert answer.json()["told"] == 0
+    assert names(await system.said(one)) == ["lapsed"]
+    system.at("2023-12-14 09:00")
+    assert (await system.confirm(one, desk="ebian")).json()["code"] == Code.NOT_ALLOWED
+
+
+async def test_whose_time_was_over_lapses_even_if_the_job_had_not_come_round(system: System) -> None:
+    one = await system.registered("ebian")
+    system.at("2023-12-13 00:00")
+    assert (await system.set_window("ebian", closes="2023-12-15T00:00:00+08:00")).json()["told"] == 0
+    (lapsed,) = await system.said(one)
+    assert datetime.fromisoformat(payload(lapsed)["closed_at"]) == moment("2023-12-13")
+
+
+async def test_a_window_moved_twice_counts_its_versions_and_keeps_its_history(system: System) -> None:
+    one = await system.registered("municipal")
+    await system.set_window("municipal", opens=OPENS, closes=CLOSES)
+    await system.set_window("municipal", closes="2023-12-14T17:00:00+08:00", reason="医院停电一天")
+    await system.set_window("municipal", closes="2023-12-12T17:00:00+08:00", reason_code="other")
+    again = await system.set_window("municipal", closes="2023-12-12T17:00:00+08:00")
+    assert (again.status_code, again.json()["changed"], again.json()["told"]) == (200, False, 0)
+    assert names(await system.said(one)) == ["window-moved"] * 3
+    said = await system.said("2024-health-leshan:municipal")
+    assert [(e.envelope.sequence, payload(e)["reason_code"]) for e in said] == [
+        (1, "announced"),
+        (2, "extended"),
+        (3, "other"),
+    ]
+    history = await system.rows("select version, reason, actor from desk_window_changes order by version")
+    assert [row["version"] for row in history] == [1, 2, 3]
+    assert history[1]["reason"] == "医院停电一天"
+    assert {row["actor"] for row in history} == {"account-of-office"}
+    assert len(await system.rows("select 1 from audit where action = 'set-desk-window'")) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"opens": OPENS, "closes": OPENS}, "opens"),
+        ({"opens": CLOSES, "closes": OPENS}, "opens"),
+        ({"opens": "2023-12-11T09:00:00", "closes": CLOSES}, "opens"),
+        ({"opens": OPENS, "closes": "2023-12-13T17:00:00"}, "closes"),
+        ({"opens": "2023-12-01T00:00:00+08:00", "closes": "2023-12-03T10:00:00+08:00"}, "closes"),
+        ({"closes": CLOSES}, "opens"),
+        ({"opens": OPENS}, "closes"),
+        ({"opens": OPENS, "closes": CLOSES, "reason": ""}, "reason"),
+        ({"opens": OPENS, "closes": CLOSES, "reason_code": "whim"}, "reason_code"),
+    ],
+)
+async def test_a_window_that_cannot_be_is_refused(
+    system: System, body: dict[str, object], field: str
+) -> None:
+    await system.registered("municipal")
+    before = await system.everything()
+    refused = await system.set_window("municipal", **body)
+    assert (refused.status_code, refused.json()["code"]) == (422, Code.INVALID)
+    assert [f["field"] for f in refused.json()["fields"]] == [field]
+    assert await system.everything() == before
+
+
+async def test_a_desk_that_is_not_in_the_cycle_does_not_exist(system: System) -> None:
+    assert (await system.set_window("atlantis", opens=OPENS, closes=CLOSES)).status_code == 404
+
+
+async def test_telling_everybody_who_waits_is_one_statement(system: System) -> None:
+    await system.pre_registered("municipal", many=2)
+    with system.statements() as few:
+        await system.set_window("municipal", opens=OPENS, closes=CLOSES)
+    await system.pre_registered("municipal", many=300)
+    with system.statements() as many:
+        answer = await system.set_window("municipal", closes="2023-12-15T17:00:00+08:00")
+    assert answer.json()["told"] == 302
+    assert len(many) == len(few)
