@@ -73,7 +73,9 @@ class Acts:
 
     async def decide(self, level: str, turns: Sequence[tuple[Standing, Step]]) -> list[str | None]:
         """One level's decisions of one moment, together as reviewers make them; a code per row."""
-        rows = [self._decision(standing, step) for standing, step in turns if standing.registration_id is not None]
+        rows = [
+            self._decision(standing, step) for standing, step in turns if standing.registration_id is not None
+        ]
         codes: list[str | None] = []
         for start in range(0, len(rows), BULK):
             answer = await self._doors.ask(
@@ -210,7 +212,9 @@ class Acts:
     async def _as_candidate(
         self, standing: Standing, step: Step, method: str, url: str, body: Mapping[str, Any]
     ) -> Answer:
-        headers = self._doors.headers(f"candidate:{standing.registration_id}", f"person-{standing.person.line}")
+        headers = self._doors.headers(
+            f"candidate:{standing.registration_id}", f"person-{standing.person.line}"
+        )
         return await self._doors.ask(_what(standing.person, step), method, url, headers, body)
 
     async def _at_the_desk(

@@ -14,7 +14,6 @@ from deploy.rehearsal.people_file import moment
 from deploy.rehearsal.standing import Human, Standing, Turn
 
 
-
 class Agenda:
     def __init__(self, people: People, cycle: Cycle, standings: dict[str, Standing]) -> None:
         self._turns: dict[datetime, list[Turn]] = defaultdict(list)
@@ -35,7 +34,9 @@ class Agenda:
                 self.put(Turn(step.at, person.line, step, standing, human))
                 if step.verb is Verb.RETURN and step.fields.get("fix_until") is not None:
                     self._add_edges([moment(step.fields["fix_until"])])
-        self.first_at = min([*self._heap, cycle.windows.pre_registration.opens], default=cycle.windows.pre_registration.opens)
+        self.first_at = min(
+            [*self._heap, cycle.windows.pre_registration.opens], default=cycle.windows.pre_registration.opens
+        )
         self._add_edges(edges(cycle))
         self.last_at = max(self._known)
 

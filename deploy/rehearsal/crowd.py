@@ -43,11 +43,22 @@ def crowd(cycle: Cycle, candidates: int, seed: int) -> People:
             persons.append(_Story(name, calendar, chance).person())
     world = [*_undated_desks(calendar), *_replays(calendar)]
     lined = [
-        Person(one.name, one.site, one.specialty, one.subjects, one.returning, one.steps, one.same_person_as, {}, line)
+        Person(
+            one.name,
+            one.site,
+            one.specialty,
+            one.subjects,
+            one.returning,
+            one.steps,
+            one.same_person_as,
+            {},
+            line,
+        )
         for line, one in enumerate(persons, start=1)
     ]
     events = [
-        WorldEvent(event.at, event.verb, event.fields, len(lined) + 1, index) for index, event in enumerate(world)
+        WorldEvent(event.at, event.verb, event.fields, len(lined) + 1, index)
+        for index, event in enumerate(world)
     ]
     return People(tuple(lined), tuple(events))
 
@@ -151,7 +162,9 @@ class _Story:
         """Pre-registration still runs, this desk is already over: some choose another, some give up."""
         at = self.calendar.after_desk(self.site, self.chance)
         self.do(at, Verb.PRE_REGISTER)
-        still_open = [site for site in self.cycle.sites if self.calendar.reachable(site, at + timedelta(hours=24))]
+        still_open = [
+            site for site in self.cycle.sites if self.calendar.reachable(site, at + timedelta(hours=24))
+        ]
         if not still_open or self.happens(0.4):
             return None
         self.site = self.chance.choice(still_open)
@@ -174,7 +187,9 @@ class _Story:
             at = self.calendar.grid(at + timedelta(minutes=self.chance.choice((30, 45, 90, 240, 700))))
             self.do(at, Verb.AMEND, **self.amendment())
         if self.happens(0.015):
-            reachable = [site for site in self.cycle.sites if self.calendar.reachable(site, at + timedelta(hours=30))]
+            reachable = [
+                site for site in self.cycle.sites if self.calendar.reachable(site, at + timedelta(hours=30))
+            ]
             if reachable and self.calendar.reachable(self.site, at + timedelta(hours=2)):
                 at = self.calendar.grid(at + timedelta(hours=1))
                 self.site = self.chance.choice(reachable)
@@ -221,7 +236,9 @@ class _Story:
     def be_returned(self, at: datetime) -> datetime | None:
         """The desk sends the person home to mend something, until the evening of the next day."""
         fix_until = self.calendar.end_of_day(at + timedelta(days=1))
-        self.do(at, Verb.RETURN, reasons=[self.chance.choice(RETURN_REASONS)], fix_until=fix_until.isoformat())
+        self.do(
+            at, Verb.RETURN, reasons=[self.chance.choice(RETURN_REASONS)], fix_until=fix_until.isoformat()
+        )
         if self.happens(0.12):
             return None
         mended_at = self.calendar.grid(at + timedelta(hours=self.chance.randint(1, 4)))
@@ -235,7 +252,9 @@ class _Story:
         if self.happens(0.003):
             self.do(self.calendar.review(0, self.chance), Verb.APPROVE, level=levels[-1])
         for number, level in enumerate(levels):
-            at = self.calendar.review(number, self.chance, late=number == len(levels) - 1 and self.happens(0.01))
+            at = self.calendar.review(
+                number, self.chance, late=number == len(levels) - 1 and self.happens(0.01)
+            )
             if number == 0 and self.happens(0.006):
                 at = self.be_sent_back(at, level)
             if self.happens(0.014):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 Fields = Mapping[str, Any]
@@ -67,16 +68,19 @@ class WorldEvent:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class People:
     persons: tuple[Person, ...]
     world: tuple[WorldEvent, ...] = ()
 
+    @cached_property
+    def _named(self) -> dict[str, Person]:
+        return {one.name: one for one in self.persons}
+
     def first_of(self, person: Person) -> str:
         """The line whose identity this one carries: `same_person_as` followed to its end."""
-        named = {one.name: one for one in self.persons}
         seen = {person.name}
         while person.same_person_as is not None and person.same_person_as not in seen:
             seen.add(person.same_person_as)
-            person = named[person.same_person_as]
+            person = self._named[person.same_person_as]
         return person.name

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from deploy.rehearsal.people import People, Person, Step, Verb, WorldEvent, WorldVerb
 
-IDENTITY_FIELDS = frozenset({"name", "id_type", "id_number", "phone", "email", "employer", "employer_code", "photo"})
+IDENTITY_FIELDS = frozenset(
+    {"name", "id_type", "id_number", "phone", "email", "employer", "employer_code", "photo"}
+)
 CHOICE_FIELDS = frozenset({"site", "specialty", "subjects", "returning"})
 PERSON_FIELDS = frozenset({"person", "steps", "same_person_as"}) | IDENTITY_FIELDS | CHOICE_FIELDS
 
@@ -76,7 +78,9 @@ def read(path: Path) -> People:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise PeopleFileInvalid([Problem(line, "bytes that are not UTF-8", "save the file as UTF-8")]) from error
+        raise PeopleFileInvalid(
+            [Problem(line, "bytes that are not UTF-8", "save the file as UTF-8")]
+        ) from error
     return parse(text)
 
 
@@ -104,7 +108,9 @@ class _Reader:
         try:
             data = json.loads(line)
         except json.JSONDecodeError as error:
-            self.wrong(f"not JSON at column {error.colno}: {error.msg}", "write one complete JSON object per line")
+            self.wrong(
+                f"not JSON at column {error.colno}: {error.msg}", "write one complete JSON object per line"
+            )
             return
         if not isinstance(data, dict):
             self.wrong(f"a {_kind(data)}, not an object", 'write {"person": …} or {"world": […]}')
@@ -124,12 +130,17 @@ class _Reader:
         for key in sorted(data.keys() - PERSON_FIELDS):
             self.wrong(f'{name}: unknown key "{key}"', f"use {_listed(PERSON_FIELDS)}")
         if name in self.persons:
-            self.wrong(f'{name} is written twice, first on line {self.persons[name].line}', "give each line its own name")
+            self.wrong(
+                f"{name} is written twice, first on line {self.persons[name].line}",
+                "give each line its own name",
+            )
         site = self.text(data, "site", name)
         specialty = self.text(data, "specialty", name)
         subjects = data.get("subjects")
         if not _is_numbers(subjects):
-            self.wrong(f'{name}: "subjects" is {_kind(subjects)}', "write a list of numbers, such as [1, 2, 3, 4]")
+            self.wrong(
+                f'{name}: "subjects" is {_kind(subjects)}', "write a list of numbers, such as [1, 2, 3, 4]"
+            )
         returning = data.get("returning", False)
         if not isinstance(returning, bool):
             self.wrong(f'{name}: "returning" is {_kind(returning)}', "write true or false")
@@ -209,7 +220,12 @@ class _Reader:
             self.wrong(f'{where}: unknown service "{fields["service"]}"', f"use {_listed(SERVICES)}")
 
     def check_fields(
-        self, where: str, verb: Verb | WorldVerb, fields: dict[str, Any], known: frozenset[str], needs: frozenset[str]
+        self,
+        where: str,
+        verb: Verb | WorldVerb,
+        fields: dict[str, Any],
+        known: frozenset[str],
+        needs: frozenset[str],
     ) -> None:
         for key in sorted(fields.keys() - known):
             takes = _listed(known) if known else "nothing beside at and do"
@@ -257,7 +273,13 @@ class _Reader:
         for person in people.persons:
             if people.first_of(person) == person.name and person.same_person_as is not None:
                 raise PeopleFileInvalid(
-                    [Problem(person.line, f"{person.name}: same_person_as goes in a circle", "let one line stand alone")]
+                    [
+                        Problem(
+                            person.line,
+                            f"{person.name}: same_person_as goes in a circle",
+                            "let one line stand alone",
+                        )
+                    ]
                 )
         return people
 
@@ -302,27 +324,40 @@ def dump(people: People) -> str:
         if person.same_person_as is not None:
             data["same_person_as"] = person.same_person_as
         data.update(sorted(person.given.items()))
-        data["steps"] = [{"at": step.at.isoformat(), "do": step.verb.value, **step.fields} for step in person.steps]
+        data["steps"] = [
+            {"at": step.at.isoformat(), "do": step.verb.value, **step.fields} for step in person.steps
+        ]
         lines.append((person.line, json.dumps(data, ensure_ascii=False)))
     by_line: dict[int, list[dict[str, Any]]] = {}
     for event in people.world:
         by_line.setdefault(event.line, []).append(
             {"at": event.at.isoformat(), "do": event.verb.value, **event.fields}
         )
-    lines.extend((line, json.dumps({"world": events}, ensure_ascii=False)) for line, events in by_line.items())
+    lines.extend(
+        (line, json.dumps({"world": events}, ensure_ascii=False)) for line, events in by_line.items()
+    )
     # The order of a file is part of its meaning: steps at one moment run in it.
     lines.sort(key=lambda one: one[0])
     return "".join(line + "\n" for _, line in lines)
 
 
 def _is_numbers(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+    return isinstance(value, list) and all(
+        isinstance(one, int) and not isinstance(one, bool) for one in value
+    )
 
 
 def _kind(value: object) -> str:
     if value is None:
         return "missing"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
     return names.get(type(value), type(value).__name__)
 
 

@@ -65,7 +65,12 @@ class Flow:
 
 class Streams:
     def __init__(
-        self, doors: Doors, services: Mapping[str, str], simulators: str, bootstrap: str, ops: Mapping[str, str]
+        self,
+        doors: Doors,
+        services: Mapping[str, str],
+        simulators: str,
+        bootstrap: str,
+        ops: Mapping[str, str],
     ) -> None:
         self._doors = doors
         self._services = services
@@ -133,13 +138,20 @@ class Streams:
             now: tuple[Any, ...] | None = None
             if quiet:
                 ends, taken = await self._offsets()
-                if all(taken[group].get(partition, 0) >= ends[partition] for group, partition in self._pairs()):
-                    now = (tuple(sorted(look.added.items())), tuple(sorted((str(k), v) for k, v in ends.items())))
+                if all(
+                    taken[group].get(partition, 0) >= ends[partition] for group, partition in self._pairs()
+                ):
+                    now = (
+                        tuple(sorted(look.added.items())),
+                        tuple(sorted((str(k), v) for k, v in ends.items())),
+                    )
             if now is not None and now == before:
                 break
             before = now
             if time.monotonic() > deadline:
-                raise RehearsalStopped(f"the streams do not come to rest within {TOO_LONG:.0f} s: {self._restless(look)}")
+                raise RehearsalStopped(
+                    f"the streams do not come to rest within {TOO_LONG:.0f} s: {self._restless(look)}"
+                )
             await asyncio.sleep(0.004 if now else AWAITED)
         self.flow.rests += 1
         self.flow.rest_seconds += time.monotonic() - started
@@ -190,7 +202,9 @@ class Streams:
             except (httpx2.TransportError, KafkaError, OSError, TimeoutError) as error:
                 self.flow.failures += 1
                 if not self.faulted and self.flow.failures > 200:
-                    await self._fail(RehearsalStopped(f"the streams cannot be watched: {type(error).__name__}: {error}"))
+                    await self._fail(
+                        RehearsalStopped(f"the streams cannot be watched: {type(error).__name__}: {error}")
+                    )
                     return
             except Exception as error:  # whoever waits for a hop must hear why it never comes
                 await self._fail(error)
@@ -216,7 +230,9 @@ class Streams:
                 return waiting
             waiting.ends, _ = await self._offsets(groups=())
         _, taken = await self._offsets(ends=False)
-        if not all(taken[group].get(partition, 0) >= waiting.ends[partition] for group, partition in self._pairs()):
+        if not all(
+            taken[group].get(partition, 0) >= waiting.ends[partition] for group, partition in self._pairs()
+        ):
             return waiting
         self.completed += 1
         self.flow.hops += 1

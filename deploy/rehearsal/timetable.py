@@ -12,11 +12,50 @@ from zoneinfo import ZoneInfo
 
 from contracts.cycle import Cycle, Site, Specialty, Window
 
-DESK_HOURS = (time(9), time(9, 30), time(10), time(10, 30), time(11), time(11, 30), time(14), time(14, 30), time(15), time(15, 30), time(16), time(16, 30))
+DESK_HOURS = (
+    time(9),
+    time(9, 30),
+    time(10),
+    time(10, 30),
+    time(11),
+    time(11, 30),
+    time(14),
+    time(14, 30),
+    time(15),
+    time(15, 30),
+    time(16),
+    time(16, 30),
+)
 # Share of a day's visits by hour, at home or at work: desk hours and the evening.
-HOUR_WEIGHTS = {8: 3, 9: 9, 10: 10, 11: 6, 12: 4, 13: 3, 14: 7, 15: 8, 16: 7, 17: 4, 18: 3, 19: 6, 20: 9, 21: 8, 22: 4, 23: 1}
+HOUR_WEIGHTS = {
+    8: 3,
+    9: 9,
+    10: 10,
+    11: 6,
+    12: 4,
+    13: 3,
+    14: 7,
+    15: 8,
+    16: 7,
+    17: 4,
+    18: 3,
+    19: 6,
+    20: 9,
+    21: 8,
+    22: 4,
+    23: 1,
+}
 LEVEL_SHARES = {"junior-assistant": 0.22, "junior": 0.4, "intermediate": 0.38}
-POPULAR = {"护理": 14.0, "药学": 4.0, "中药": 3.0, "检验": 3.0, "全科": 4.0, "内科": 3.0, "中医": 2.0, "口腔": 2.0}
+POPULAR = {
+    "护理": 14.0,
+    "药学": 4.0,
+    "中药": 3.0,
+    "检验": 3.0,
+    "全科": 4.0,
+    "内科": 3.0,
+    "中医": 2.0,
+    "口腔": 2.0,
+}
 
 
 T = TypeVar("T")
@@ -29,7 +68,9 @@ class Calendar:
         self.cycle = cycle
         self.zone = ZoneInfo(cycle.time_zone)
         self.opens = cycle.windows.pre_registration.opens
-        self._sites = _Shares(cycle.sites, [_site_weight(site, first=not n) for n, site in enumerate(cycle.sites)])
+        self._sites = _Shares(
+            cycle.sites, [_site_weight(site, first=not n) for n, site in enumerate(cycle.sites)]
+        )
         offered = [one for one in cycle.specialties if one.code and one.level in LEVEL_SHARES]
         self._specialties = _Shares(tuple(offered), _specialty_weights(offered))
         self._arrivals: dict[tuple[datetime, datetime], _Shares[datetime]] = {}
@@ -75,7 +116,10 @@ class Calendar:
         at = self.grid(opens) if self.grid(opens) >= opens else self.grid(opens) + self.QUARTER
         while at < closes:
             day = (at.date() - self.local(opens).date()).days
-            first, last = 1.8 * (day == 0) + 0.5 * (day == 1), 1.6 * (day == days - 1) + 0.9 * (day == days - 2)
+            first, last = (
+                1.8 * (day == 0) + 0.5 * (day == 1),
+                1.6 * (day == days - 1) + 0.9 * (day == days - 2),
+            )
             weekend = 0.75 if at.weekday() >= 5 else 1.0
             weight = HOUR_WEIGHTS.get(at.hour, 0) * (1 + first + last) * weekend
             if weight:
@@ -115,7 +159,10 @@ class Calendar:
         return self.desk_window(site)[1] - timedelta(hours=14)
 
     def after_desk(self, site: Site, chance: random.Random) -> datetime:
-        closes, end = self.desk_window(site)[1], self.cycle.windows.pre_registration.closes - timedelta(minutes=45)
+        closes, end = (
+            self.desk_window(site)[1],
+            self.cycle.windows.pre_registration.closes - timedelta(minutes=45),
+        )
         slots = max(1, int((end - closes) / self.QUARTER))
         return min(self.local(closes + self.QUARTER * chance.randrange(slots)), self.local(end))
 
@@ -154,7 +201,9 @@ class Calendar:
         levels = max(1, len(self.cycle.review_levels) - 1)
         span = (payment.opens - confirmed - timedelta(days=8)) / levels
         days = max(1, min(10, span.days - 1))
-        return self._office_hour(confirmed + timedelta(days=6) + span * level + timedelta(days=chance.randrange(days)), chance)
+        return self._office_hour(
+            confirmed + timedelta(days=6) + span * level + timedelta(days=chance.randrange(days)), chance
+        )
 
     def review_after(self, at: datetime) -> datetime:
         return self.grid(at + timedelta(days=1)).replace(hour=15, minute=30)
@@ -176,7 +225,9 @@ class _Shares(Generic[T]):
         self._sums = list(accumulate(weights))
 
     def draw(self, chance: random.Random) -> T:
-        return self._items[min(bisect_right(self._sums, chance.random() * self._sums[-1]), len(self._items) - 1)]
+        return self._items[
+            min(bisect_right(self._sums, chance.random() * self._sums[-1]), len(self._items) - 1)
+        ]
 
 
 def _site_weight(site: Site, first: bool) -> float:
@@ -185,8 +236,12 @@ def _site_weight(site: Site, first: bool) -> float:
 
 
 def _specialty_weights(offered: list[Specialty]) -> list[float]:
-    raw = [max((weight for word, weight in POPULAR.items() if word in one.name), default=1.0) for one in offered]
+    raw = [
+        max((weight for word, weight in POPULAR.items() if word in one.name), default=1.0) for one in offered
+    ]
     totals: dict[str, float] = {}
     for one, weight in zip(offered, raw, strict=True):
         totals[one.level] = totals.get(one.level, 0.0) + weight
-    return [LEVEL_SHARES[one.level] * weight / totals[one.level] for one, weight in zip(offered, raw, strict=True)]
+    return [
+        LEVEL_SHARES[one.level] * weight / totals[one.level] for one, weight in zip(offered, raw, strict=True)
+    ]

@@ -108,7 +108,10 @@ class World:
             self.office,
             body,
         )
-        self._note(event, "done" if answer.code is None else f"refused: {answer.code} {answer.data.get('detail', '')}")
+        self._note(
+            event,
+            "done" if answer.code is None else f"refused: {answer.code} {answer.data.get('detail', '')}",
+        )
         if answer.code is not None:
             return ()
         return tuple(moment(value) for value in (opens, event.fields["closes"]) if value is not None)
@@ -117,7 +120,9 @@ class World:
         window, _, site = str(event.fields["window"]).partition(":")
         if window == "confirmation" and site:
             return await self._set_window(event, site, event.fields.get("opens"))
-        self._note(event, f"refused: this version has no route that extends the {window} window; nothing was changed")
+        self._note(
+            event, f"refused: this version has no route that extends the {window} window; nothing was changed"
+        )
         return ()
 
     # Nature
@@ -151,7 +156,9 @@ class World:
         )
         times = int(answer.data.get("notifications", 0)) if answer.code is None else 0
         self._reached("callback-replay", times)
-        self._note(event, f"done: {times} callbacks once more" if answer.code is None else f"refused: {answer.data}")
+        self._note(
+            event, f"done: {times} callbacks once more" if answer.code is None else f"refused: {answer.data}"
+        )
         return ()
 
     async def _kill(self, event: WorldEvent) -> tuple[datetime, ...]:
@@ -159,7 +166,9 @@ class World:
         await self.machinery.kill(name)
         self._reached(f"kill {name}")
         self._note(event)
-        return await self._down(event, (name,), float(event.fields.get("for", 0)), lambda: self.machinery.restart(name))
+        return await self._down(
+            event, (name,), float(event.fields.get("for", 0)), lambda: self.machinery.restart(name)
+        )
 
     async def _freeze(self, event: WorldEvent) -> tuple[datetime, ...]:
         name = str(event.fields["service"])

@@ -1,0 +1,96 @@
+"""I16: no name, ID number, phone or mailbox of anybody in any topic, log line, metric or report.
+
+Long texts are not searched once per secret: what could be a secret is cut out of them and looked up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from deploy.rehearsal.identity import Identity
+from deploy.rehearsal.invariants.evidence import Evidence, Finding
+
+_DIGITS: Final = re.compile(rb"[0-9]{11,}[0-9Xx]?")
+_MAILS: Final = re.compile(rb"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+")
+_WORDS: Final = re.compile("[\u3400-\u9fff\U00020000-\U000323af·]{2,}")
+_ESCAPED: Final = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+")
+_PHOTO: Final = b"/9j/4AAQSkZJRg"  # how every JPEG begins in base64
+SHOWN: Final = 50
+
+
+class Canaries:
+    """The secrets of a rehearsal's people, ready to be searched for."""
+
+    def __init__(self, identities: Mapping[str, Identity], more: Iterable[tuple[str, str]] = ()) -> None:
+        self._whose: dict[str, str] = {}
+        for person, identity in identities.items():
+            for what, secret in identity.secrets().items():
+                if isinstance(secret, str) and len(secret) >= 2:
+                    self._whose[secret] = f"{what} of {person}"
+        for secret, whose in more:
+            self._whose.setdefault(secret, whose)
+        self._lengths = sorted({len(secret) for secret in self._whose if _WORDS.fullmatch(secret)})
+        self._other = [secret for secret in self._whose if not self._is_cut_out(secret)]
+
+    def __len__(self) -> int:
+        return len(self._whose)
+
+    @staticmethod
+    def _is_cut_out(secret: str) -> bool:
+        raw = secret.encode()
+        return any(pattern.fullmatch(raw) for pattern in (_DIGITS, _MAILS)) or bool(_WORDS.fullmatch(secret))
+
+    def found_in(self, data: bytes) -> set[str]:
+        """Whose secrets stand in these bytes, as UTF-8 or in JSON's escapes."""
+        found = {self._whose[candidate] for candidate in self._candidates(data) if candidate in self._whose}
+        found |= {self._whose[secret] for secret in self._other if secret.encode() in data}
+        if _PHOTO in data:
+            found.add("a photo")
+        return found
+
+    def _candidates(self, data: bytes) -> Iterator[str]:
+        for match in _DIGITS.finditer(data):
+            run = match[0].decode()
+            for length in (11, 18):
+                yield from (run[start : start + length] for start in range(len(run) - length + 1))
+        for match in _MAILS.finditer(data):
+            yield match[0].decode().rstrip(".")
+        texts = [data.decode("utf-8", "ignore")]
+        texts.extend(_unescaped(match[0]) for match in _ESCAPED.finditer(data))
+        for text in texts:
+            for word in _WORDS.finditer(text):
+                yield from self._parts(word[0])
+
+    def _parts(self, run: str) -> Iterator[str]:
+        for length in self._lengths:
+            yield from (run[start : start + length] for start in range(len(run) - length + 1))
+
+
+def _unescaped(escaped: bytes) -> str:
+    units = bytes.fromhex(escaped.decode().replace("\\u", ""))
+    return units.decode("utf-16-be", "ignore")
+
+
+def search(evidence: Evidence, canaries: Canaries, where: str, pieces: Iterable[tuple[str, bytes]]) -> None:
+    """Look through the pieces of one place, (name, bytes) each, and note what is found."""
+    looked = evidence.searched.get(where, 0)
+    for name, data in pieces:
+        looked += len(data)
+        evidence.leaks.extend(f"{where} {name}: the {secret}" for secret in sorted(canaries.found_in(data)))
+    evidence.searched[where] = looked
+    evidence.canaries = len(canaries)
+
+
+def no_personal_data(evidence: Evidence) -> Finding:
+    """I16. Nobody's secret in any topic, log, metric or report."""
+    mib = sum(evidence.searched.values()) / 2**20
+    places = ", ".join(sorted(evidence.searched)) or "nothing"
+    checked = f"{evidence.canaries} secrets in {mib:.1f} MiB of {places}"
+    wrong = list(dict.fromkeys(evidence.leaks))
+    if not evidence.canaries:
+        checked = "no people known here: only numbers and mailboxes that look real are searched for"
+    more = [f"… and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+    return Finding(
+        "I16", "no personal data in topics, logs, metrics, reports", checked, (*wrong[:SHOWN], *more)
+    )

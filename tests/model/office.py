@@ -1,0 +1,235 @@
+"""Runs a people file through the rules, moment by moment, and says what becomes of each person."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tests.model import notice
+from tests.model.notice import CONFIRMATION, PAYMENT, PRE_REGISTRATION, REMINDERS
+from tests.model.registration import Desks, No, Registration
+
+WITHOUT_REGISTRATION = {"approve": "not-confirmed", "order": "not-approved", "pay": "gateway-refused"}
+CHANNELS = ("sms", "email")
+
+
+@dataclass
+class Predicted:
+    """What the model says of one person."""
+
+    person: str
+    state: str = "refused"
+    paid_fen: int = 0
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    messages: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(occasion, channel, state) → how many"""
+    told: list[tuple[str, datetime]] = field(default_factory=list)
+
+
+@dataclass
+class Someone:
+    data: dict[str, Any]
+    registrations: list[Registration] = field(default_factory=list)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def now(self) -> Registration | None:
+        return self.registrations[-1] if self.registrations else None
+
+
+def predict(lines: Iterable[str]) -> dict[str, Predicted]:
+    """What becomes of everybody in this file. Only those who share an identity meet; the world meets everybody."""
+    groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    world: list[tuple[int, dict[str, Any]]] = []
+    humans: dict[str, str] = {}
+    for number, line in enumerate(lines):
+        data = json.loads(line) if line.strip() else {}
+        if "world" in data:
+            world.append((number, data))
+        elif "person" in data:
+            other = data.get("same_person_as", data["person"])
+            humans[data["person"]] = humans.get(other, other)
+            groups.setdefault(humans[data["person"]], []).append((number, data))
+    found: dict[str, Predicted] = {}
+    for group in groups.values():
+        found.update(Office([*group, *world]).run())
+    return found
+
+
+class Office:
+    """Those who share one identity, and the world around them."""
+
+    def __init__(self, lines: Iterable[tuple[int, dict[str, Any]]]) -> None:
+        self.people: dict[str, Someone] = {}
+        self.desks = Desks()
+        self.agenda: list[tuple[datetime, int, int, str, Any]] = []
+        for number, data in lines:
+            if "world" in data:
+                for index, event in enumerate(data["world"]):
+                    self.agenda.append((_moment(event["at"]), number, index, "world", event))
+                continue
+            self.people[data["person"]] = Someone(data)
+            for index, step in enumerate(data["steps"]):
+                self.agenda.append((_moment(step["at"]), number, index, data["person"], step))
+        self.agenda.sort(key=lambda one: one[:3])
+
+    def run(self) -> dict[str, Predicted]:
+        last = PAYMENT[0]
+        for moment, _, index, who, what in self.agenda:
+            self._time_passes(last, moment)
+            last = moment
+            if who == "world":
+                self._world(what)
+            else:
+                self._step(self.people[who], index, moment, what)
+        self._time_passes(last, PAYMENT[1])
+        return {name: self._predict(someone) for name, someone in self.people.items()}
+
+    # What time does
+
+    def _time_passes(self, since: datetime, until: datetime) -> None:
+        reminders = {PAYMENT[1] - offset for offset in REMINDERS}
+        stops = {at for at in (*reminders, PAYMENT[1]) if at <= until}
+        stops |= {deadline for one in self._all() if one.is_waiting_for_the_desk and (deadline := one.deadline()) <= until}
+        stops |= {o.heard_at for one in self._all() for o in one.orders if o.heard_at and o.heard_at <= until}
+        for at in sorted(stops):
+            for one in self._all():
+                one.hear_what_is_due(at)
+                if one.is_waiting_for_the_desk and one.deadline() <= at:
+                    one.lapse(at)
+                if at in reminders and at not in one.reminded:
+                    one.reminded.add(at)
+                    one.remind(at)
+                if at == PAYMENT[1]:
+                    one.close(at)
+
+    def _all(self) -> Iterator[Registration]:
+        for someone in self.people.values():
+            yield from someone.registrations
+
+    def _world(self, event: dict[str, Any]) -> None:
+        site = event.get("site") or str(event.get("window", "")).removeprefix("confirmation:")
+        if site not in self.desks.hours:
+            return
+        before = self.desks.hours[site]
+        opens = _moment(event["opens"]) if "opens" in event else (before or CONFIRMATION)[0]
+        self.desks.hours[site] = (opens, _moment(event["closes"]))
+        for one in self._all():
+            if one.site == site and one.is_waiting_for_the_desk:
+                one.tell("desk-window-moved", _moment(event["at"]), _moment(event["closes"]))
+
+    # What people do
+
+    def _step(self, someone: Someone, index: int, at: datetime, step: dict[str, Any]) -> None:
+        try:
+            if step["do"] == "pre-register":
+                self._pre_register(someone, at, step)
+            elif someone.now is None:
+                raise No(WITHOUT_REGISTRATION.get(step["do"], "not-allowed"))
+            else:
+                _act(someone.now, at, step)
+        except No as no:
+            someone.refused.append((index, no.code))
+
+    def _pre_register(self, someone: Someone, at: datetime, step: dict[str, Any]) -> None:
+        chosen = {**someone.data, **step}
+        if at < PRE_REGISTRATION[0]:
+            raise No("window-not-open")
+        if at >= PRE_REGISTRATION[1]:
+            raise No("window-closed")
+        if is_invalid(chosen):
+            raise No("invalid")
+        if at >= self.desks.closes(chosen["site"]):
+            raise No("desk-closed")
+        if any(one.state not in ("withdrawn", "lapsed") for one in self._all()):
+            raise No("already-registered")
+        made = Registration(self.desks, chosen["site"], chosen["specialty"], chosen["subjects"], at)
+        made.tell("pre-registered", at, made.deadline())
+        someone.registrations.append(made)
+
+    def _predict(self, someone: Someone) -> Predicted:
+        predicted = Predicted(someone.data["person"], refused=someone.refused)
+        if someone.now is not None:
+            predicted.state = someone.now.outcome
+            predicted.paid_fen = sum(one.paid_fen for one in someone.registrations)
+        for one in someone.registrations:
+            for occasion, at, deadline in one.told:
+                predicted.told.append((occasion, at))
+                for channel in CHANNELS:
+                    predicted.messages[occasion, channel, _becomes(one, occasion, at, deadline, channel)] += 1
+        return predicted
+
+
+def _becomes(one: Registration, occasion: str, at: datetime, deadline: datetime | None, channel: str) -> str:
+    """Everything arrives; only a reminder that waits for the morning may be overtaken by the payment."""
+    if occasion != "closing-soon" or channel != "sms" or not notice.is_night(at):
+        return "delivered"
+    morning = notice.morning_after(at)
+    if deadline is not None and deadline <= morning:
+        return "delivered"
+    settled = [when for what, when, _ in one.told if what in ("paid", "rejected") and at < when <= morning]
+    return "superseded" if settled else "delivered"
+
+
+def _act(one: Registration, at: datetime, step: dict[str, Any]) -> None:
+    one.hear_what_is_due(at)
+    desk = step.get("desk", one.site)
+    match step["do"]:
+        case "amend":
+            if is_invalid(step):
+                raise No("invalid")
+            one.amend(at, step)
+        case "withdraw":
+            one.withdraw(at)
+        case "confirm":
+            complete = not step.get("missing") and step.get("identity_seen", True) and step.get("stamped", True)
+            one.confirm(at, desk, step.get("form_version"), complete)
+        case "return":
+            until = _moment(step["fix_until"]) if step.get("fix_until") else None
+            one.send_back(at, step.get("level", "desk"), desk, until)
+        case "reject":
+            one.reject(at, step.get("level", "desk"), desk)
+        case "approve":
+            one.approve(at, step["level"])
+        case "order":
+            one.order(at)
+        case "pay":
+            one.pay(at, step.get("order", -1), _first_call(step.get("callback", 1)))
+
+
+def _first_call(callback: Any) -> float | None:
+    """Seconds until the gateway first calls back; None for never."""
+    if callback == "never" or callback == []:
+        return None
+    return float(min(callback)) if isinstance(callback, list) else float(callback)
+
+
+def is_invalid(fields: dict[str, Any]) -> bool:
+    """The few kinds of wrong fields that the people files of the tests try; rules.md §3 has all of them."""
+    phone, number = fields.get("phone"), fields.get("id_number")
+    if phone is not None and not (len(phone) == 11 and phone.isdigit() and phone[0] == "1" and phone[1] in "3456789"):
+        return True
+    if number is not None and not _is_id_number(number):
+        return True
+    if fields.get("employer", "").endswith(("科", "科室", "病区", "护理部")):
+        return True
+    if "site" in fields and fields["site"] not in notice.DESKS:
+        return True
+    subjects = fields.get("subjects")
+    return subjects is not None and (not subjects or len(set(subjects)) < len(subjects) or not set(subjects) <= {1, 2, 3, 4})
+
+
+def _is_id_number(number: str) -> bool:
+    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+    if len(number) != 18 or not number[:17].isdigit():
+        return False
+    total = sum(int(digit) * weight for digit, weight in zip(number, weights, strict=False))
+    return "10X98765432"[total % 11] == number[17]
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
