@@ -11,19 +11,21 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute, iter_route_contexts
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from contracts.refusals import Code, FieldError, Refused
@@ -137,18 +139,46 @@ def make_app(
     *,
     max_body: int = MAX_BODY,
     tracing: Tracing | None = None,
-) -> ASGIApp:
+) -> RequestScope:
     """An application with these routes; no documentation pages, no route without an Access."""
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.doorkeeper = doorkeeper
     for router in routers:
         app.include_router(router)
+    who_may_call(app)
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     for kind in (DBAPIError, PoolTimeout, OSError, TimeoutError):
         app.add_exception_handler(kind, _on_fault)
+    app.add_exception_handler(Exception, _on_bug)
     return RequestScope(app, max_body, tracing or Tracing(title, None))
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One route, and who may use it: roles, or the reason why none is asked for."""
+
+    method: str
+    path: str
+    roles: tuple[str, ...]
+    reason: str
+
+
+def who_may_call(app: FastAPI | RequestScope) -> list[Door]:
+    """Every route of an application. Raises TypeError for one that names nobody: such an application is never served."""
+    inner = app.app if isinstance(app, RequestScope) else app
+    found = []
+    for context in iter_route_contexts(inner.routes):
+        route = context.original_route
+        if not isinstance(route, APIRoute):
+            raise TypeError(f"{getattr(route, 'path', route)} of {inner.title} is no API route")
+        calls = [d.call for d in context.dependant.dependencies if isinstance(d.call, Access)]
+        path = str(context.path)
+        if len(calls) != 1:
+            raise TypeError(f"{path} of {inner.title} must name who may call it, once: allow(...)")
+        found += [Door(m, path, calls[0].roles, calls[0].reason) for m in sorted(context.methods or ())]
+    return found
 
 
 class RequestScope:
@@ -163,18 +193,17 @@ class RequestScope:
             return
         headers = dict(scope["headers"])
         self._bind(headers)
-        status = 500
-        received = 0
-        started = time.perf_counter()
+        declared = headers.get(b"content-length", b"")
+        received = int(declared) if declared.isdigit() else 0
+        status, started = 500, time.perf_counter()
 
         async def bounded() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            if not declared:
+                received += len(message.get("body", b""))
             if received > self._max_body:
-                raise Refused(
-                    Code.TOO_LARGE, f"提交的内容超过 {self._max_body // 1024} KB，请压缩照片后重新提交。"
-                )
+                raise ValueError("body too large")
             return message
 
         async def noting(message: Message) -> None:
@@ -183,18 +212,20 @@ class RequestScope:
                 status = message["status"]
             await send(message)
 
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max_body:
-            refusal = Refused(
-                Code.TOO_LARGE, f"提交的内容超过 {self._max_body // 1024} KB，请压缩照片后重新提交。"
-            )
-            await problem(refusal, 413)(scope, receive, noting)
-            return
+        async def unless_too_large(message: Message) -> None:
+            # The framework would answer a body that it could not read with a 400 of its own.
+            if received <= self._max_body:
+                await noting(message)
+
         try:
-            with self._tracing.span("request", [current_cause().traceparent], SpanKind.SERVER):
-                await self.app(scope, bounded, noting)
+            if received <= self._max_body:
+                with self._tracing.span("request", [current_cause().traceparent], SpanKind.SERVER):
+                    await self.app(scope, bounded, unless_too_large)
+            if received > self._max_body:
+                too_large = f"提交的内容超过 {self._max_body // 1024} KB，请压缩照片后重新提交。"
+                await problem(Refused(Code.TOO_LARGE, too_large))(scope, receive, noting)
         except Exception as error:
-            # Starlette re-raises what no handler took, after it answered 500.
+            # Starlette re-raises what no handler took, after the answer went out.
             log.exception("request-failed", route=_route_of(scope), error=type(error).__name__)
         finally:
             REQUESTS.labels(_route_of(scope), str(status)).inc()
@@ -279,6 +310,11 @@ async def _on_fault(request: Request, error: Exception) -> Response:
     response = problem(Refused(Code.UNAVAILABLE, "系统暂时繁忙，您的操作没有生效，请稍后再试。"))
     response.headers["retry-after"] = "5"
     return response
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    """Nothing of it was committed. What went wrong is for the log; the answer repeats nothing of it."""
+    return problem(Refused(Code.UNAVAILABLE, "系统出了问题，您的操作没有生效，请稍后再试或联系考点。"), 500)
 
 
 async def idempotent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Response
@@ -11,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from contracts.refusals import Code, Refused
 from services.chassis import audit, parked
-from services.chassis.http import allow, open_to_all
+from services.chassis.http import allow, open_to_all, who_may_call
 from services.chassis.telemetry import UNPUBLISHED
 from services.chassis.tokens import Actor
 
@@ -34,7 +35,7 @@ class Note(BaseModel):
     note: Annotated[str, Field(min_length=1, max_length=500)]
 
 
-def operator_routes(process: Process) -> APIRouter:
+def operator_routes(process: Process) -> APIRouter:  # noqa: PLR0915 - a table of routes
     """The routes of one running service."""
     router = APIRouter()
     plumbing = process.plumbing
@@ -99,6 +100,12 @@ def operator_routes(process: Process) -> APIRouter:
             ],
             "fingerprint": plumbing.cycle.fingerprint,
         }
+
+    @router.get("/ops/routes", dependencies=[allow("ops")])
+    async def routes() -> dict[str, Any]:
+        """Every route of both listeners, and who may call it."""
+        doors = {"public": who_may_call(process.public), "internal": who_may_call(process.internal)}
+        return {listener: [asdict(door) for door in found] for listener, found in doors.items()}
 
     @router.get("/ops/parked")
     async def list_parked(_: Annotated[Actor, allow("ops")], status: str = "parked") -> dict[str, Any]:

@@ -129,10 +129,8 @@ class Process:
         self.consumers.subscribe(self.broker, group_instance_id=settings.group_instance_id)
         self.resources = tuple(resources)
         doorkeeper = Doorkeeper(plumbing.tokens, plumbing.clock)
-        self.public: ASGIApp = make_app(
-            plumbing.name, public, doorkeeper, max_body=max_body, tracing=self.tracing
-        )
-        self.internal: ASGIApp = make_app(
+        self.public = make_app(plumbing.name, public, doorkeeper, max_body=max_body, tracing=self.tracing)
+        self.internal = make_app(
             f"{plumbing.name} (internal)",
             [operator_routes(self), *internal],
             doorkeeper,
