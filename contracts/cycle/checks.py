@@ -127,7 +127,7 @@ def _twice(data: Mapping[str, Any], table: str, key: str) -> Iterator[Complaint]
             yield Complaint(
                 (table, index, key),
                 f"{value!r} is already the {key} of {table}[{first[value]}]",
-                f"Give each of {table} a {key} of its own",
+                f"Give each of {table} its own {key}",
             )
         else:
             first[value] = index
@@ -170,11 +170,15 @@ def _desks(data: Mapping[str, Any]) -> Iterator[Complaint]:
 
 def _fees(data: Mapping[str, Any]) -> Iterator[Complaint]:
     fees = [row for _, row in _rows(data, "fees")]
+    levels = [row.get("id") for _, row in _rows(data, "levels")]
+    modes = [row.get("id") for _, row in _rows(data, "modes")]
     asked: set[tuple[str, str]] = set()
     for index, row in _rows(data, "specialties"):
         level, mode = row.get("level"), row.get("mode")
         if not isinstance(level, str) or not isinstance(mode, str) or (level, mode) in asked:
             continue
+        if level not in levels or mode not in modes:
+            continue  # unknown, which is said elsewhere
         asked.add((level, mode))
         if not any(_applies(fee, level, mode) for fee in fees):
             yield Complaint(

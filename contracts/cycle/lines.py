@@ -40,7 +40,7 @@ class _Scanner:
                 self._move(1)
                 table = self._through_arrays(self._key())
                 self._move(1)
-                self._lines.setdefault(table, self._line)
+                self._seen(table)
             else:
                 self._pair(table)
         return self._lines
@@ -50,9 +50,13 @@ class _Scanner:
         array = (*self._through_arrays(key[:-1]), key[-1])
         index = self._counts.get(array, 0)
         self._counts[array] = index + 1
-        self._lines.setdefault(array, self._line)
-        self._lines[(*array, index)] = self._line
+        self._seen((*array, index))
         return (*array, index)
+
+    def _seen(self, path: Path) -> None:
+        """A header also makes the tables above it, if nothing did before."""
+        for length in range(1, len(path) + 1):
+            self._lines.setdefault(path[:length], self._line)
 
     def _through_arrays(self, key: Path) -> Path:
         """[a.b] after [[a]] speaks of the last a."""

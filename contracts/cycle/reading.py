@@ -35,8 +35,11 @@ def validate(model: type[Model], data: Mapping[str, Any], lines: Mapping[Path, i
     try:
         cycle = model.model_validate(dict(data), context={"zone": zone_named(data.get("time_zone"))})
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
+        details = error.errors(include_url=False)
+        for detail in details:
             path = _blamed(detail)
+            if detail["type"] == "too_short" and any(_inside(other, path) for other in details):
+                continue  # an element that is wrong is not counted, and so "missing" as well
             reason, remedy = _in_words(detail)
             # What `complaints` says of the same key is said better.
             problems.setdefault(path, Problem(nearest(lines, path), spelled(path), reason, remedy))
@@ -80,6 +83,10 @@ def _blamed(detail: ErrorDetails) -> Path:
         key = "told_closes" if "told_closes" in detail["input"] else "closes"
         return (*path, key)
     return path
+
+
+def _inside(detail: ErrorDetails, path: Path) -> bool:
+    return len(detail["loc"]) > len(path) and tuple(detail["loc"])[: len(path)] == path
 
 
 def _in_words(detail: ErrorDetails) -> tuple[str, str]:
