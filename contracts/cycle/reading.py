@@ -107,7 +107,7 @@ def _in_words(detail: ErrorDetails) -> tuple[str, str]:
     if kind == "literal_error":
         return f"not one of {context.get('expected')}", "Write one of these"
     if kind == "string_pattern_mismatch":
-        return f"not of the form {context.get('pattern')}", "See docs of this key in contracts/README.md"
+        return f"not of the form {context.get('pattern')}", "See the forms in contracts/README.md"
     return _lower(detail["msg"]), "Correct the value"
 
 
