@@ -23,9 +23,7 @@ SERVICES = ("registration", "payment")
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No jars in the cache, no Maven on the path, no Docker engine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        kafka_module.shutil, "which", lambda name: None if name == "mvn" else f"/usr/bin/{name}"
-    )
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "mvn" else f"/usr/bin/{name}")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine.sock")
 
 
