@@ -1,0 +1,117 @@
+"""Reminders before the close: who is told, who is not, and never twice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from contracts import payment
+from services.payment.repository import reminders
+from tests.service.payment.system import CLOSES, System, moment, rejected
+
+
+async def test_each_reminder_is_said_once_and_names_the_close(system: System) -> None:
+    candidate = await system.owing()
+    assert await system.remind() == moment("2024-02-02 00:00")
+    system.at("2024-02-01 23:59:59.999999")
+    await system.remind()
+    assert await system.words(candidate) == ["due"]
+    system.at("2024-02-02 00:00")
+    assert await system.remind() == moment("2024-02-06 00:00")
+    await system.remind()
+    (reminder,) = (await system.said(candidate))[1:]
+    assert reminder == payment.ClosingSoon(
+        cycle_id=system.cycle.id,
+        registration_id=candidate,
+        amount_fen=20_000,
+        closes_at=moment(CLOSES),
+        offset=7 * 86_400,
+    )
+    for at in ("2024-02-06 00:00", "2024-02-08 00:00", "2024-02-08 18:00", "2024-02-08 22:00"):
+        system.at(at)
+        upcoming = await system.remind()
+        await system.remind()
+    assert upcoming is None
+    offsets = [
+        event.offset for event in await system.said(candidate) if isinstance(event, payment.ClosingSoon)
+    ]
+    assert offsets == [7 * 86_400, 3 * 86_400, 86_400, 6 * 3600, 2 * 3600]
+
+
+async def test_nobody_who_paid_is_paying_or_owes_nothing_is_reminded(system: System) -> None:
+    paid, paying, gone, owes = await system.approved(4)
+    await system.paid_and_heard(await system.ordered(paid))
+    await system.deliver(rejected(gone))
+    system.at("2024-02-01 23:00")
+    await system.ordered(paying)
+    system.at("2024-02-02 00:00")
+    await system.remind()
+    assert [await system.words(one) for one in (paid, paying, gone, owes)] == [
+        ["due", "paid"],
+        ["due"],
+        ["due"],
+        ["due", "closing-soon"],
+    ]
+    # Once the moment is done with it is not made up for when the order ends.
+    system.at("2024-02-02 02:00")
+    await system.settle()
+    await system.remind()
+    assert await system.words(paying) == ["due"]
+
+
+async def test_after_an_outage_only_the_latest_missed_reminder_is_sent(system: System) -> None:
+    candidate = await system.owing()
+    system.at("2024-02-08 20:00")
+    assert await system.remind() == moment("2024-02-08 22:00")
+    (reminder,) = (await system.said(candidate))[1:]
+    assert isinstance(reminder, payment.ClosingSoon)
+    assert reminder.offset == 6 * 3600
+    runs = await system.rows("select offset_seconds, skipped from reminder_runs order by 1")
+    assert [(run["offset_seconds"], run["skipped"]) for run in runs] == [
+        (6 * 3600, False),
+        (86_400, True),
+        (3 * 86_400, True),
+        (7 * 86_400, True),
+    ]
+
+
+async def test_a_run_cut_short_goes_on_where_it_was(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = await system.approved(7)
+    monkeypatch.setattr(reminders, "_REMIND", reminders._REMIND.replace("limit 5000", "limit 3"))
+    monkeypatch.setattr(reminders, "CHUNK", 3)
+    remind, chunks = reminders.remind_chunk, 0
+
+    async def dies(*args: object) -> int:
+        nonlocal chunks
+        chunks += 1
+        if chunks == 2:
+            raise OSError("killed")
+        return await remind(*args)  # type: ignore[arg-type]  # passed on as they come
+
+    monkeypatch.setattr(reminders, "remind_chunk", dies)
+    system.at("2024-02-02 00:00")
+    with pytest.raises(OSError, match="killed"):
+        await system.remind()
+    said = [await system.words(one) for one in candidates]
+    assert sorted(map(len, said)) == [1, 1, 1, 1, 2, 2, 2]
+    await system.remind()
+    assert [await system.words(one) for one in candidates] == [["due", "closing-soon"]] * 7
+
+
+async def test_nobody_is_reminded_after_the_close(system: System) -> None:
+    candidate = await system.owing()
+    system.clock.jump(moment(CLOSES))
+    assert await system.remind() is None
+    assert await system.words(candidate) == ["due"]
+    assert {run["skipped"] for run in await system.rows("select skipped from reminder_runs")} == {True}
+
+
+async def test_reminders_and_money_share_one_sequence_without_a_gap(system: System) -> None:
+    candidate = await system.owing()
+    system.at("2024-02-02 00:00")
+    await system.remind()
+    order_no = await system.ordered(candidate)
+    system.clock.jump(moment("2024-02-02 00:00") + timedelta(minutes=1))
+    await system.paid_and_heard(order_no)
+    assert await system.words(candidate) == ["due", "closing-soon", "paid"]
