@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +73,20 @@ class Sms(Protocol):
 class Mail(Protocol):
     async def send(self, to: str, subject: str, text: str, reference: str) -> Accepted:
         """`reference` is the left side of the Message-ID, the same at every try. Raises Rejected or NoAnswer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Where one registration's candidate is reached. `tail`: the last four of the registration number."""
+
+    registration_id: UUID
+    tail: str
+    phone: str | None
+    email: str | None
+
+
+class ContactBook(Protocol):
+    async def look_up(self, registration_ids: Sequence[UUID]) -> list[Contact]:
+        """Those of these (at most 500) that registration knows. Raises NoAnswer."""
         ...

@@ -1,0 +1,90 @@
+"""Door 1, people: what a candidate was sent, what the office sees of it all, and the carrier's receipts."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+
+from contracts.refusals import Code, Refused
+from services.chassis.db import Database
+from services.chassis.http import allow, signed_by
+from services.chassis.tokens import Actor
+from services.notification.handlers.receipts import take_receipts
+from services.notification.ports import Sms
+from services.notification.repository import reports
+
+_FIRST = UUID(int=0)
+
+
+def public_routes(database: Database, sms: Sms, receipts_secret: str) -> APIRouter:
+    """The routes of the public port."""
+    router = APIRouter()
+
+    @router.get("/registrations/{registration_id}/messages")
+    async def messages_of_one(
+        registration_id: UUID, _: Annotated[Actor, allow("candidate:{registration_id}", "office")]
+    ) -> dict[str, Any]:
+        async with database.reading() as uow:
+            rows = await reports.of_one(uow, registration_id)
+        return {
+            "registration_id": registration_id,
+            "items": [
+                {
+                    "occasion": row.occasion,
+                    "channel": row.channel,
+                    "state": row.state,
+                    "at": row.state_at,
+                    "created_at": row.created_at,
+                    "subject": row.subject or None,
+                    "text": row.body,
+                    "reason_code": row.reason_code,
+                }
+                for row in rows
+            ],
+        }
+
+    @router.get("/office/messages")
+    async def page(
+        _: Annotated[Actor, allow("office")],
+        after: UUID = _FIRST,
+        limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+    ) -> dict[str, Any]:
+        async with database.reading() as uow:
+            rows = await reports.page(uow, after, limit)
+        items = [
+            {
+                "registration_id": row.registration_id,
+                "occasion": row.occasion,
+                "channel": row.channel,
+                "state": row.state,
+                "at": row.state_at,
+                "reason_code": row.reason_code,
+                "tries": row.tries,
+                "ambiguous": row.ambiguous,
+                "parts": row.parts,
+            }
+            for row in rows
+        ]
+        return {"items": items, "next": rows[-1].message_id if len(rows) == limit else None}
+
+    @router.get("/office/messages/funnel")
+    async def funnel(_: Annotated[Actor, allow("office")]) -> dict[str, Any]:
+        async with database.reading() as uow:
+            rows = await reports.funnel(uow)
+        counted = ("occasion", "channel", "state", "messages", "parts", "ambiguous")
+        return {"items": [{name: getattr(row, name) for name in counted} for row in rows]}
+
+    @router.post(
+        "/carriers/aliyun/receipts/{secret}",
+        dependencies=[signed_by("the carrier signs nothing: the path is a secret, its content only a hint")],
+    )
+    async def receipts(secret: str, request: Request) -> dict[str, Any]:
+        if not hmac.compare_digest(secret.encode(), receipts_secret.encode()):
+            raise Refused(Code.NOT_FOUND, "没有这个地址，请检查后再试。")
+        await take_receipts(database, sms, await request.body())
+        return {"code": 0, "msg": "接收成功"}
+
+    return router

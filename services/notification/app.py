@@ -1,0 +1,126 @@
+"""The composition root of notification: the only file that sees all its parts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from contracts.reasons import Carrier
+from services.chassis.jobs import Job
+from services.chassis.process import CannotStart, Plumbing, Process
+from services.notification import api, jobs
+from services.notification.adapters import aliyun, smtp
+from services.notification.adapters.registration import RegistrationContacts
+from services.notification.consumers import HANDLERS
+from services.notification.domain.life import State
+from services.notification.domain.moments import UnknownZone, zone_in_words
+from services.notification.handlers.delivery import Channel, Delivery, Send
+from services.notification.handlers.telling import Teller
+from services.notification.ports import Accepted, Mail, Sms
+from services.notification.settings import Settings
+from services.notification.wording import TemplatesInvalid, Text, Wording
+
+_RECEIPTS_BODY = 4 * 1024 * 1024  # a push of some thousand receipts
+_SHORTEST_SECRET = 16
+
+
+def create_app(settings: Settings) -> Process:
+    """The service, put together; nothing is connected yet. Raises CannotStart."""
+    plumbing = Plumbing.of(settings)
+    wording, secret = _checked(settings, plumbing)
+    sms = aliyun.AliyunSms(
+        aliyun.AliyunAccount.read(settings.aliyun_account_file),
+        clock=plumbing.clock,
+        connections=settings.sms_in_flight,
+    )
+    mail = smtp.SmtpMail(
+        smtp.SmtpAccount.read(settings.smtp_account_file),
+        clock=plumbing.clock,
+        connections=settings.mails_in_flight,
+    )
+    contacts = RegistrationContacts(settings.registration_internal_url, settings.service_token_file)
+    channels = (
+        Channel(Carrier.SMS, sending_by_sms(sms), State.ACCEPTED, settings.sms_in_flight),
+        # A mailbox that says 250 has it: nothing more is heard of a mail that arrives.
+        Channel(Carrier.EMAIL, sending_by_mail(mail), State.DELIVERED, settings.mails_in_flight),
+    )
+    deliveries = [
+        (
+            str(channel.carrier),
+            Delivery(
+                channel,
+                database=plumbing.database,
+                cycle=plumbing.cycle,
+                wording=wording,
+                vault=plumbing.vault,
+            ),
+        )
+        for channel in channels
+    ]
+    deliver = jobs.delivery_jobs(deliveries)
+    fetch = jobs.fetch_job(plumbing.database, contacts, plumbing.vault, _wake(deliver))
+    teller = Teller(plumbing.cycle, wording, fetch.wake, _wake(deliver))
+    return Process(
+        plumbing,
+        public=[api.public_routes(plumbing.database, sms, secret)],
+        handlers=HANDLERS,
+        deps={"teller": teller},
+        jobs=[fetch, *deliver],
+        resources=[_closing(sms, mail, contacts)],
+        max_body=_RECEIPTS_BODY,
+    )
+
+
+def _checked(settings: Settings, plumbing: Plumbing) -> tuple[Wording, str]:
+    try:
+        zone_in_words(plumbing.cycle.zone)
+        wording = Wording.load()
+        secret = settings.receipts_secret_file.read_text(encoding="ascii").strip()
+    except (TemplatesInvalid, UnknownZone) as error:
+        raise CannotStart(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotStart(
+            f"the secret of the receipts' path cannot be read: {type(error).__name__}"
+        ) from None
+    if len(secret) < _SHORTEST_SECRET:
+        raise CannotStart(f"the secret of the receipts' path is shorter than {_SHORTEST_SECRET} characters")
+    return wording, secret
+
+
+def sending_by_sms(sms: Sms) -> Send:
+    """An SMS goes out by its template and variables."""
+
+    async def send(to: str, text: Text, reference: str) -> Accepted:
+        return await sms.send(to, text.template, text.variables, text.body, reference)
+
+    return send
+
+
+def sending_by_mail(mail: Mail) -> Send:
+    """A mail goes out by its subject and text."""
+
+    async def send(to: str, text: Text, reference: str) -> Accepted:
+        return await mail.send(to, text.subject, text.body, reference)
+
+    return send
+
+
+def _wake(deliver: list[Job]) -> Callable[[], None]:
+    def wake() -> None:
+        for job in deliver:
+            job.wake()
+
+    return wake
+
+
+@asynccontextmanager
+async def _closing(
+    sms: aliyun.AliyunSms, mail: smtp.SmtpMail, contacts: RegistrationContacts
+) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        for client in (sms, mail, contacts):
+            with contextlib.suppress(Exception):
+                await client.aclose()

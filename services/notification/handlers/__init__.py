@@ -1,0 +1,1 @@
+"""The use cases: tell what happened, fetch contacts, deliver, take receipts in."""

@@ -1,0 +1,235 @@
+"""Sending what is due on one channel: claim and keep the text, commit, send outside any transaction, record by set.
+
+A process may die anywhere. Before the claim is committed nothing was sent; after that the lease runs out and the
+message is sent again under the same reference, counted as possibly a second copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import orjson
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import Row
+
+from contracts.cycle import Cycle
+from contracts.reasons import Carrier
+from services.chassis.crash import crash_point
+from services.chassis.db import Database
+from services.chassis.vault import Vault
+from services.notification.domain.life import (
+    CHANNEL_PAUSE,
+    GIVEN_UP,
+    LEASE,
+    Failure,
+    Standing,
+    State,
+    next_try,
+    reason_word,
+    still_holds,
+)
+from services.notification.domain.occasions import Occasion
+from services.notification.domain.words import variables
+from services.notification.handlers.contacts import row_of
+from services.notification.ports import Accepted, NoAnswer, Rejected
+from services.notification.repository import messages
+from services.notification.repository.messages import Claim, Result
+from services.notification.wording import Text, Wording
+
+log = structlog.get_logger(__name__)
+
+BATCH: Final = 256
+TRIES: Final = Counter(
+    "kaowu_message_tries", "Messages handed to a carrier, by outcome", ["channel", "outcome"]
+)
+PARTS: Final = Counter("kaowu_sms_parts", "Parts that accepted SMS were cut into")
+AMBIGUOUS: Final = Counter(
+    "kaowu_messages_ambiguous",
+    "Tries whose outcome was never learned: at most so many copies too many",
+    ["channel"],
+)
+
+Send: TypeAlias = Callable[[str, Text, str], Awaitable[Accepted]]
+_COLUMN: Final[Mapping[Carrier, str]] = {Carrier.SMS: "phone", Carrier.EMAIL: "email"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message ready to leave."""
+
+    message_id: UUID
+    registration_id: UUID
+    claim: int
+    tries: int
+    address: str | None
+    text: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One way out. `accepted`: what the carrier's yes means here; `in_flight`: how many at a time."""
+
+    carrier: Carrier
+    send: Send
+    accepted: State
+    in_flight: int
+
+
+class Delivery:
+    """Sends what is due on one channel."""
+
+    def __init__(
+        self, channel: Channel, *, database: Database, cycle: Cycle, wording: Wording, vault: Vault
+    ) -> None:
+        self._channel = channel
+        self._database, self._cycle, self._wording, self._vault = database, cycle, wording, vault
+
+    async def deliver(self) -> datetime | None:
+        """Send everything that is due; the moment when the next message is."""
+        carrier = self._channel.carrier
+        while True:
+            batch = await self._claim()
+            if batch is None:
+                async with self._database.reading() as uow:
+                    return await messages.next_due(uow, carrier)
+            if not batch:
+                continue
+            results = await self._send_all(batch)
+            crash_point(f"{carrier}-before-record")
+            async with self._database.unit_of_work() as uow:
+                await messages.record(uow, results)
+                at = uow.at
+            log.info("delivered", channel=carrier, messages=len(results), down=_down(results))
+            if _down(results):
+                # The whole channel is away: what waits behind need not find out one by one.
+                return at + CHANNEL_PAUSE
+
+    async def _claim(self) -> list[Outgoing] | None:
+        """The next batch, its texts on record; None when nothing is due."""
+        async with self._database.unit_of_work() as uow:
+            until = self._cycle.quiet_until(uow.at)
+            if self._channel.carrier is Carrier.SMS and until > uow.at:
+                await messages.postpone(uow, until)
+            rows = await messages.pick(uow, self._channel.carrier, BATCH)
+            if not rows:
+                return None
+            stale = [row.message_id for row in rows if not _holds(row)]
+            batch = [self._outgoing(row) for row in rows if _holds(row)]
+            await messages.supersede(uow, stale)
+            await messages.claim(uow, [_claim_of(one) for one in batch], uow.at + LEASE)
+        again = sum(row.state == State.SENDING for row in rows)
+        if again:
+            AMBIGUOUS.labels(self._channel.carrier).inc(again)
+            log.warning("taken-over", channel=self._channel.carrier, messages=again)
+        return batch
+
+    def _outgoing(self, row: Row[Any]) -> Outgoing:
+        occasion, carrier = Occasion(row.occasion), self._channel.carrier
+        said = variables(occasion, orjson.loads(row.facts), row.tail, self._cycle)
+        address = row.address and self._vault.decrypt_text(
+            row.address, row=row_of(row.registration_id, _COLUMN[carrier])
+        )
+        return Outgoing(
+            message_id=row.message_id,
+            registration_id=row.registration_id,
+            claim=row.claims + 1,
+            tries=row.tries + 1,
+            address=address,
+            text=self._wording.render(carrier, occasion, row.variant, said),
+        )
+
+    async def _send_all(self, batch: Sequence[Outgoing]) -> list[Result]:
+        """Each once, a bounded number at a time. Never raises for one message's sake."""
+        waiting = iter(batch)
+        results: list[Result] = []
+
+        async def work(waiting: Iterator[Outgoing]) -> None:
+            for one in waiting:
+                results.append(await self._send(one))  # noqa: PERF401  # shared by all workers
+
+        workers = min(self._channel.in_flight, len(batch))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(work(waiting))
+        return results
+
+    async def _send(self, one: Outgoing) -> Result:
+        carrier = self._channel.carrier
+        if one.address is None:
+            return self._ended(one, "no-address", None)
+        try:
+            accepted = await self._channel.send(one.address, one.text, str(one.message_id))
+        except Rejected as error:
+            if error.permanent:
+                TRIES.labels(carrier, Failure.REFUSED).inc()
+                return self._ended(one, reason_word(error.code), error.code)
+            return self._again(one, Failure.BUSY, error.code)
+        except NoAnswer as error:
+            failure = Failure.AMBIGUOUS if error.maybe_accepted else Failure.UNREACHED
+            return self._again(one, failure, error.reason)
+        except Exception as error:
+            # An adapter's own fault must not stop the batch; whether the message left is not known.
+            log.exception("send-failed", channel=carrier, error=type(error).__name__)
+            return self._again(one, Failure.AMBIGUOUS, type(error).__name__)
+        crash_point(f"{carrier}-accepted")
+        TRIES.labels(carrier, "accepted").inc()
+        if carrier is Carrier.SMS:
+            PARTS.inc(one.text.parts)
+        return Result(
+            one.message_id,
+            one.claim,
+            one.registration_id,
+            self._channel.accepted,
+            provider_ref=accepted.provider_ref,
+        )
+
+    def _again(self, one: Outgoing, failure: Failure, code: str) -> Result:
+        carrier = self._channel.carrier
+        TRIES.labels(carrier, failure).inc()
+        ambiguous = failure is Failure.AMBIGUOUS
+        if ambiguous:
+            AMBIGUOUS.labels(carrier).inc()
+        due_at = next_try(failure, one.tries, self._database.clock.now())
+        if due_at is None:
+            log.warning("given-up", channel=carrier, message_id=str(one.message_id), failure=failure)
+            return self._ended(one, GIVEN_UP, code, ambiguous=ambiguous)
+        return Result(
+            one.message_id,
+            one.claim,
+            one.registration_id,
+            State.CREATED,
+            due_at=due_at,
+            carrier_code=code,
+            ambiguous=ambiguous,
+        )
+
+    @staticmethod
+    def _ended(one: Outgoing, reason: str, code: str | None, *, ambiguous: bool = False) -> Result:
+        return Result(
+            one.message_id,
+            one.claim,
+            one.registration_id,
+            State.UNDELIVERED,
+            carrier_code=code,
+            reason_code=reason,
+            ambiguous=ambiguous,
+        )
+
+
+def _holds(row: Row[Any]) -> bool:
+    return still_holds(Occasion(row.occasion), Standing(row.standing))
+
+
+def _claim_of(one: Outgoing) -> Claim:
+    text = one.text
+    return Claim(one.message_id, text.version, text.subject, text.body, text.parts)
+
+
+def _down(results: Sequence[Result]) -> bool:
+    return all(result.state is State.CREATED for result in results)

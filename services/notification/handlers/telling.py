@@ -1,0 +1,101 @@
+"""From events to messages that wait: by set, once per registration, occasion instance and channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+from uuid import UUID
+
+import orjson
+
+from contracts.cycle import Cycle
+from contracts.event import RegistrationEvent
+from contracts.reasons import Carrier
+from services.chassis.db import UnitOfWork
+from services.notification.domain.occasions import Occasion
+from services.notification.domain.quiet import first_moment
+from services.notification.domain.told import Desks, Told
+from services.notification.repository import messages, recipients
+from services.notification.repository.messages import Draft
+from services.notification.repository.recipients import News
+from services.notification.wording import Wording
+
+E = TypeVar("E", bound=RegistrationEvent)
+
+_NO_NEWS: Final = News()
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """What telling needs: the cycle, the texts, and whom to wake once there is something to send."""
+
+    cycle: Cycle
+    wording: Wording
+    on_contacts_wanted: Callable[[], None]
+    on_messages: Callable[[], None]
+
+    async def tell(
+        self,
+        uow: UnitOfWork,
+        events: Sequence[E],
+        told: Iterable[Told],
+        *,
+        news: Mapping[UUID, News] | None = None,
+        sets_confirm_by: bool = False,
+        new_contact: bool = False,
+    ) -> None:
+        """Keep a message for both channels for each event; `told` says what, in the same order."""
+        await self.know(uow, events, news=news, sets_confirm_by=sets_confirm_by, new_contact=new_contact)
+        by_occasion: dict[Occasion, list[Draft]] = {}
+        for event, one in zip(events, told, strict=True):
+            by_occasion.setdefault(one.occasion, []).append(self._draft(event, one, uow.at))
+        for occasion, drafts in by_occasion.items():
+            await messages.create(uow, occasion, drafts)
+        uow.after_commit(self.on_messages)
+
+    async def know(
+        self,
+        uow: UnitOfWork,
+        events: Sequence[E],
+        *,
+        news: Mapping[UUID, News] | None = None,
+        sets_confirm_by: bool = False,
+        new_contact: bool = False,
+    ) -> None:
+        """Take in what these events say of their recipients, without telling anything."""
+        by_cycle: dict[str, dict[UUID, News]] = {}
+        for event in events:
+            said = (news or {}).get(event.registration_id, _NO_NEWS)
+            by_cycle.setdefault(event.cycle_id, {})[event.registration_id] = said
+        for cycle_id, of_cycle in by_cycle.items():
+            await recipients.keep(
+                uow, cycle_id, of_cycle, sets_confirm_by=sets_confirm_by, new_contact=new_contact
+            )
+        uow.after_commit(self.on_contacts_wanted)
+
+    async def desks(self, uow: UnitOfWork) -> Desks:
+        """The desks' hours as of now."""
+        return Desks(self.cycle, await recipients.desk_hours(uow, self.cycle.id))
+
+    def _draft(self, event: RegistrationEvent, told: Told, at: datetime) -> Draft:
+        envelope = event.envelope
+        return Draft(
+            registration_id=event.registration_id,
+            variant=told.variant,
+            instance=instance_of(event),
+            facts=orjson.dumps(told.facts).decode(),
+            deadline=told.deadline,
+            correlation_id=envelope.correlation_id,
+            caused_by=envelope.event_id,
+            first={channel: first_moment(channel, told.deadline, at, self.cycle) for channel in Carrier},
+            version={
+                channel: self.wording.version(channel, told.occasion, told.variant) for channel in Carrier
+            },
+        )
+
+
+def instance_of(event: RegistrationEvent) -> str:
+    """Which of the occasions of one kind: the emitting service's number of the fact. Part of the once-only key."""
+    return f"{event.source.rpartition('/')[2]}-{event.envelope.sequence}"

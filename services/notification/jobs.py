@@ -1,0 +1,30 @@
+"""Door 3, time: contacts that are wanted, messages that are due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from services.chassis.db import Database
+from services.chassis.jobs import Job
+from services.chassis.vault import Vault
+from services.notification.handlers.contacts import fetch_contacts
+from services.notification.handlers.delivery import Delivery
+from services.notification.ports import ContactBook
+
+
+def fetch_job(database: Database, book: ContactBook, vault: Vault, on_messages: Callable[[], None]) -> Job:
+    """Asks registration for contacts as soon as one is wanted. One process at a time: two would only ask twice."""
+    return Job(
+        name="fetch-contacts",
+        run=lambda: fetch_contacts(database, book, vault, on_messages),
+        every=timedelta(seconds=10),
+    )
+
+
+def delivery_jobs(deliveries: Sequence[tuple[str, Delivery]]) -> list[Job]:
+    """One per channel, so that a carrier that is away delays nobody else; every process of the service shares the work."""
+    return [
+        Job(name=f"deliver-{channel}", run=delivery.deliver, every=timedelta(seconds=5), exclusive=False)
+        for channel, delivery in deliveries
+    ]

@@ -1,0 +1,35 @@
+"""Where notification runs: its carriers' accounts, the address of their receipts, and where contacts are asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from services.chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Read from NOTIFICATION_<FIELD>, else KAOWU_<FIELD>."""
+
+    service: ClassVar[str] = "notification"
+
+    aliyun_account_file: Path = Field(
+        description="JSON: endpoint, access key, signature, and the secret's file"
+    )
+    smtp_account_file: Path = Field(description="JSON: host, port, security, sender, and the password's file")
+    receipts_secret_file: Path = Field(
+        description="last part of the path that the carrier pushes receipts to"
+    )
+    registration_internal_url: str = Field(description="registration's internal listener, for contacts")
+    service_token_file: Path
+    sms_in_flight: int = Field(default=32, ge=1, le=256)
+    mails_in_flight: int = Field(default=4, ge=1, le=64)
+
+    def external_endpoints(self) -> list[str]:
+        """The carriers that messages would go through."""
+        sms = json.loads(self.aliyun_account_file.read_text(encoding="utf-8"))
+        mail = json.loads(self.smtp_account_file.read_text(encoding="utf-8"))
+        return [str(sms["endpoint"]), f"{mail['host']}:{mail['port']}"]

@@ -1,0 +1,141 @@
+"""What notification keeps: whom it tells, what it tells them, and the desks' hours. The migrations hold the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field
+
+from contracts.reasons import Carrier
+from services.chassis.db import make_base
+from services.chassis.tables import add_plumbing
+from services.notification.domain.life import Standing, State
+from services.notification.domain.occasions import Occasion
+
+if TYPE_CHECKING:  # a class made by a function is no base class to a type checker
+    from sqlmodel import SQLModel as Base
+else:
+    Base = make_base()
+add_plumbing(Base.metadata)
+
+__all__ = ["Base", "Desk", "Message", "Recipient"]
+
+_MOMENT = DateTime(timezone=True)
+WAITING = (State.CREATED, State.SENDING)  # a moment of theirs may come due
+
+
+def one_of(column: str, values: Iterable[str]) -> str:
+    """An SQL condition that the column holds one of these words."""
+    listed = ", ".join(f"'{value}'" for value in sorted(values))
+    return f"{column} in ({listed})"
+
+
+class Recipient(Base, table=True):
+    """One registration as somebody to be told. Locked before its messages change."""
+
+    __tablename__: ClassVar[Any] = "recipients"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint(one_of("standing", Standing), name="standing"),
+        CheckConstraint("contact_known <= contact_wanted", name="contact"),
+        # One channel may be unknown to registration; a contact that is known has at least its number's tail.
+        CheckConstraint("contact_known = 0 or tail is not null", name="known"),
+        Index(
+            "ix_recipients_wanted",
+            "contact_try_at",
+            postgresql_where=text("contact_known < contact_wanted"),
+        ),
+    )
+
+    registration_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    cycle_id: str = Field(sa_column=Column(Text, nullable=False))
+    site_id: str | None = Field(sa_column=Column(Text))
+    confirm_by: datetime | None = Field(sa_column=Column(_MOMENT))  # set by a return
+    standing: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'none'")))
+    # Number of the last event about this registration on our own topic.
+    version: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
+    tail: str | None = Field(sa_column=Column(Text))  # last four of the registration number
+    phone: bytes | None = Field(sa_column=Column(LargeBinary))  # encrypted, as is the next
+    email: bytes | None = Field(sa_column=Column(LargeBinary))
+    # How often the contact was said to be new, and the count at which what is kept was fetched.
+    contact_wanted: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("1")))
+    contact_known: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    contact_tries: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    contact_try_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+
+
+class Message(Base, table=True):
+    """One thing told to one person through one channel. Its id is the reference that carriers know it by."""
+
+    __tablename__: ClassVar[Any] = "messages"
+    __table_args__: ClassVar[Any] = (
+        # Once per registration, occasion, instance of it, and channel: whatever is delivered twice upstream.
+        UniqueConstraint("registration_id", "occasion", "instance", "channel"),
+        CheckConstraint(one_of("occasion", Occasion), name="occasion"),
+        CheckConstraint(one_of("channel", Carrier), name="channel"),
+        CheckConstraint(one_of("state", State), name="state"),
+        CheckConstraint(f"{one_of('state', WAITING)} or due_at is null", name="only_the_waiting_are_due"),
+        CheckConstraint(
+            "state <> 'sending' or (due_at is not null and body is not null)", name="text_on_record"
+        ),
+        CheckConstraint(
+            "(state = 'undelivered') = (reason_code is not null)", name="undelivered_for_a_reason"
+        ),
+        Index("ix_messages_due", "channel", "due_at", postgresql_where=text(one_of("state", WAITING))),
+    )
+
+    message_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    registration_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    occasion: str = Field(sa_column=Column(Text, nullable=False))
+    variant: str = Field(sa_column=Column(Text, nullable=False))
+    instance: str = Field(sa_column=Column(Text, nullable=False))  # emitting service and sequence: payment-7
+    channel: str = Field(sa_column=Column(Text, nullable=False))
+    state: str = Field(sa_column=Column(Text, nullable=False))
+    facts: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    deadline_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    created_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    state_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    not_before: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    # Next try, or end of the lease while sending; null while the contact is awaited, and at the end.
+    due_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    claims: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    tries: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    # Tries whose outcome was never learned: at most so many copies too many.
+    ambiguous: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    template_version: int = Field(sa_column=Column(Integer, nullable=False))
+    subject: str | None = Field(sa_column=Column(Text))
+    body: str | None = Field(sa_column=Column(Text))  # as it was sent
+    parts: int | None = Field(sa_column=Column(Integer))
+    provider_ref: str | None = Field(sa_column=Column(Text))
+    carrier_code: str | None = Field(sa_column=Column(Text))  # the last no, in the carrier's words
+    reason_code: str | None = Field(sa_column=Column(Text))  # why undelivered, in ours
+    correlation_id: str = Field(sa_column=Column(Text, nullable=False))
+    caused_by: UUID = Field(sa_column=Column(Uuid, nullable=False))  # the event that is told
+
+
+class Desk(Base, table=True):
+    """Hours of a desk that the office set since the cycle was written."""
+
+    __tablename__: ClassVar[Any] = "desks"
+
+    cycle_id: str = Field(sa_column=Column(Text, primary_key=True))
+    site_id: str = Field(sa_column=Column(Text, primary_key=True))
+    opens_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    sequence: int = Field(sa_column=Column(BigInteger, nullable=False))
