@@ -80,6 +80,7 @@ class SmsCarrier:
         clock: Clock,
         agenda: Agenda,
         journal: Journal,
+        client: httpx2.AsyncClient,
         *,
         templates: Mapping[str, str],
         receipts_url: str | None,
@@ -93,7 +94,7 @@ class SmsCarrier:
         self._templates = templates
         self._delay = receipt_delay
         self._grid = receipt_grid
-        self._client = httpx2.AsyncClient(timeout=_PATIENCE, trust_env=False)
+        self._client = client
         self._nonces: dict[str, datetime] = {}
         self._sent: dict[tuple[str, str], deque[datetime]] = {}
         self._receipts: dict[datetime, list[tuple[Message, str]]] = {}
@@ -105,9 +106,6 @@ class SmsCarrier:
         self.receipts_given_up = 0
         self.throttled_until: datetime | None = None
         self._remember()
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
 
     async def handle(self, request: Request) -> Reply:
         outage = self.weather.meet()

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -93,41 +95,35 @@ class Application:
         await send({"type": "http.response.body", "body": reply.body})
 
 
-class _Server(uvicorn.Server):
-    """Signals belong to the process, not to one of its servers."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @contextlib.asynccontextmanager
 async def serving(handler: Handler, port: int = 0) -> AsyncIterator[str]:
-    """The URL under which `handler` answers inside the block. A port of 0 is chosen by the machine."""
+    """The URL under which `handler` answers inside the block. A port of 0 is chosen by the machine.
+
+    uvicorn's protocol on a bare asyncio server: a uvicorn.Server wants the signals and is slow to end.
+    """
     listening = listen(port)
     config = uvicorn.Config(
         Application(handler),
-        http="httptools",
+        http=HttpToolsProtocol,
         ws="none",
-        lifespan="off",
         access_log=False,
         log_config=None,
-        server_header=False,
-        date_header=False,
         timeout_keep_alive=300,
-        timeout_graceful_shutdown=1,
     )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listening]))
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: HttpToolsProtocol(config, state, {}), sock=listening
+    )
     try:
-        while not server.started:
-            if task.done():
-                raise RuntimeError("the server ended before it listened")
-            await asyncio.sleep(0.005)
         yield f"http://{HOST}:{listening.getsockname()[1]}"
     finally:
-        server.should_exit = True
-        await task
+        server.close()
+        for task in list(state.tasks):
+            task.cancel()  # an answer still owed is an answer lost: the caller sees the line cut
+        for connection in list(state.connections):
+            connection.shutdown()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
 
 
 def listen(port: int) -> socket.socket:

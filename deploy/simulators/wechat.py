@@ -52,14 +52,16 @@ MISBEHAVIOURS = ("altered-body", "wrong-signature", "probe", "stale", "unlisted-
 
 
 class WeChatGateway:
-    def __init__(self, world: WeChatWorld, book: OrderBook, clock: Clock, agenda: Agenda) -> None:
+    def __init__(
+        self, world: WeChatWorld, book: OrderBook, clock: Clock, agenda: Agenda, client: httpx2.AsyncClient
+    ) -> None:
         self._world = world
         self._clock = clock
         self._agenda = agenda
         self._signer = world.signing_keys[0]
         self._by_serial = {key.serial: key for key in world.signing_keys}
         self._aead = AESGCM(world.api_v3_key)
-        self._client = httpx2.AsyncClient(timeout=_PATIENCE, trust_env=False)
+        self._client = client
         self._captured: deque[tuple[str, dict[str, str], bytes]] = deque(maxlen=_CAPTURED)
         self._misbehaving: deque[str] = deque()
         self.book = book
@@ -68,9 +70,6 @@ class WeChatGateway:
         for order in book.orders():
             for moment in order.callbacks[order.notified :]:
                 agenda.add(moment, partial(self._notify, order, 0, _notification_id()))
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
 
     # What merchants call
 

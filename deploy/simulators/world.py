@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
+
+import httpx2
 
 from deploy.simulators.agenda import Agenda
 from deploy.simulators.aliyun import SmsCarrier
@@ -51,12 +55,16 @@ class Simulators:
         self.credentials = Credentials.of(plan.keys)
         self._sessions: set[SmtpSession] = set()
         self._journals = (Journal(plan.data / "wechat.jsonl"), Journal(plan.data / "sms.jsonl"))
-        self.wechat = WeChatGateway(self.credentials.wechat, OrderBook(self._journals[0]), clock, self.agenda)
+        self._client = httpx2.AsyncClient(trust_env=False, verify=_trust())
+        self.wechat = WeChatGateway(
+            self.credentials.wechat, OrderBook(self._journals[0]), clock, self.agenda, self._client
+        )
         self.sms = SmsCarrier(
             self.credentials.aliyun,
             clock,
             self.agenda,
             self._journals[1],
+            self._client,
             templates=plan.templates,
             receipts_url=plan.receipts_url,
             receipt_delay=plan.receipt_delay,
@@ -73,8 +81,7 @@ class Simulators:
             stack.callback(self.mailbox.close)
             for journal in self._journals:
                 stack.callback(journal.close)
-            stack.push_async_callback(self.wechat.aclose)
-            stack.push_async_callback(self.sms.aclose)
+            stack.push_async_callback(self._client.aclose)
             agenda = asyncio.create_task(self.agenda.run())
             stack.push_async_callback(_end, agenda)
             self.smtp_port = await self._start_smtp(stack)
@@ -122,6 +129,12 @@ class Simulators:
     def _end_sessions(self) -> None:
         for session in list(self._sessions):
             session.close()
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """Read once: simulators start often in tests."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from deploy.simulators.http import Reply, Request, serving
 from deploy.simulators.world import Plan, Simulators
 from tests.support.eventually import eventually
 
+_TLS = ssl.create_default_context()  # slow to make, and never used: everything here is plain HTTP
 START = datetime(2024, 1, 30, 12, 0, 0, tzinfo=UTC)
 
 
@@ -71,7 +73,9 @@ class Outside:
         self.world = world
         self.clock = clock
         self.listener = listener
-        self._client = httpx2.AsyncClient(base_url=world.control_url, timeout=10, trust_env=False)
+        self._client = httpx2.AsyncClient(
+            base_url=world.control_url, timeout=10, trust_env=False, verify=_TLS
+        )
 
     async def control(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         status, content = await self.try_control(path, body)
