@@ -98,7 +98,7 @@ def edges(cycle: Cycle) -> set[datetime]:
             found |= {site.window.opens, site.window.closes}
     payment = windows.payment
     found.add(payment.last_order_at)
-    found |= {payment.told - offset for offset in payment.reminders}
+    found |= {payment.told_closes - offset for offset in payment.reminders}
     return found
 
 

@@ -71,15 +71,16 @@ def once(evidence: Evidence) -> Finding:
     for service, facts in evidence.facts.items():
         ids = Counter(fact.event_id for fact in facts)
         wrong.extend(f"{service}: event {event_id} written {n} times" for event_id, n in ids.items() if n > 1)
-        said: Counter[tuple[str, str, str]] = Counter()
+        said: Counter[tuple[str, str, str, str]] = Counter()
         for fact in facts:
             cause = _event_id(fact)
             if cause in everything:
                 effects += 1
-                said[fact.key, fact.type, str(cause)] += 1
+                # One fact is told through several channels; through each of them once.
+                said[fact.key, fact.type, str(cause), str(fact.payload.get("channel", ""))] += 1
         wrong.extend(
             f"{key}: {service} said {kind} {n} times because of one event"
-            for (key, kind, _), n in said.items()
+            for (key, kind, *_), n in said.items()
             if n > 1
         )
     return Finding("I6", "once in effect", f"{effects} effects of {len(everything)} events", tuple(wrong))

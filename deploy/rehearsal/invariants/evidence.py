@@ -132,6 +132,8 @@ class Message(NamedTuple):
     state: str
     event_id: UUID
     """The fact that it tells of."""
+    waits: bool
+    """Not sent yet, and its moment is still to come."""
 
 
 class Booked(NamedTuple):

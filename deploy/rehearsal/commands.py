@@ -1,0 +1,271 @@
+"""`kaowu rehearse` and `kaowu check`, as coroutines that give an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+from rich.console import Console
+
+from contracts.cycle import Cycle
+from deploy.local.data_directory import DataDirectory, InUse
+from deploy.local.environment import SERVICES
+from deploy.local.system import LocalSystem
+from deploy.rehearsal import outcomes, people_file
+from deploy.rehearsal.acts import Acts, Addresses
+from deploy.rehearsal.agenda import Agenda
+from deploy.rehearsal.crowd import crowd
+from deploy.rehearsal.doors import AT_ONCE, Doors, RehearsalStopped
+from deploy.rehearsal.driver import Driver
+from deploy.rehearsal.identity import Identity, invent_all
+from deploy.rehearsal.invariants import judge
+from deploy.rehearsal.invariants.evidence import Evidence, Finding
+from deploy.rehearsal.invariants.privacy import Canaries, no_personal_data, search
+from deploy.rehearsal.invariants.reading import gather, search_file, subscriptions_of
+from deploy.rehearsal.people import People
+from deploy.rehearsal.progress import Progress
+from deploy.rehearsal.report import Run, summary, tables
+from deploy.rehearsal.report.page import page
+from deploy.rehearsal.standing import Standing
+from deploy.rehearsal.streams import Streams
+from deploy.rehearsal.world import World
+
+PATIENCE: Final = 30.0  # seconds for one answer
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """One rehearsal under way: the system, the people, and what was learnt."""
+
+    system: LocalSystem
+    people: People
+    identities: Mapping[str, Identity]
+    standings: dict[str, Standing]
+    console: Console
+    seed: int
+
+    async def run(self, report: Path) -> Run:
+        cycle, agenda = self.system.cycle, Agenda(self.people, self.system.cycle, self.standings)
+        outside = self.system.outside
+        assert outside is not None
+        assert self.system.clock_control is not None
+        limits = httpx2.Limits(max_connections=AT_ONCE + 8, max_keepalive_connections=AT_ONCE + 8)
+        async with httpx2.AsyncClient(timeout=PATIENCE, limits=limits, trust_env=False) as client:
+            doors = Doors(client, self.system.keys.tokens, self.system.clock.now())
+            office = doors.headers("office", "office")
+            ops = doors.headers("ops", "ops")
+            publics = {name: service.public_url for name, service in self.system.services.items()}
+            internals = {name: service.internal_url for name, service in self.system.services.items()}
+            streams = Streams(doors, internals, outside.control_url, self.system.kafka_bootstrap, ops)
+            addresses = Addresses(
+                publics["registration"], publics["confirmation"], publics["payment"], outside.control_url
+            )
+            world = World(doors, addresses, self.system, office)
+            steps = sum(len(person.steps) for person in self.people.persons)
+            progress = Progress(cycle, steps, streams, self.console)
+            driver = Driver(
+                agenda, self.system.clock_control, streams, Acts(doors, addresses, cycle), world, progress
+            )
+            await streams.start()
+            clock = _Stopwatch()
+            try:
+                with progress:
+                    await driver.run()
+            finally:
+                await streams.stop()
+            clock.lap("cycle")
+            lists = await outcomes.read_lists(doors, publics, office)
+            found = outcomes.outcomes(self.standings.values(), lists)
+            outcomes.write(found, report / "outcomes.jsonl")
+            clock.lap("outcomes")
+            evidence = await _evidence(self.system, self.canaries())
+            clock.lap("evidence")
+            world.faults.update(await _reached(doors, outside.control_url))
+            return Run(
+                cycle=cycle,
+                seed=self.seed,
+                people=self.people,
+                standings=self.standings,
+                outcomes=found,
+                lists=lists,
+                evidence=evidence,
+                world=world,
+                runtime=_runtime(self.system),
+                timing={**clock.laps, "stages": progress.stages, **_driven(driver, streams, doors)},
+            )
+
+    def canaries(self) -> Canaries:
+        return Canaries(self.identities, _other_secrets(self.people))
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+        self.laps: dict[str, Any] = {}
+
+    def lap(self, what: str) -> None:
+        now = time.monotonic()
+        self.laps[what] = round(now - self._at, 2)
+        self._at = now
+
+
+def _driven(driver: Driver, streams: Streams, doors: Doors) -> dict[str, Any]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "moments": driver.timing.moments,
+        "steps": driver.timing.steps,
+        "refused": driver.timing.refused,
+        "requests": doors.counts.requests,
+        "repeated": doors.counts.repeated,
+        "hops": streams.flow.hops,
+        "looks": streams.flow.looks,
+        "rests": streams.flow.rests,
+        "rest_seconds": round(streams.flow.rest_seconds, 2),
+        "gate_seconds": round(streams.flow.gate_seconds, 2),
+        "driver_cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+    }
+
+
+async def _reached(doors: Doors, simulators: str) -> dict[str, int]:
+    answer = await doors.get(f"{simulators}/sim/rest", {})
+    return {fault: times for fault, times in answer["reached"].items() if times}
+
+
+def _other_secrets(people: People) -> list[tuple[str, str]]:
+    """What people give at a step instead of what was invented for them."""
+    found = []
+    for person in people.persons:
+        for step in person.steps:
+            for key in ("name", "id_number", "phone", "email"):
+                value = step.fields.get(key)
+                if isinstance(value, str) and len(value) >= 2:
+                    found.append((value, f"{key} of {person.name}, step {step.index}"))
+    return found
+
+
+def _runtime(system: LocalSystem) -> dict[str, Any]:
+    memory = {name: round(mib, 1) for name, mib in system.memory().items()}
+    return {
+        "rungs": system.rungs,
+        "versions": _versions(),
+        "started_in_seconds": round(system.started_in, 2),
+        "memory_mib": memory,
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("faststream", "aiokafka", "sqlmodel", "pydantic", "fastapi", "asyncpg")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+async def _evidence(system: LocalSystem, canaries: Canaries) -> Evidence:
+    outside = system.outside
+    return await gather(
+        system.cycle,
+        system.surroundings.databases,
+        system.kafka_bootstrap,
+        simulators=None if outside is None else outside.control_url,
+        canaries=canaries,
+        metrics={name: service.internal_url for name, service in system.services.items()},
+        files=sorted(system.logs.glob("*.log")),
+        subscriptions=subscriptions_of(SERVICES),
+        now=system.clock.now(),
+    )
+
+
+async def rehearse(
+    *, cycle: Path, candidates: int, seed: int, people: Path | None, report: Path, data: Path
+) -> int:
+    """Run a cycle to its end. 0: every invariant holds; 1: one does not, or the rehearsal could not go on."""
+    console = Console(stderr=False)
+    notice = Cycle.read(cycle)
+    try:
+        crowded = crowd(notice, candidates, seed) if people is None else people_file.read(people)
+    except people_file.PeopleFileInvalid as error:
+        console.print(f"[red]{people} cannot be rehearsed:[/red]", highlight=False)
+        for problem in error.problems:
+            console.print(f"  {problem}", highlight=False, markup=False)
+        return 1
+    report.mkdir(parents=True, exist_ok=True)
+    if people is None or people.resolve() != (report / "people.jsonl").resolve():
+        people_file.write(crowded, report / "people.jsonl")
+    identities = invent_all(crowded, seed)
+    standings = {one.name: Standing(one, identities[one.name], one.site) for one in crowded.persons}
+    first_at = Agenda(crowded, notice, standings).first_at
+    started = time.monotonic()
+    say = _speaker(console)
+    async with LocalSystem(data, cycle, "virtual", starts_at=first_at, fresh=True, say=say) as system:
+        say(
+            f"the system is ready after {time.monotonic() - started:.1f} s; {len(crowded.persons)} people begin"
+        )
+        rehearsal = Rehearsal(system, crowded, identities, standings, console, seed)
+        began = time.monotonic()
+        try:
+            run = await rehearsal.run(report)
+        except RehearsalStopped as stopped:
+            console.print(f"[red]the rehearsal stopped:[/red] {stopped}", highlight=False)
+            return 1
+    run.timing["rehearsal"] = round(time.monotonic() - began, 2)
+    findings = _write(run, rehearsal.canaries(), report)
+    tables.show(run, findings, report, console)
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _speaker(console: Console) -> Any:
+    return lambda line: console.print(line, highlight=False, markup=False, style="dim")
+
+
+def _write(run: Run, canaries: Canaries, report: Path) -> list[Finding]:
+    """Judge, and write the report, which is itself searched for personal data first."""
+    findings = judge(run.evidence)
+    drafts = (("report.json", _json(run, findings)), ("report.html", page(run, findings)))
+    search(run.evidence, canaries, "reports", [(name, text.encode()) for name, text in drafts])
+    search_file(run.evidence, canaries, report / "outcomes.jsonl", "reports")
+    findings = [*findings[:-1], no_personal_data(run.evidence)]
+    (report / "report.json").write_text(_json(run, findings), encoding="utf-8")
+    (report / "report.html").write_text(page(run, findings), encoding="utf-8")
+    return findings
+
+
+def _json(run: Run, findings: list[Finding]) -> str:
+    return json.dumps(summary(run, findings), ensure_ascii=False, indent=1, default=str)
+
+
+async def check(*, data: Path, given: bool, as_json: bool) -> int:
+    """The invariants over a system at rest. 1 on a violation."""
+    console = Console()
+    if given:
+        findings = judge(await _given_evidence(os.environ))
+    else:
+        findings = await _local_findings(data)
+    if as_json:
+        print(
+            json.dumps(
+                {"invariants": [finding.facts() for finding in findings]}, ensure_ascii=False, indent=1
+            )
+        )
+    else:
+        tables.show_findings(findings, console)
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+async def _local_findings(data: Path) -> list[Finding]:
+    """Of the system in this directory: as it runs, or started for the look and stopped again."""
+    state = DataDirectory(data).state()
+    system = LocalSystem.of(data)
+    canaries = Canaries(_known_people(data, state))
+    try:
+        async with system:
+            await _at_rest(system)
+            return judge(await _evidence(system, canaries))
+    except InUse:
+        return judge(await _running_evidence(data, state, canaries))

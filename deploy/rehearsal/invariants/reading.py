@@ -1,0 +1,289 @@
+"""Collects the evidence from a system at rest: databases with read access, topics from their beginning to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import httpx2
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from contracts.catalogue import EVENTS
+from contracts.cycle import Cycle
+from contracts.topics import TOPICS
+from deploy.rehearsal.invariants.evidence import (
+    Booked,
+    Case,
+    Closing,
+    Decision,
+    Entry,
+    Evidence,
+    Fact,
+    Key,
+    Message,
+    Obligation,
+    Order,
+    Parked,
+    Proof,
+    Record,
+    Registration,
+)
+from deploy.rehearsal.invariants.privacy import Canaries, search
+
+_FACTS: Final = (
+    "select event_id, topic, key, type, sequence, occurred_at, payload, causation_id from outbox order by id"
+)
+_INBOX: Final = "select handler, event_id from inbox"
+_PARKED: Final = """
+    select topic, partition, "offset", key, type, event_id, status, reason,
+           octet_length(payload) > 0 and headers is not null as kept from parked
+"""
+_KEYS: Final = "select caller, key, answer is not null as answered from idempotency_keys"
+_UNPUBLISHED: Final = """
+    with c as (select * from relay_cursor where id = 1)
+    select count(o.id) from c left join outbox o
+    on o.xid >= c.lower and not (c.upper is not null and o.xid < c.upper and o.id <= c.last_id)
+"""
+_REGISTRATIONS: Final = """
+    select id, number, site_id, version, form_version, withdrawn_at is not null as withdrawn, confirmation, payment
+    from registrations
+"""
+_CASES: Final = "select registration_id, site_id, state, version, form_version from cases"
+_DECISIONS: Final = "select registration_id, kind, actor, actor_kind from decisions"
+_OBLIGATIONS: Final = """
+    select registration_id, status, version, amount_fen, closes_at, paid_at, expired_at, proof_id from obligations
+"""
+_ORDERS: Final = "select order_no, registration_id, status, amount_fen, answer_id from orders"
+_LEDGER: Final = """
+    select kind, registration_id, order_no, transaction_id, amount_fen, paid_at, answer_id from ledger
+"""
+_PROOFS: Final = "select proof_id, registration_id, closes_at, expired_at from proofs"
+_CLOSINGS: Final = "select closes_at, closed_at, proofs from closings"
+_MESSAGES: Final = (
+    "select registration_id, occasion, channel, state, caused_by, due_at, not_before from messages"
+)
+_PIECE: Final = 4 * 2**20
+
+
+async def gather(
+    cycle: Cycle,
+    databases: Mapping[str, str],
+    bootstrap: str,
+    *,
+    simulators: str | None,
+    canaries: Canaries,
+    metrics: Mapping[str, str],
+    files: Iterable[Path],
+    subscriptions: Mapping[str, Mapping[str, str]],
+    now: Any,
+) -> Evidence:
+    """Everything the invariants look at. `metrics`: service → address of its internal listener."""
+    evidence = Evidence(
+        cycle, subscriptions={name: dict(handlers) for name, handlers in subscriptions.items()}
+    )
+    for service, url in databases.items():
+        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+        try:
+            await _plumbing(evidence, service, connection)
+            await _OWN[service](evidence, connection, now)
+        finally:
+            await connection.close()
+    await _topics(evidence, bootstrap, canaries)
+    await _lag(evidence, bootstrap)
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as client:
+        if simulators is not None:
+            evidence.book = [order async for order in _book(client, simulators)]
+        for service, url in metrics.items():
+            text = (await client.get(f"{url}/metrics")).content
+            search(evidence, canaries, "metrics", [(service, text)])
+    for path in files:
+        await asyncio.to_thread(search_file, evidence, canaries, path)
+    return evidence
+
+
+def search_file(evidence: Evidence, canaries: Canaries, path: Path, where: str = "logs") -> None:
+    """Look through a file piece by piece, never cutting a line in two."""
+    with path.open("rb") as file:
+        while lines := file.readlines(_PIECE):
+            search(evidence, canaries, where, [(path.name, b"".join(lines))])
+
+
+async def _plumbing(evidence: Evidence, service: str, connection: Any) -> None:
+    evidence.facts[service] = [
+        Fact(
+            row["event_id"],
+            row["topic"],
+            row["key"],
+            row["type"],
+            row["sequence"],
+            row["occurred_at"],
+            orjson.loads(row["payload"]),
+            row["causation_id"],
+        )
+        for row in await connection.fetch(_FACTS)
+    ]
+    evidence.inbox[service] = {(row[0], row[1]) for row in await connection.fetch(_INBOX)}
+    evidence.parked.extend(Parked(service, *row) for row in await connection.fetch(_PARKED))
+    evidence.keys.extend(Key(service, *row) for row in await connection.fetch(_KEYS))
+    evidence.unpublished[service] = await connection.fetchval(_UNPUBLISHED)
+
+
+async def _registration(evidence: Evidence, connection: Any, _: Any) -> None:
+    rows = await connection.fetch(_REGISTRATIONS)
+    evidence.registrations = [Registration(str(row[0]), *row[1:]) for row in map(tuple, rows)]
+
+
+async def _confirmation(evidence: Evidence, connection: Any, _: Any) -> None:
+    evidence.cases = [Case(str(row[0]), *row[1:]) for row in map(tuple, await connection.fetch(_CASES))]
+    evidence.decisions = [
+        Decision(str(row[0]), *row[1:]) for row in map(tuple, await connection.fetch(_DECISIONS))
+    ]
+
+
+async def _payment(evidence: Evidence, connection: Any, _: Any) -> None:
+    fetch = connection.fetch
+    evidence.obligations = [
+        Obligation(str(row[0]), *row[1:]) for row in map(tuple, await fetch(_OBLIGATIONS))
+    ]
+    evidence.orders = [Order(row[0], str(row[1]), *row[2:]) for row in map(tuple, await fetch(_ORDERS))]
+    evidence.ledger = [Entry(row[0], str(row[1]), *row[2:]) for row in map(tuple, await fetch(_LEDGER))]
+    evidence.proofs = [Proof(row[0], str(row[1]), *row[2:]) for row in map(tuple, await fetch(_PROOFS))]
+    evidence.closings = [Closing(*row) for row in await fetch(_CLOSINGS)]
+
+
+async def _notification(evidence: Evidence, connection: Any, now: Any) -> None:
+    for row in await connection.fetch(_MESSAGES):
+        due = row["due_at"] or row["not_before"]
+        waits = row["state"] == "created" and due is not None and due > now
+        evidence.messages.append(
+            Message(
+                str(row["registration_id"]),
+                row["occasion"],
+                row["channel"],
+                row["state"],
+                row["caused_by"],
+                waits,
+            )
+        )
+
+
+_OWN: Final = {
+    "registration": _registration,
+    "confirmation": _confirmation,
+    "payment": _payment,
+    "notification": _notification,
+}
+
+
+async def _topics(evidence: Evidence, bootstrap: str, canaries: Canaries) -> None:
+    """Every record of every topic. Headers are read leanly: a rehearsal has tens of thousands."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_bytes=32 * 2**20
+    )
+    await consumer.start()
+    try:
+        partitions = [
+            TopicPartition(t.name, n) for t in TOPICS.values() if t.consumers for n in range(t.partitions)
+        ]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await consumer.end_offsets(partitions)
+        left = {partition for partition, end in ends.items() if end > 0}
+        evidence.records = {partition.topic: [] for partition in partitions}
+        while left:
+            batches = await consumer.getmany(timeout_ms=1000, max_records=20_000)
+            for partition, batch in batches.items():
+                _read_batch(evidence, canaries, partition, batch)
+                if batch and batch[-1].offset + 1 >= ends[partition]:
+                    left.discard(partition)
+    finally:
+        await consumer.stop()
+
+
+def _read_batch(
+    evidence: Evidence, canaries: Canaries, partition: TopicPartition, batch: Iterable[Any]
+) -> None:
+    records = evidence.records[partition.topic]
+    seen: list[bytes] = []
+    for record in batch:
+        headers = dict(record.headers)
+        seen.append(
+            b"\n".join(
+                (record.key or b"", record.value or b"", *(value or b"" for value in headers.values()))
+            )
+        )
+        try:
+            records.append(
+                Record(
+                    partition.topic,
+                    partition.partition,
+                    record.offset,
+                    record.key.decode(),
+                    UUID(headers["ce_id"].decode()),
+                    headers["ce_type"].decode(),
+                    int(headers["ce_sequence"]),
+                )
+            )
+        except (KeyError, ValueError, AttributeError) as error:
+            where = f"{partition.topic} {partition.partition}:{record.offset}"
+            evidence.unreadable.append(f"{where}: no readable envelope ({type(error).__name__})")
+    search(evidence, canaries, "topics", [(partition.topic, b"\n".join(seen))])
+
+
+async def _lag(evidence: Evidence, bootstrap: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    ends: dict[TopicPartition, int] = {}
+    for topic, records in evidence.records.items():
+        for record in records:
+            partition = TopicPartition(topic, record.partition)
+            ends[partition] = max(ends.get(partition, 0), record.offset + 1)
+    try:
+        for group in sorted({group for topic in TOPICS.values() for group in topic.consumers}):
+            taken = await admin.list_consumer_group_offsets(group)
+            evidence.lag[group] = sum(
+                max(0, end - (taken[partition].offset if partition in taken else 0))
+                for partition, end in ends.items()
+                if group in TOPICS[partition.topic].consumers
+            )
+    finally:
+        await admin.close()
+
+
+async def _book(client: httpx2.AsyncClient, simulators: str) -> Any:
+    after: int | None = 0
+    while after is not None:
+        answer = json.loads(
+            (await client.get(f"{simulators}/sim/wechat/book", params={"after": after})).content
+        )
+        for order in answer["orders"]:
+            paid_at = order["paid_at"]
+            yield Booked(
+                order["out_trade_no"],
+                order["state"] in ("SUCCESS", "REFUND"),
+                order["amount_fen"],
+                order["transaction_id"],
+                paid_at,
+            )
+        after = answer["next"]
+
+
+def subscriptions_of(services: Iterable[str]) -> dict[str, dict[str, str]]:
+    """service → event type → handler, read from each service's own table. Raises ImportError for an unknown one."""
+    from importlib import import_module  # noqa: PLC0415  the services are only needed where a system is checked
+
+    from services.chassis.consuming import name_of  # noqa: PLC0415
+
+    found: dict[str, dict[str, str]] = {}
+    for service in services:
+        handlers = import_module(f"services.{service}.consumers").HANDLERS
+        found[service] = {event.type: name_of(handler) for event, handler in handlers.items()}
+    assert all(kind in EVENTS for handlers in found.values() for kind in handlers)
+    return found

@@ -1,0 +1,63 @@
+"""The end of a rehearsal in a terminal: funnel, money, messages and invariants as tables, and what to open."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy.rehearsal.invariants.evidence import Finding
+from deploy.rehearsal.report import Run, funnel, messages, money
+from deploy.rehearsal.report.words import MONEY, OCCASIONS, STATES
+
+SHOWN = 5  # violations of one invariant; the report has them all
+
+
+def show(run: Run, findings: Sequence[Finding], report: Path, console: Console) -> None:
+    people = Table("结果", "人数", title="漏斗", title_justify="left")
+    for state, count in funnel(run).items():
+        people.add_row(f"{STATES[state]} {state}", f"{count:,}")
+    sums = Table("资金", "元", title="资金", title_justify="left")
+    for what, fen in money(run).items():
+        sums.add_row(MONEY[what], f"{fen / 100:,.2f}")
+    told = Table("场合", "短信送达", "邮件送达", "未送达", "不再需要", title="消息", title_justify="left")
+    for occasion, channels in messages(run).items():
+        other: Counter[str] = Counter()
+        for states in channels.values():
+            other.update(states)
+        told.add_row(
+            OCCASIONS.get(occasion, occasion),
+            f"{channels.get('sms', {}).get('delivered', 0):,}",
+            f"{channels.get('email', {}).get('delivered', 0):,}",
+            f"{other['undelivered']:,}",
+            f"{other['superseded']:,}",
+        )
+    for table in (people, sums, told):
+        console.print(table)
+    show_findings(findings, console)
+    for one in run.world.happened:
+        if not one.outcome.startswith("done"):
+            console.print(f"[yellow]{one.at.isoformat()} {one.verb}: {one.outcome}[/yellow]", highlight=False)
+    memory = run.runtime.get("memory_mib", {})
+    timing = run.timing
+    console.print(
+        f"{len(run.outcomes):,} people, {timing['steps']:,} steps, "
+        f"{sum(len(records) for records in run.evidence.records.values()):,} events: "
+        f"{timing['rehearsal']:.1f} s after set-up ({run.runtime['started_in_seconds']:.1f} s); "
+        f"{sum(memory.values()):,.0f} MiB in all",
+        highlight=False,
+    )
+    console.print(f"open {report / 'report.html'}", highlight=False)
+
+
+def show_findings(findings: Sequence[Finding], console: Console) -> None:
+    for finding in findings:
+        mark = "[green]ok[/green]  " if finding.ok else "[red]FAIL[/red]"
+        console.print(f"{mark} {finding.id:<4} {finding.title}: {finding.checked}", highlight=False)
+        for violation in finding.violations[:SHOWN]:
+            console.print(f"          {violation}", highlight=False, markup=False)
+        if len(finding.violations) > SHOWN:
+            console.print(f"          … and {len(finding.violations) - SHOWN} more", highlight=False)
