@@ -116,13 +116,21 @@ def token(
 @app.command()
 def fetch() -> None:
     """What a first start would fetch: Kafka's jars, by Maven, into the cache outside the checkout."""
-    from deploy.local.kafka import Missing, fetch_jars, find_java, jars_are_there, kafka_version  # noqa: PLC0415
+    from deploy.local.kafka import (  # noqa: PLC0415
+        Missing,
+        archive_classes,
+        fetch_jars,
+        find_java,
+        jars_are_there,
+        kafka_version,
+    )
 
     try:
         find_java()
         if not jars_are_there():
             typer.echo(f"fetching Kafka {kafka_version()} with Maven, once for this machine …")
         fetch_jars()
+        run(archive_classes)
     except Missing as missing:
         # No failure: other rungs exist, and the start will say which one it takes and why.
         typer.echo(f"no local Kafka on this machine: {missing}", err=True)

@@ -16,9 +16,11 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.local.processes import Child, free_port, wait_for_port
+from deploy.local.topics import make_topics
 
 POM = Path(__file__).resolve().parents[1] / "kafka" / "pom.xml"
 OLDEST_JAVA = 17
@@ -74,8 +76,6 @@ JVM = [
     "-Xss512k",
     "-XX:MaxMetaspaceSize=128m",
     "-XX:ReservedCodeCacheSize=48m",
-    # The class archive of the JDK saves half a second; without one the machine falls back by itself.
-    "-Xshare:auto",
     "-Dsun.net.inetaddr.ttl=60",
 ]
 
@@ -159,15 +159,53 @@ def fetch_jars() -> Path:
     return target
 
 
+def class_archive() -> Path:
+    """Where the broker's classes lie as this Java has parsed them; see `archive_classes`."""
+    return jars_directory() / f"classes-{_java_version(str(find_java()))}.jsa"
+
+
+def command(main: str, *arguments: str | Path, options: Sequence[str] = ()) -> list[str | Path]:
+    """A Java command over the broker's jars. The class path is spelled out: an archive fits one order only."""
+    jars = sorted(str(path) for path in jars_directory().glob("*.jar"))
+    archive = class_archive()
+    shared = [f"-XX:SharedArchiveFile={archive}", "-Xlog:disable"] if archive.exists() else []
+    return [find_java(), *JVM, *(options or shared), "-cp", ":".join(jars), main, *arguments]
+
+
+async def archive_classes() -> None:
+    """Let a broker run once and write down its classes: every later start takes half the processor time.
+
+    Made beside the jars, once for a machine. A failure costs nothing but that time.
+    """
+    archive = class_archive()
+    if archive.exists():
+        return
+    with tempfile.TemporaryDirectory(prefix="kaowu-kafka-") as scratch:
+        made = Path(scratch) / "classes.jsa"
+        broker = LocalKafka(Path(scratch) / "broker", options=[f"-XX:ArchiveClassesAtExit={made}"])
+        try:
+            await broker.start()
+            await make_topics(broker.bootstrap)
+        finally:
+            await broker.process.stop(patience=60.0)
+        if made.exists():
+            # Whole or not at all: another process may be starting on it.
+            moving = archive.with_name(f"{archive.name}.{os.getpid()}")
+            shutil.copyfile(made, moving)
+            moving.replace(archive)
+
+
 class LocalKafka:
     """One broker over one data directory."""
 
     rung = "local"
 
-    def __init__(self, directory: Path, *, log: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, log: Path | None = None, options: Sequence[str] = ()) -> None:
+        """`options`: for the Java machine, instead of the shared class archive."""
         self.directory = directory.resolve()
         self.process = Child("kafka", log or self.directory / "kafka.log")
         self.port = 0
+        self._options = tuple(options)
         self._controller_port = 0
 
     @property
@@ -179,7 +217,7 @@ class LocalKafka:
         return f"Kafka {kafka_version()} on Java {_java_version(str(find_java()))}"
 
     async def start(self, *, timeout: float = 90.0) -> None:
-        java, jars = find_java(), await asyncio.to_thread(fetch_jars)
+        await asyncio.to_thread(fetch_jars)
         logs = self.directory / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.port = free_port(self.port or None)
@@ -192,31 +230,22 @@ class LocalKafka:
         logging = self.directory / "log4j2.properties"
         logging.write_text(LOGGING, encoding="utf-8")
         if not (logs / "meta.properties").exists():
-            await self._format(java, jars, logs, properties)
+            await self._format(logs, properties)
         self.process.start(
-            [
-                java,
-                *JVM,
-                f"-Dlog4j2.configurationFile={logging}",
-                "-cp",
-                f"{jars}/*",
-                "kafka.Kafka",
-                properties,
-            ],
-            env=_quiet_environment(),
+            command("kafka.Kafka", properties, options=self._options),
+            env=_quiet_environment() | {"LOG4J_CONFIGURATION_FILE": str(logging)},
         )
         await wait_for_port(self.process, self.port, timeout=timeout)
 
-    async def _format(self, java: Path, jars: Path, logs: Path, properties: Path) -> None:
+    async def _format(self, logs: Path, properties: Path) -> None:
         shutil.rmtree(logs)  # what a first start that was cut short may have left
         logs.mkdir()
         cluster = secrets.token_urlsafe(16)
         tool = Child("kafka-storage", self.directory / "format.log")
         tool.start(
-            [java, *JVM, "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}",
-             "-c", properties],
+            command("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", properties),
             env=_quiet_environment(),
-        )  # fmt: skip
+        )
         await tool.finish(timeout=60, what="could not format the broker's directory")
 
     async def stop(self) -> None:
