@@ -309,7 +309,7 @@ async def test_a_payment_between_the_answer_and_its_writing_is_never_lost(system
             system.pay(order_no)
         return answer
 
-    gateway._transaction = pays_meanwhile  # type: ignore[method-assign,assignment]  # somebody pays at the worst moment
+    gateway._transaction = pays_meanwhile  # type: ignore[method-assign]  # somebody pays at the worst moment
     system.at(CLOSES)
     await system.close()
     assert await system.status(candidate) == "expired"

@@ -28,6 +28,7 @@ async def test_each_reminder_is_said_once_and_names_the_close(system: System) ->
         closes_at=moment(CLOSES),
         offset=7 * 86_400,
     )
+    upcoming = None
     for at in ("2024-02-06 00:00", "2024-02-08 00:00", "2024-02-08 18:00", "2024-02-08 22:00"):
         system.at(at)
         upcoming = await system.remind()
