@@ -306,6 +306,7 @@ class SmsCarrier:
             return False
 
     def _remember(self) -> None:
+        """The book of earlier runs. Receipts still owed are lost: numbers are not kept."""
         by_biz_id: dict[str, Message] = {}
         for entry in self._journal.entries():
             if entry["did"] == "send":

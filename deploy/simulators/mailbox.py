@@ -138,7 +138,7 @@ class Mailbox:
             "to": list(mail.recipients),
             "subject": str(message["Subject"]),
             "message_id": mail.message_id,
-            "text": body.get_content() if body is not None else "",
+            "text": body.get_content().replace("\r\n", "\n") if body is not None else "",
         }
 
     def list_page(self, address: str, *, last: int = 200) -> str:
