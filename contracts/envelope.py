@@ -12,7 +12,7 @@ from uuid import UUID
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
 
-_PRINTABLE = re.compile(r"[\x21-\x7e]{1,255}")
+_PRINTABLE = re.compile(rb"[\x21-\x7e]{1,255}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
 _SEQUENCE = re.compile(r"[1-9][0-9]{0,17}")
@@ -117,10 +117,11 @@ def _optional(found: dict[str, bytes | None], name: str) -> str | None:
 
 
 def _token(found: dict[str, bytes | None], name: str) -> str:
-    text = _text(found, name)
-    if not _PRINTABLE.fullmatch(text):
-        raise MalformedEnvelope(f"header {name} is not 1 to 255 printable ASCII characters")
-    return text
+    value = found.get(name)
+    if value is not None and _PRINTABLE.fullmatch(value):
+        return value.decode("ascii")
+    _text(found, name)  # missing, null and not UTF-8 have complaints of their own
+    raise MalformedEnvelope(f"header {name} is not 1 to 255 printable ASCII characters")
 
 
 def _uuid(found: dict[str, bytes | None], name: str) -> UUID:
@@ -136,7 +137,8 @@ def _moment(found: dict[str, bytes | None], name: str) -> datetime:
     if not _RFC_3339.fullmatch(text):
         raise MalformedEnvelope(f"header {name} is not an RFC 3339 time with an offset")
     try:
-        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+        moment = datetime.fromisoformat(text.upper())
+        return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise MalformedEnvelope(f"header {name} is not an RFC 3339 time with an offset") from None
 

@@ -86,8 +86,11 @@ class Window(Frozen):
         for earlier, later in zip(self.intervals, self.intervals[1:], strict=False):
             if later.opens < earlier.closes:
                 raise PydanticCustomError("intervals_overlap", "the intervals overlap or are not in order")
-        zone: tzinfo | None = (info.context or {}).get("zone")
-        self._spans = tuple(self._opened(zone or self.intervals[0].opens.tzinfo or UTC))
+        zone: tzinfo = (info.context or {}).get("zone") or self.intervals[0].opens.tzinfo or UTC
+        # In one zone of the standard library: moments with Pydantic's own compare ten times slower.
+        self._spans = tuple(
+            (opens.astimezone(zone), closes.astimezone(zone)) for opens, closes in self._opened(zone)
+        )
         if not self._spans:
             raise PydanticCustomError("never_open", "the daily hours leave no moment at which this is open")
         if self.told is not None and self.told <= self.opens:
