@@ -92,23 +92,27 @@ class Delivery:
 
     async def deliver(self) -> datetime | None:
         """Send everything that is due; the moment when the next message is."""
-        carrier = self._channel.carrier
-        while True:
+        down = False
+        while not down:
             batch = await self._claim()
             if batch is None:
-                async with self._database.reading() as uow:
-                    return await messages.next_due(uow, carrier)
-            if not batch:
-                continue
-            results = await self._send_all(batch)
-            crash_point(f"{carrier}-before-record")
-            async with self._database.unit_of_work() as uow:
-                await messages.record(uow, results)
-                at = uow.at
-            log.info("delivered", channel=carrier, messages=len(results), down=_down(results))
-            if _down(results):
-                # The whole channel is away: what waits behind need not find out one by one.
-                return at + CHANNEL_PAUSE
+                break
+            if batch:
+                down = await self._deliver(batch)
+        async with self._database.reading() as uow:
+            due_at = await messages.next_due(uow, self._channel.carrier)
+        # What waits behind a channel that is away need not find it out one by one.
+        return max(due_at, uow.at + CHANNEL_PAUSE) if down and due_at else due_at
+
+    async def _deliver(self, batch: Sequence[Outgoing]) -> bool:
+        """Send these and record what came of them; whether the channel seems to be away."""
+        results = await self._send_all(batch)
+        crash_point(f"{self._channel.carrier}-before-record")
+        async with self._database.unit_of_work() as uow:
+            await messages.record(uow, results)
+        down = all(result.state is State.CREATED for result in results)
+        log.info("delivered", channel=self._channel.carrier, messages=len(results), down=down)
+        return down
 
     async def _claim(self) -> list[Outgoing] | None:
         """The next batch, its texts on record; None when nothing is due."""
@@ -229,7 +233,3 @@ def _holds(row: Row[Any]) -> bool:
 def _claim_of(one: Outgoing) -> Claim:
     text = one.text
     return Claim(one.message_id, text.version, text.subject, text.body, text.parts)
-
-
-def _down(results: Sequence[Result]) -> bool:
-    return all(result.state is State.CREATED for result in results)

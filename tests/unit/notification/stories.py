@@ -194,7 +194,11 @@ def all_told() -> Iterator[tuple[str, Told]]:
         yield f"reinstated.{cause}", told.reinstated(reinstated(cause), CYCLE)
     for reason in RefundCause:
         refunded = payment.Refunded(
-            cycle_id=CYCLE.id, registration_id=ID, amount_fen=28_000, cause=reason, refund_no="20240209R00000000001"
+            cycle_id=CYCLE.id,
+            registration_id=ID,
+            amount_fen=28_000,
+            cause=reason,
+            refund_no="20240209R00000000001",
         )
         yield f"refunded.{reason}", told.refunded(refunded)
     moved = payment.WindowMoved(

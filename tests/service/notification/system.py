@@ -1,0 +1,391 @@
+"""The notification service on a real, migrated database, before the simulated carriers, with its three doors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeAlias
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import httpx2
+from aiokafka import ConsumerRecord
+from uuid_utils.compat import uuid7
+
+from contracts import payment, registration
+from contracts.catalogue import EVENTS, parse
+from contracts.envelope import Envelope
+from contracts.event import Event
+from contracts.notification import Delivered, Undeliverable
+from contracts.reasons import Channel, ExpiryCause
+from deploy.local.databases import DatabaseLogin
+from deploy.local.keys import LocalKeys
+from deploy.simulators.http import Reply, Request, serving
+from deploy.simulators.world import Plan, Simulators
+from services.chassis.clock import ClockControl, RehearsalClock
+from services.notification.app import create_app
+from services.notification.settings import Settings
+from services.notification.wording import Wording
+
+Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
+CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
+CYCLE = "2024-health-leshan"
+BEIJING = ZoneInfo("Asia/Shanghai")
+START = "2023-12-05 12:00"
+CLOSE = "2024-02-09 00:00"
+
+
+def moment(text: str) -> datetime:
+    """A moment as people in Leshan write it."""
+    return datetime.fromisoformat(text).replace(tzinfo=BEIJING).astimezone(UTC)
+
+
+class Registry:
+    """Registration's internal route, as its contract says, with people that do not exist."""
+
+    def __init__(self) -> None:
+        self.people: dict[str, dict[str, str | None]] = {}
+        self.asked: list[list[str]] = []
+        self.status = 200
+
+    def add(self, registration_id: UUID, **given: str | None) -> None:
+        number = len(self.people)
+        self.people[str(registration_id)] = {
+            "registration_id": str(registration_id),
+            "number": f"2024{number:08d}",
+            "phone": f"139{number:08d}",
+            "email": f"p{number}@example.cn",
+            **given,
+        }
+
+    async def handle(self, request: Request) -> Reply:
+        assert request.headers["authorization"].startswith("Bearer ")
+        asked = json.loads(request.body)["registration_ids"]
+        self.asked.append(asked)
+        if self.status != 200:
+            return Reply.of({}, self.status)
+        return Reply.of({"contacts": [self.people[one] for one in asked if one in self.people]})
+
+
+class System:
+    """The service, the carriers, and what a test does to both from outside."""
+
+    def __init__(
+        self, login: DatabaseLogin, directory: Path, world: Simulators, registry: Registry, registry_url: str
+    ) -> None:
+        self.clock = ClockControl(directory / "clock")
+        self.world, self.registry = world, registry
+        keys = LocalKeys.of(directory / "keys", ["notification"])
+        self.tokens = keys.tokens
+        self.secret = keys.receipts_secret
+        self.settings = Settings(
+            environment="local",
+            database_url=login.url,
+            kafka_bootstrap_servers="127.0.0.1:9",
+            cycle_file=CYCLE_FILE,
+            token_keys_file=keys.token_keys_file,
+            vault_keys_file=keys.vault_file("notification"),
+            clock_file=directory / "clock",
+            service_token_file=keys.service_token_file("notification", at=moment(START)),
+            receipts_secret_file=keys.receipts_secret_file,
+            aliyun_account_file=world.accounts["aliyun"],
+            smtp_account_file=world.accounts["smtp"],
+            registration_internal_url=registry_url,
+        )
+        self.start()
+        self._offset = 0
+        self._sequences: dict[str, int] = {}
+
+    def start(self) -> None:
+        """A new process of the service on the same database."""
+        self.process = create_app(self.settings)
+        self.database = self.process.plumbing.database
+        self.cycle = self.process.plumbing.cycle
+        self.fetch_job, self.sms_job, self.mail_job = self.process.jobs.jobs
+        self.http = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=self.process.public), base_url="http://notification.test"
+        )
+
+    async def end(self) -> None:
+        await self.http.aclose()
+        for resource in self.process.resources:
+            await resource.__aenter__()
+            await resource.__aexit__(None, None, None)
+        await self.database.dispose()
+
+    def at(self, text: str) -> datetime:
+        """Move time to this moment in Leshan."""
+        self.clock.jump(moment(text))
+        return moment(text)
+
+    # --- door 1
+
+    async def call(self, method: str, path: str, role: str | None, body: object = None) -> httpx2.Response:
+        headers = {}
+        if role:
+            token = self.tokens.mint(role, f"account-of-{role}", at=moment(START))
+            headers = {"authorization": f"Bearer {token}"}
+        return await self.http.request(method, path, json=body, headers=headers)
+
+    async def push(self, receipts: object, secret: str | None = None) -> httpx2.Response:
+        """The carrier pushes receipts."""
+        content = receipts if isinstance(receipts, bytes) else json.dumps(receipts).encode()
+        return await self.http.post(f"/carriers/aliyun/receipts/{secret or self.secret}", content=content)
+
+    async def forward(self, request: Request) -> Reply:
+        answer = await self.http.request(request.method, request.path, content=request.body)
+        return Reply(answer.status_code, answer.content)
+
+    # --- door 2
+
+    async def deliver(self, *events: Event) -> list[Record]:
+        """Each event twice in one poll, and the whole poll again: the second time must change nothing."""
+        records = [record for event in events for record in [self.record(event)] * 2]
+        await self.process.consumers.on_batch(records)
+        before = await self.everything()
+        await self.process.consumers.on_batch(records)
+        assert await self.everything() == before, "an event that came again had an effect"
+        return records
+
+    def record(self, event: Event) -> Record:
+        self._offset += 1
+        self._sequences[event.topic + event.key] = self._sequences.get(event.topic + event.key, 0) + 1
+        envelope = Envelope(
+            event_id=uuid7(),
+            type=event.type,
+            source=event.source,
+            subject=event.key,
+            time=self.clock.now(),
+            dataschema=event.dataschema(),
+            sequence=self._sequences[event.topic + event.key],
+            correlation_id=str(uuid7()),
+        )
+        value = event.model_dump_json().encode()
+        return ConsumerRecord(
+            topic=event.topic,
+            partition=0,
+            offset=self._offset,
+            timestamp=0,
+            timestamp_type=0,
+            key=event.key.encode(),
+            value=value,
+            checksum=None,
+            serialized_key_size=0,
+            serialized_value_size=len(value),
+            headers=envelope.headers(),
+        )
+
+    async def registered(self, many: int = 1, **contact: str | None) -> list[UUID]:
+        """People who pre-registered and were told so, by SMS with a receipt and by email."""
+        found = [uuid7() for _ in range(many)]
+        for one in found:
+            self.registry.add(one, **contact)
+        await self.deliver(*(pre_registered(one) for one in found))
+        await self.settle()
+        return found
+
+    # --- door 3
+
+    async def fetch(self) -> datetime | None:
+        return await self.fetch_job.run()
+
+    async def send(self) -> tuple[datetime | None, datetime | None]:
+        """Both channels, once."""
+        return await self.sms_job.run(), await self.mail_job.run()
+
+    async def settle(self, *, receipts: bool = True) -> None:
+        """Everything that is due now is done, receipts included if the carrier sends any soon."""
+        await self.fetch()
+        await self.send()
+        if receipts:
+            await self.hear_receipts()
+
+    async def hear_receipts(self) -> None:
+        """The clock goes on until the carrier has pushed what it has to push now."""
+        while (pending := self.world.agenda.pending()).now or pending.next_at:
+            if not pending.now and pending.next_at:
+                self.clock.jump(pending.next_at)
+            await asyncio.sleep(0.005)
+
+    # --- what is there
+
+    async def rows(self, statement: str, *args: object) -> list[dict[str, Any]]:
+        async with self.database.reading() as uow:
+            return [dict(row._mapping) for row in await uow.sql(statement, *args)]
+
+    async def write(self, statement: str, *args: object) -> None:
+        async with self.database.unit_of_work() as uow:
+            await uow.changed(statement, *args)
+
+    async def messages(self, registration_id: UUID, occasion: str) -> dict[str, dict[str, Any]]:
+        """The messages of one occasion by channel; exactly one each."""
+        rows = await self.rows(
+            "select * from messages where registration_id = $1 and occasion = $2", registration_id, occasion
+        )
+        found = {row["channel"]: row for row in rows}
+        assert len(found) == len(rows)
+        return found
+
+    async def states(self, registration_id: UUID, occasion: str) -> dict[str, str]:
+        return {c: row["state"] for c, row in (await self.messages(registration_id, occasion)).items()}
+
+    async def said(self) -> list[Delivered | Undeliverable]:
+        """Everything in the outbox, read as others will read it. Versions have no gap, and stand in order."""
+        found: list[Delivered | Undeliverable] = []
+        sequences: dict[str, int] = {}
+        for row in await self.rows("select * from outbox order by id"):
+            event_class = EVENTS[row["type"]]
+            envelope = Envelope(
+                event_id=row["event_id"],
+                type=row["type"],
+                source=event_class.source,
+                subject=row["key"],
+                time=row["occurred_at"],
+                dataschema=event_class.dataschema(),
+                sequence=row["sequence"],
+                correlation_id=row["correlation_id"],
+                causation_id=row["causation_id"],
+            )
+            read = parse(envelope, row["payload"].encode())
+            assert isinstance(read, Delivered | Undeliverable)
+            assert read.key == row["key"]
+            assert row["topic"] == "exam.notification"
+            assert row["sequence"] == sequences.get(row["key"], 0) + 1, "a version is missing or twice"
+            sequences[row["key"]] = row["sequence"]
+            found.append(read)
+        return found
+
+    def sms_to(self, registration_id: UUID) -> list[str]:
+        """References the carrier was given for this person, copies included."""
+        phone = self.registry.people[str(registration_id)]["phone"]
+        hashed = sha256((phone or "").encode()).hexdigest()
+        return [message.out_id for message in self.world.sms.messages if message.to == hashed]
+
+    def mails_to(self, registration_id: UUID) -> list[dict[str, Any]]:
+        """Mails in this person's mailbox."""
+        address = self.registry.people[str(registration_id)]["email"]
+        return [self.world.mailbox.read(position) for position in self.world.mailbox.of(address or "")]
+
+    async def everything(self) -> dict[str, list[dict[str, Any]]]:
+        """All that this service keeps, but for its inbox."""
+        tables = {
+            "recipients": "registration_id",
+            "messages": "message_id",
+            "desks": "site_id",
+            "outbox": "id",
+            "parked": "id",
+        }
+        return {t: await self.rows(f"select * from {t} order by {order}") for t, order in tables.items()}
+
+    async def parked(self) -> list[str]:
+        return [row["reason"] for row in await self.rows("select reason from parked order by id")]
+
+
+@contextlib.asynccontextmanager
+async def running(
+    login: DatabaseLogin, directory: Path, carrier_keys: Path, at: str = START
+) -> AsyncIterator[System]:
+    """The service and its carriers on one virtual clock that stands still until a test moves it."""
+    ClockControl(directory / "clock", moment(at))
+    clock = RehearsalClock(directory / "clock")
+    registry = Registry()
+    systems: list[System] = []
+
+    async def forward(request: Request) -> Reply:
+        return await systems[0].forward(request)
+
+    async with (
+        serving(forward) as url,
+        serving(registry.handle) as registry_url,
+        # The carrier knows the approved texts and fills them itself, as the real one does.
+        Simulators(
+            Plan(keys=carrier_keys, data=directory / "carriers", templates=Wording.load().approved()), clock
+        ) as world,
+    ):
+        system = System(login, directory, world, registry, registry_url)
+        world.sms.receipts_url = f"{url}/carriers/aliyun/receipts/{system.secret}"
+        systems.append(system)
+        try:
+            yield system
+        finally:
+            await system.end()
+
+
+def pre_registered(registration_id: UUID, site: str = "shizhong") -> registration.PreRegistered:
+    return registration.PreRegistered(
+        cycle_id=CYCLE,
+        registration_id=registration_id,
+        site_id=site,
+        specialty_code="203",
+        level="junior",
+        subjects=(1, 2, 3, 4),
+        form_version=1,
+        returning=False,
+    )
+
+
+def closing_soon(registration_id: UUID, hours: int = 24) -> payment.ClosingSoon:
+    return payment.ClosingSoon(
+        cycle_id=CYCLE,
+        registration_id=registration_id,
+        amount_fen=28_000,
+        closes_at=moment(CLOSE),
+        offset=hours * 3600,
+    )
+
+
+def due(registration_id: UUID) -> payment.Due:
+    return payment.Due(
+        cycle_id=CYCLE,
+        registration_id=registration_id,
+        amount_fen=28_000,
+        currency="CNY",
+        opens_at=moment("2024-01-29 00:00"),
+        closes_at=moment(CLOSE),
+    )
+
+
+def paid(registration_id: UUID) -> payment.Paid:
+    return payment.Paid(
+        cycle_id=CYCLE,
+        registration_id=registration_id,
+        amount_fen=28_000,
+        paid_at=moment("2024-02-01 10:00"),
+        channel=Channel.WECHAT,
+        order_no="K2024000000000000000001",
+    )
+
+
+def expired(registration_id: UUID) -> payment.Expired:
+    return payment.Expired(
+        cycle_id=CYCLE,
+        registration_id=registration_id,
+        closes_at=moment(CLOSE),
+        cause=ExpiryCause.UNPAID,
+        proof_id=uuid7(),
+    )
+
+
+def receipts(
+    references: Iterable[str], *, success: bool = True, code: str = "DELIVERED"
+) -> list[dict[str, Any]]:
+    """As the carrier pushes them."""
+    return [
+        {
+            "phone_number": "13900000000",
+            "send_time": "2023-12-05 12:00:00",
+            "report_time": "2023-12-05 12:00:02",
+            "success": success,
+            "err_code": code,
+            "err_msg": "",
+            "sms_size": "1",
+            "biz_id": f"{number}^0",
+            "out_id": reference,
+        }
+        for number, reference in enumerate(references)
+    ]
