@@ -40,7 +40,7 @@ REQUIRED = (
     "ce_sequence",
     "ce_correlationid",
 )
-SECRET = "张三511102199001011234"
+SECRET = "张三999001199001011234"
 
 envelopes = st.builds(
     Envelope,
@@ -156,7 +156,7 @@ def test_a_malformed_value_is_never_repeated(name: str) -> None:
         Envelope.from_headers(with_header(name, SECRET.encode()))
     assert name in raised.value.reason
     assert "张三" not in str(raised.value)
-    assert "5111" not in str(raised.value)
+    assert "9990" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ dotted.inner = 3
 text = "a # b = [c] \\" } ]"
 literal = 'C:\\'
 long = """
-not = a key
+not = a key \\
 [not.a.table]
 ""\\"
 """""
