@@ -24,7 +24,6 @@ from services.registration.app import create_app
 from services.registration.settings import Settings
 from tests.unit.registration.samples import DURING, ROOT, form
 
-Record = ConsumerRecord[bytes | None, bytes | None]
 ACCOUNT = "account-of-somebody"
 
 
@@ -121,7 +120,7 @@ class System:
         await self.process.consumers.on_batch(records)
         assert await self.everything() == before, "an event that came again had an effect"
 
-    def record(self, event: Event, sequence: int, at: datetime | None = None) -> Record:
+    def record(self, event: Event, sequence: int, at: datetime | None = None) -> Any:
         envelope = Envelope(
             event_id=uuid7(),
             type=event.type,

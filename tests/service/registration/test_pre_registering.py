@@ -13,8 +13,7 @@ import pytest
 from contracts.confirmation import Lapsed
 from contracts.refusals import Code
 from contracts.registration import PreRegistered
-from services.chassis import migrations
-from services.registration import handlers
+from services.chassis import migrations, outbox
 from tests.service.registration.system import System, names
 from tests.unit.registration.samples import DURING, MICROSECOND, cycle, encoded, form, id_number, jpeg, people
 
@@ -233,7 +232,7 @@ async def test_a_fault_on_the_way_leaves_nothing(system: System, monkeypatch: py
     async def fail(*_: object, **__: object) -> None:
         raise OSError("the connection went away")
 
-    monkeypatch.setattr(handlers.outbox, "add", fail)
+    monkeypatch.setattr(outbox, "add", fail)
     answer = await system.pre_register(key="k")
     assert (answer.status_code, answer.json()["code"]) == (503, Code.UNAVAILABLE)
     monkeypatch.undo()
