@@ -19,15 +19,16 @@ from contracts import registration
 from contracts.catalogue import EVENTS, parse
 from contracts.envelope import Envelope
 from contracts.event import Event
+from contracts.reasons import WithdrawalReason
 from deploy.local.databases import DatabaseLogin
 from deploy.local.keys import LocalKeys
 from services.chassis.clock import ClockControl
+from services.chassis.consuming import Record
 from services.chassis.jobs import Job
 from services.confirmation.app import create_app
 from services.confirmation.settings import Settings
 from tests.unit.confirmation.cases import BEIJING, leshan, moment
 
-Record = ConsumerRecord[bytes | None, bytes | None]
 CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 EARLY = "2023-12-03 10:00"
 
@@ -153,7 +154,7 @@ class System:
         )
         self._offset += 1
         value = event.model_dump_json().encode()
-        return ConsumerRecord(
+        record: Record = ConsumerRecord(
             topic=event.topic,
             partition=0,
             offset=self._offset,
@@ -166,6 +167,7 @@ class System:
             serialized_value_size=len(value),
             headers=envelope.headers(),
         )
+        return record
 
     async def pre_registered(self, site: str = "shizhong", *, many: int = 1) -> list[UUID]:
         found = [uuid7() for _ in range(many)]
@@ -291,7 +293,7 @@ def withdrawn(registration_id: UUID) -> registration.Withdrawn:
     return registration.Withdrawn(
         registration_id=registration_id,
         cycle_id=leshan().id,
-        reason_code=registration.WithdrawalReason.PERSONAL,
+        reason_code=WithdrawalReason.PERSONAL,
     )
 
 

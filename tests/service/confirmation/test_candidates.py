@@ -120,13 +120,15 @@ async def test_a_withdrawal_that_crossed_a_confirmation_wins(system: System) -> 
 
 
 async def test_what_cannot_be_followed_is_parked_and_the_rest_goes_on(system: System) -> None:
-    one, other = await system.registered(), uuid7()
+    one, known = await system.pre_registered(many=2)
+    other = uuid7()
     strange = [
         amended(uuid7(), 2),  # never opened
         withdrawn(uuid7()),
         pre_registered(uuid7(), cycle_id="2025-another-cycle"),
         pre_registered(uuid7(), "atlantis"),
         amended(one, 1),  # older than what is known
+        pre_registered(known),  # opened before
     ]
     await system.deliver(*strange, pre_registered(other))
     assert len(set(await system.parked())) <= 4
