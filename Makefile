@@ -5,8 +5,10 @@ SHELL := /bin/sh
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-# Changes whenever what is installed would change; as long as it stands, nothing is fetched.
-STAMP := $(VENV)/installed-$(shell cat requirements/dev.lock pyproject.toml | cksum | cut -d' ' -f1)
+# A stamp's name changes whenever what is installed would change; as long as it stands, nothing is fetched.
+LOCAL := $(VENV)/local-$(shell cat requirements/local.lock pyproject.toml | cksum | cut -d' ' -f1)
+DEV := $(VENV)/dev-$(shell cat requirements/dev.lock pyproject.toml | cksum | cut -d' ' -f1)
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
 CYCLE := deploy/cycles/2024-health-leshan.toml
 CANDIDATES ?= 4000
@@ -17,15 +19,22 @@ SEED ?= 20240208
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## virtual environment, hash-locked dependencies, the kaowu command, Kafka's jars
+setup: $(LOCAL)  ## virtual environment, hash-locked dependencies, the kaowu command, Kafka's jars
 
-$(STAMP): requirements/dev.lock pyproject.toml
+$(LOCAL):
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "$(PYTHON) is not installed: install Python 3.11 (with venv), or name another with make PYTHON=..."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@rm -f $(VENV)/installed-*
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module"; exit 1; }
+	@rm -f $(VENV)/local-*
+	@echo "installing the local system's dependencies into $(VENV) ..."
+	@$(PIP) --require-hashes -r requirements/local.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@$(BIN)/kaowu fetch
+	@touch $@
+
+$(DEV): $(LOCAL)
+	@rm -f $(VENV)/dev-*
+	@echo "installing the tests' and the checks' dependencies into $(VENV) ..."
+	@$(PIP) --require-hashes -r requirements/dev.lock
 	@touch $@
 
 demo: setup  ## rehearse the Leshan cycle of 2024 with 4,000 candidates and write the report
@@ -34,28 +43,30 @@ demo: setup  ## rehearse the Leshan cycle of 2024 with 4,000 candidates and writ
 up: setup  ## the local system on the real clock, until Ctrl-C
 	@$(BIN)/kaowu up --cycle $(CYCLE)
 
-test: setup check  ## all checks and the whole test suite
+test: check  ## all checks and the whole test suite
 	@$(BIN)/pytest
 
 check: lint types imports  ## ruff, ruff format, mypy --strict, import-linter
 
-lint: setup
+lint: $(DEV)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: setup
+types: $(DEV)
 	@$(BIN)/mypy
 
-imports: setup
+imports: $(DEV)
 	@$(BIN)/lint-imports
 
-format: setup  ## let ruff write the format and its safe fixes
+format: $(DEV)  ## let ruff write the format and its safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: setup  ## compile requirements/*.in to hash-locked files again
-	@cd requirements && for set in services dev; do \
-	  ../$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade $$set.in -o $$set.lock || exit 1; done
+lock: $(DEV)  ## compile requirements/*.in to hash-locked files again, newest versions allowed
+	@cd requirements && compile="../$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade" && \
+	  $$compile services.in -o services.lock && \
+	  $$compile -c services.lock local.in -o local.lock && \
+	  $$compile -c local.lock dev.in -o dev.lock
 
 clean:  ## remove what was built here (not the caches outside)
 	@rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
