@@ -53,14 +53,16 @@ _EXPIRED: Final = outbox.insert_select(
 
 
 def _sweep(waiting: str) -> str:
+    # Found by ctid: by id the planner would read the whole table for every chunk. A row that moved between its
+    # locking and its update is left for the next chunk.
     return f"""
     with due as materialized (
-        select o.registration_id from obligations o where {_DUE}
+        select o.ctid from obligations o where {_DUE}
         order by o.closes_at, o.registration_id limit {CHUNK} for update of o {waiting}
     ), expired as (
         update obligations o
         set status = 'expired', version = o.version + 1, expired_at = $1, changed_at = $1, proof_id = uuidv7()
-        from due where o.registration_id = due.registration_id and o.status in {MAY_EXPIRE} and o.closes_at <= $1
+        where o.ctid = any(array(select ctid from due)) and o.status in {MAY_EXPIRE} and o.closes_at <= $1
         returning o.registration_id, o.cycle_id, o.version, o.closes_at, o.amount_fen, o.proof_id
     ), evidence as materialized (
         select e.*, {_ORDERS_OF} as orders from expired e
@@ -187,25 +189,30 @@ async def totals(uow: UnitOfWork, closes_at: datetime) -> Totals:
 
 
 _LEAVES_PAGE: Final = 20_000
+_LEAF_BYTES: Final = 32
 
 
 async def leaves(uow: UnitOfWork, closes_at: datetime, last_proof: int) -> AsyncIterator[bytes]:
-    """The leaves of a close's proofs in the order of registration ids, a page at a time."""
-    after = UUID(int=0)
-    while True:
+    """The leaves of a close's proofs in the order of registration ids; a page comes as one value."""
+    after: UUID | None = UUID(int=0)
+    while after is not None:
         rows = await uow.sql(
-            "select registration_id, leaf from proofs where closes_at = $1 and registration_id > $2 and number <= $3 "
-            "order by registration_id limit $4",
+            """
+            select string_agg(p.leaf, ''::bytea order by p.registration_id) as leaves,
+                   (array_agg(p.registration_id order by p.registration_id desc))[1] as last
+            from (select registration_id, leaf from proofs
+                  where closes_at = $1 and registration_id > $2 and number <= $3
+                  order by registration_id limit $4) p
+            """,
             closes_at,
             after,
             last_proof,
             _LEAVES_PAGE,
         )
-        for row in rows:
-            yield row.leaf
-        if len(rows) < _LEAVES_PAGE:
-            return
-        after = rows[-1].registration_id
+        page: bytes = rows[0].leaves or b""
+        for start in range(0, len(page), _LEAF_BYTES):
+            yield page[start : start + _LEAF_BYTES]
+        after = rows[0].last
 
 
 async def close(uow: UnitOfWork, event: payment.WindowClosed, last_proof: int) -> int:

@@ -36,11 +36,11 @@ _SAID: Final = outbox.insert_select(
 )
 _REMIND: Final = f"""
     with concerned as materialized (
-        select o.registration_id from obligations o where {_CONCERNED}
+        select o.ctid from obligations o where {_CONCERNED}
         order by o.registration_id limit {CHUNK} for update of o
     ), told as (
         update obligations o set version = o.version + 1
-        from concerned c where o.registration_id = c.registration_id and o.status = 'awaiting'
+        where o.ctid = any(array(select ctid from concerned)) and o.status = 'awaiting'
         returning o.registration_id, o.cycle_id, o.version, o.amount_fen, o.told_closes_at
     ), noted as (
         insert into reminders (registration_id, told_closes_at, offset_seconds, at)
