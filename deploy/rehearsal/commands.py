@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import httpx2
 from rich.console import Console
 
 from contracts.cycle import Cycle
@@ -24,7 +23,7 @@ from deploy.rehearsal import outcomes, people_file
 from deploy.rehearsal.acts import Acts, Addresses
 from deploy.rehearsal.agenda import Agenda
 from deploy.rehearsal.crowd import crowd
-from deploy.rehearsal.doors import AT_ONCE, Doors, RehearsalStopped
+from deploy.rehearsal.doors import Doors, RehearsalStopped
 from deploy.rehearsal.driver import Driver
 from deploy.rehearsal.identity import Identity, invent_all
 from deploy.rehearsal.invariants import judge
@@ -37,9 +36,8 @@ from deploy.rehearsal.report import Run, summary, tables
 from deploy.rehearsal.report.page import page
 from deploy.rehearsal.standing import Standing
 from deploy.rehearsal.streams import Streams
+from deploy.rehearsal.wire import Wire
 from deploy.rehearsal.world import World
-
-PATIENCE: Final = 30.0  # seconds for one answer
 
 
 @dataclass(slots=True)
@@ -58,9 +56,8 @@ class Rehearsal:
         outside = self.system.outside
         assert outside is not None
         assert self.system.clock_control is not None
-        limits = httpx2.Limits(max_connections=AT_ONCE + 8, max_keepalive_connections=AT_ONCE + 8)
-        async with httpx2.AsyncClient(timeout=PATIENCE, limits=limits, trust_env=False) as client:
-            doors = Doors(client, self.system.keys.tokens, self.system.clock.now())
+        async with Wire() as wire:
+            doors = Doors(wire, self.system.keys.tokens, self.system.clock.now())
             office = doors.headers("office", "office")
             ops = doors.headers("ops", "ops")
             publics = {name: service.public_url for name, service in self.system.services.items()}

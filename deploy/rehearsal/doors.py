@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-import httpx2
 import orjson
+
+from deploy.rehearsal.wire import NoAnswer, Wire
 
 AT_ONCE: Final = 24
 PATIENCE: Final = 20.0  # real seconds that a busy or restarting service is asked again
@@ -48,8 +49,8 @@ class Counts:
 
 
 class Doors:
-    def __init__(self, client: httpx2.AsyncClient, tokens: Minting, first_at: datetime) -> None:
-        self._client = client
+    def __init__(self, wire: Wire, tokens: Minting, first_at: datetime) -> None:
+        self._wire = wire
         self._tokens = tokens
         self._first_at = first_at
         self._headers: dict[str, dict[str, str]] = {}
@@ -82,27 +83,29 @@ class Doors:
         while True:
             problem = ""
             try:
-                response = await self._client.request(method, url, content=content, headers=headers)
-            except httpx2.TransportError as error:
-                problem = f"no answer ({type(error).__name__})"
+                reply = await self._wire.request(method, url, headers, content)
+            except NoAnswer as error:
+                problem = str(error)
             else:
                 self.counts.seconds += time.perf_counter() - started
-                if response.status_code < 300 or response.status_code in MAY_BE_REFUSED:
-                    return Answer(response.status_code, _object(response.content))
-                problem = f"HTTP {response.status_code} {response.text[:300]}"
-                if response.status_code not in (429, 500, 503):
+                if reply.status < 300 or reply.status in MAY_BE_REFUSED:
+                    return Answer(reply.status, _object(reply.body))
+                problem = f"HTTP {reply.status} {reply.body[:300].decode('utf-8', 'replace')}"
+                if reply.status not in (429, 500, 503):
                     raise RehearsalStopped(f"{what}: {problem}")
             if time.monotonic() > deadline:
                 raise RehearsalStopped(f"{what}: {problem} from {url}, for {PATIENCE:.0f} s")
             self.counts.repeated += 1
             await asyncio.sleep(PAUSE)
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Any:
-        """What ops and the office read. Raises httpx2.TransportError where nobody answers."""
-        response = await self._client.get(url, headers=headers)
-        if response.status_code != 200:
-            raise RehearsalStopped(f"GET {url}: HTTP {response.status_code} {response.text[:300]}")
-        return orjson.loads(response.content)
+    async def get(self, url: str, headers: Mapping[str, str], patience: float | None = None) -> Any:
+        """What ops and the office read. Raises NoAnswer where nobody answers."""
+        reply = await self._wire.request("GET", url, headers, patience=patience)
+        if reply.status != 200:
+            raise RehearsalStopped(
+                f"GET {url}: HTTP {reply.status} {reply.body[:300].decode('utf-8', 'replace')}"
+            )
+        return orjson.loads(reply.body)
 
 
 def _object(content: bytes) -> Mapping[str, Any]:

@@ -70,6 +70,7 @@ class Driver:
         self._thorough = agenda.moments <= THOROUGH
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._called_back: set[datetime] = set()
+        self._stirred = True
         self.timing = Timing()
 
     async def run(self) -> None:
@@ -89,29 +90,35 @@ class Driver:
             return None
         return due if self._thorough or planned - now >= LONG_WAY else None
 
+    async def _rest(self) -> None:
+        """Everything at rest, unless it has been since and nothing has happened or come due."""
+        if self._stirred:
+            await self._streams.rest()
+            self._stirred = False
+
     async def _let_time_pass(self, at: datetime) -> None:
-        await self._streams.rest()
+        await self._rest()
         due = self._streams.last.next_due
         planned = self._agenda.next_at
         # Rest may have shown an earlier moment, or that this one is gone.
         if due is not None and due > self._clock.now() and (planned is None or due < planned):
             self._jump(due)
-            await self._streams.rest()
+            await self._rest()
 
     async def _visit(self, at: datetime) -> None:
         turns, events, marks = self._agenda.take(at)
         edge = self._agenda.is_edge(at)
         if (edge or self._thorough) and not self._world.under_way:
-            await self._streams.rest()
+            await self._rest()
         else:
             await self._gate(turns)
         self._jump(at)
-        await self._world.pass_to(at)
+        self._stirred |= await self._world.pass_to(at)
         self._streams.faulted = self._world.under_way
         for reached in marks:
             reached()
         if edge and not self._world.under_way:
-            await self._streams.rest()
+            await self._rest()
         await self._happen(turns, events)
         if at in self._called_back:
             # A callback is signed now and fresh for minutes only: it must arrive before the clock jumps on.
@@ -122,6 +129,8 @@ class Driver:
     def _jump(self, at: datetime) -> None:
         # Steps dated before the system's first moment, or put off by a fault, happen now.
         if at > self._clock.now():
+            due = self._streams.last.next_due
+            self._stirred = self._stirred or (due is not None and due <= at)
             self._clock.jump(at)
         self._audience.moment(at)
 
@@ -133,11 +142,12 @@ class Driver:
             waiting = [turn for turn in waiting if turn.line >= event.line]
             await self._act(before)
             if before and not self._world.under_way:
-                await self._streams.rest()
+                await self._rest()
             self._agenda.add_edges(await self._world.happen(event))
+            self._stirred = True
             self._streams.faulted = self._world.under_way
             if not self._world.under_way:
-                await self._streams.rest()
+                await self._rest()
         await self._act(waiting)
 
     async def _act(self, turns: Sequence[Turn]) -> None:
@@ -205,7 +215,9 @@ class Driver:
         self._audience.step(step.verb, code)
         if code is not None or step.verb is Verb.ORDER:
             # A refusal and an order say nothing on the streams: there is nothing to wait for.
+            self._stirred |= code is None
             return
+        self._stirred = True
         human.needs = self._streams.after()
         if step.verb is Verb.PAY:
             for seconds in callbacks(step.fields):
@@ -233,9 +245,9 @@ class Driver:
         started = time.monotonic()
         horizon = max(self._agenda.last_at, self._clock.now()) + AFTERMATH
         while True:
-            await self._world.pass_to(horizon)
+            self._stirred |= await self._world.pass_to(horizon)
             self._streams.faulted = False
-            await self._streams.rest()
+            await self._rest()
             due = self._streams.last.next_due
             if due is None or due > horizon:
                 break

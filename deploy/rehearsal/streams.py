@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-import httpx2
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -21,24 +20,64 @@ from contracts.topics import TOPICS
 from deploy.rehearsal.doors import Doors, RehearsalStopped
 
 HOPS: Final = 3  # registration → confirmation → payment → registration's view
-AWAITED: Final = 0.012  # real seconds between looks while somebody waits for a hop
+SOON: Final = 0.006
+LATER: Final = 0.08  # real seconds between looks while somebody waits
+LOOKED: Final = 5.0  # real seconds after which a look is given up
 IDLE: Final = 0.25  # and while nobody does
 TOO_LONG: Final = 90.0  # real seconds without rest or hop after which a rehearsal stops and says what moves
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Everything seen in one round of questions."""
+class State:
+    """What one service said of itself."""
 
-    added: Mapping[str, int]
-    unpublished: Mapping[str, int]
+    added: int
+    unpublished: int
     busy: tuple[str, ...]
     due: tuple[datetime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The latest answer of every service and of the world outside."""
+
+    states: Mapping[str, State]
     pending: int
+    outside_due: datetime | None
+
+    @property
+    def added(self) -> dict[str, int]:
+        return {name: state.added for name, state in self.states.items()}
+
+    @property
+    def unpublished(self) -> dict[str, int]:
+        return {name: state.unpublished for name, state in self.states.items()}
+
+    def stirring(self) -> list[str]:
+        """Who has something to do at this moment."""
+        found = [name for name, state in self.states.items() if state.unpublished or state.busy]
+        return [*found, "outside"] if self.pending else found
 
     @property
     def next_due(self) -> datetime | None:
-        return min(self.due, default=None)
+        moments = [at for state in self.states.values() for at in state.due]
+        return min([*moments, self.outside_due] if self.outside_due else moments, default=None)
+
+
+def _state(name: str, answer: Mapping[str, Any]) -> State:
+    at = datetime.fromisoformat(answer["at"])
+    busy, due = [], []
+    if answer["consuming"]:
+        busy.append(f"{name} is taking events in")
+    for job in answer["jobs"]:
+        due_at = None if job["due_at"] is None else datetime.fromisoformat(job["due_at"])
+        if job["running"]:
+            busy.append(f"{name}'s job {job['name']} runs")
+        elif due_at is not None and due_at <= at:
+            busy.append(f"{name}'s job {job['name']} is due")
+        elif due_at is not None:
+            due.append(due_at)
+    return State(answer["events_added"], answer["events_unpublished"], tuple(busy), tuple(due))
 
 
 @dataclass(slots=True)
@@ -46,6 +85,7 @@ class Waiting:
     """A hop under way: what had been said at its start, and, once all of it is published, up to which offsets."""
 
     said: Mapping[str, int]
+    behind: list[str]
     ends: Mapping[TopicPartition, int] | None = None
     settled: bool = False
 
@@ -81,15 +121,24 @@ class Streams:
         self._partitions = [
             TopicPartition(topic.name, number) for topic in self._topics for number in range(topic.partitions)
         ]
+        self._pairs = [
+            (group, TopicPartition(topic.name, number))
+            for topic in self._topics
+            for group in topic.consumers
+            for number in range(topic.partitions)
+        ]
         self._groups = sorted({group for topic in self._topics for group in topic.consumers})
         self._admin: AIOKafkaAdminClient | None = None
         self._reader: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
         self._awaited = 0
+        self._tempo = SOON
+        self._looking = asyncio.Lock()
+        self._waiting: Waiting | None = None
         self._wake = asyncio.Event()
         self._failed: BaseException | None = None
-        self.last = Look({}, {}, (), (), 0)
+        self.last = Look({}, 0, None)
         self.flow = Flow()
         self.begun = 0
         self.completed = 0
@@ -129,51 +178,66 @@ class Streams:
     async def rest(self) -> None:
         """Wait until outboxes are empty, every group has taken everything in, no job is due or running, and the world
         outside owes nothing at this moment: seen twice in a row with nothing new between."""
+        async with self._looking:
+            await self._rest()
+
+    async def _rest(self) -> None:
         started = time.monotonic()
         deadline = started + TOO_LONG
-        before: tuple[Any, ...] | None = None
+        seen: tuple[Any, ...] | None = None
+        pause, whom = SOON, tuple(self._services)
         while True:
-            look = await self._look()
-            quiet = not any(look.unpublished.values()) and not look.busy and not look.pending
-            now: tuple[Any, ...] | None = None
-            if quiet:
-                ends, taken = await self._offsets()
-                if all(
-                    taken[group].get(partition, 0) >= ends[partition] for group, partition in self._pairs()
-                ):
-                    now = (
-                        tuple(sorted(look.added.items())),
-                        tuple(sorted((str(k), v) for k, v in ends.items())),
-                    )
-            if now is not None and now == before:
+            look = await self._look(whom)
+            stirring = look.stirring()
+            now = await self._still(look) if not stirring else None
+            if now is not None and now == seen:
                 break
-            before = now
             if time.monotonic() > deadline:
                 raise RehearsalStopped(
                     f"the streams do not come to rest within {TOO_LONG:.0f} s: {self._restless(look)}"
                 )
-            await asyncio.sleep(0.004 if now else AWAITED)
+            seen = now
+            # Asking costs the asked: those that still move are asked again, ever more rarely; in the end all, twice.
+            whom = tuple(stirring) if stirring else tuple(self._services)
+            pause = SOON if now else min(pause * 1.5, LATER)
+            await asyncio.sleep(pause)
         self.flow.rests += 1
         self.flow.rest_seconds += time.monotonic() - started
+        # At rest everything has arrived: whoever waits for a hop need not wait any longer.
+        self._waiting = None
+        self.begun += HOPS
+        self.completed = self.begun
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def _still(self, look: Look) -> tuple[Any, ...] | None:
+        """What has been said and published up to now, if every group has taken it in."""
+        ends, taken = await self._offsets()
+        if any(taken[group].get(partition, 0) < ends[partition] for group, partition in self._pairs):
+            return None
+        return tuple(look.added.items()), tuple(ends.values())
 
     async def outside_is_done(self) -> None:
         """Wait until the simulated world owes nothing at this moment."""
         deadline = time.monotonic() + TOO_LONG
         # Sleepers on the virtual clock notice a jump within 20 ms; until then they would look as if nothing were due.
+        pause = SOON
         while (await self._doors.get(f"{self._simulators}/sim/rest", {}))["pending_now"]:
             if time.monotonic() > deadline:
                 raise RehearsalStopped("a callback of the gateway stays under way")
-            await asyncio.sleep(0.004)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LATER)
 
     def _restless(self, look: Look) -> str:
         parts = [f"{name} has {count} unpublished" for name, count in look.unpublished.items() if count]
-        parts.extend(look.busy)
+        parts.extend(what for state in look.states.values() for what in state.busy)
         if look.pending:
             parts.append(f"{look.pending} deeds of the simulated world are due")
         return "; ".join(parts) or "a consumer group lags behind"
 
     async def _until(self, reached: Any, what: str) -> None:
         self._awaited += 1
+        self._tempo = SOON
         self._wake.set()
         try:
             async with asyncio.timeout(TOO_LONG), self._moved:
@@ -191,15 +255,11 @@ class Streams:
     # Watching
 
     async def _watch(self) -> None:
-        waiting: Waiting | None = None
         while True:
             try:
-                look = await self._look()
-                if waiting is None:
-                    waiting = Waiting(dict(look.added))
-                    self.begun += 1
-                waiting = await self._advance(waiting, look)
-            except (httpx2.TransportError, KafkaError, OSError, TimeoutError) as error:
+                async with self._looking:
+                    await self._go_on()
+            except (KafkaError, OSError, TimeoutError) as error:
                 self.flow.failures += 1
                 if not self.faulted and self.flow.failures > 200:
                     await self._fail(
@@ -209,8 +269,18 @@ class Streams:
             except Exception as error:  # whoever waits for a hop must hear why it never comes
                 await self._fail(error)
                 return
-            if waiting is not None:
-                await self._pause()
+            await self._pause()
+
+    async def _go_on(self) -> None:
+        look = await self._look()
+        if self._waiting is None:
+            self._waiting = Waiting(dict(look.added), list(self._groups))
+            self.begun += 1
+        self._waiting = await self._advance(self._waiting, look)
+        if self._waiting is None and self._awaited:
+            # The next hop begins with what this look has shown already.
+            self._waiting = Waiting(dict(look.added), list(self._groups))
+            self.begun += 1
 
     async def _fail(self, error: BaseException) -> None:
         self._failed = error
@@ -229,10 +299,17 @@ class Streams:
             if any(look.added[name] - look.unpublished[name] < said for name, said in waiting.said.items()):
                 return waiting
             waiting.ends, _ = await self._offsets(groups=())
-        _, taken = await self._offsets(ends=False)
-        if not all(
-            taken[group].get(partition, 0) >= waiting.ends[partition] for group, partition in self._pairs()
-        ):
+        _, taken = await self._offsets(ends=False, groups=waiting.behind)
+        waiting.behind = [
+            group
+            for group in waiting.behind
+            if any(
+                taken[group].get(partition, 0) < waiting.ends[partition]
+                for of, partition in self._pairs
+                if of == group
+            )
+        ]
+        if waiting.behind:
             return waiting
         self.completed += 1
         self.flow.hops += 1
@@ -242,7 +319,8 @@ class Streams:
 
     async def _pause(self) -> None:
         if self._awaited:
-            await asyncio.sleep(AWAITED)
+            self._tempo = min(self._tempo * 1.5, LATER)
+            await asyncio.sleep(self._tempo)
             return
         self._wake.clear()
         try:
@@ -250,40 +328,26 @@ class Streams:
         except TimeoutError:
             return
 
-    async def _look(self) -> Look:
+    async def _look(self, whom: Sequence[str] | None = None) -> Look:
+        """Ask these services (all of them unless named) and the world outside."""
+        names = (
+            tuple(self._services) if whom is None else tuple(name for name in whom if name in self._services)
+        )
         answers = await asyncio.gather(
-            *(self._doors.get(f"{url}/ops/rest", self._ops) for url in self._services.values()),
-            self._doors.get(f"{self._simulators}/sim/rest", {}),
+            *(self._doors.get(f"{self._services[name]}/ops/rest", self._ops, LOOKED) for name in names),
+            self._doors.get(f"{self._simulators}/sim/rest", {}, LOOKED),
         )
         world = answers.pop()
-        added, unpublished, busy, due = {}, {}, [], []
-        for name, answer in zip(self._services, answers, strict=True):
-            added[name], unpublished[name] = answer["events_added"], answer["events_unpublished"]
-            at = datetime.fromisoformat(answer["at"])
-            if answer.get("consuming"):
-                busy.append(f"{name} is taking events in")
-            for job in answer["jobs"]:
-                due_at = None if job["due_at"] is None else datetime.fromisoformat(job["due_at"])
-                if job["running"]:
-                    busy.append(f"{name}'s job {job['name']} runs")
-                elif due_at is not None and due_at <= at:
-                    busy.append(f"{name}'s job {job['name']} is due")
-                elif due_at is not None:
-                    due.append(due_at)
-        if world["next_at"] is not None:
-            due.append(datetime.fromisoformat(world["next_at"]))
-        self.last = Look(added, unpublished, tuple(busy), tuple(due), world["pending_now"])
+        last = self.last
+        said = {
+            **last.states,
+            **{name: _state(name, answer) for name, answer in zip(names, answers, strict=True)},
+        }
+        next_at = None if world["next_at"] is None else datetime.fromisoformat(world["next_at"])
+        self.last = Look({name: said[name] for name in self._services}, world["pending_now"], next_at)
         self.flow.looks += 1
-        self.flow.events = sum(added.values())
+        self.flow.events = sum(self.last.added.values())
         return self.last
-
-    def _pairs(self) -> Sequence[tuple[str, TopicPartition]]:
-        return [
-            (group, TopicPartition(topic.name, number))
-            for topic in self._topics
-            for group in topic.consumers
-            for number in range(topic.partitions)
-        ]
 
     async def _offsets(
         self, ends: bool = True, groups: Sequence[str] | None = None

@@ -82,12 +82,13 @@ class World:
             case WorldVerb.DATABASE_RESTART:
                 return await self._database_restart(event)
 
-    async def pass_to(self, at: datetime) -> None:
-        """End what has lasted long enough."""
+    async def pass_to(self, at: datetime) -> bool:
+        """End what has lasted long enough. Says whether anything ended."""
         over = [one for one in self._ends if one[0] <= at]
         self._ends = [one for one in self._ends if one[0] > at]
         for _, _, end in over:
             await end()
+        return bool(over)
 
     def _note(self, event: WorldEvent, outcome: str = "done") -> None:
         self.happened.append(Happened(event.at, event.verb.value, event.fields, outcome))

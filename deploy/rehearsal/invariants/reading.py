@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-import httpx2
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -36,6 +34,7 @@ from deploy.rehearsal.invariants.evidence import (
     Registration,
 )
 from deploy.rehearsal.invariants.privacy import Canaries, search
+from deploy.rehearsal.wire import Wire
 
 _FACTS: Final = (
     "select event_id, topic, key, type, sequence, occurred_at, payload, causation_id from outbox order by id"
@@ -97,12 +96,12 @@ async def gather(
             await connection.close()
     await _topics(evidence, bootstrap, canaries)
     await _lag(evidence, bootstrap)
-    async with httpx2.AsyncClient(timeout=30, trust_env=False) as client:
+    async with Wire() as wire:
         if simulators is not None:
-            evidence.book = [order async for order in _book(client, simulators)]
+            evidence.book = [order async for order in _book(wire, simulators)]
         for service, url in metrics.items():
-            text = (await client.get(f"{url}/metrics")).content
-            search(evidence, canaries, "metrics", [(service, text)])
+            reply = await wire.request("GET", f"{url}/metrics", {})
+            search(evidence, canaries, "metrics", [(service, reply.body)])
     for path in files:
         await asyncio.to_thread(search_file, evidence, canaries, path)
     return evidence
@@ -257,12 +256,11 @@ async def _lag(evidence: Evidence, bootstrap: str) -> None:
         await admin.close()
 
 
-async def _book(client: httpx2.AsyncClient, simulators: str) -> Any:
+async def _book(wire: Wire, simulators: str) -> Any:
     after: int | None = 0
     while after is not None:
-        answer = json.loads(
-            (await client.get(f"{simulators}/sim/wechat/book", params={"after": after})).content
-        )
+        reply = await wire.request("GET", f"{simulators}/sim/wechat/book?after={after}", {})
+        answer = orjson.loads(reply.body)
         for order in answer["orders"]:
             paid_at = order["paid_at"]
             yield Booked(
