@@ -5,6 +5,7 @@ SHELL := /bin/sh
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+BEGAN := $(shell date +%s)
 # A stamp's name changes whenever what is installed would change; as long as it stands, nothing is fetched.
 LOCAL := $(VENV)/local-$(shell cat requirements/local.lock pyproject.toml | cksum | cut -d' ' -f1)
 DEV := $(VENV)/dev-$(shell cat requirements/dev.lock pyproject.toml | cksum | cut -d' ' -f1)
@@ -38,7 +39,11 @@ $(DEV): $(LOCAL)
 	@touch $@
 
 demo: setup  ## rehearse the Leshan cycle of 2024 with 4,000 candidates and write the report
-	@$(BIN)/kaowu rehearse --cycle $(CYCLE) --candidates $(CANDIDATES) --seed $(SEED)
+	@installed=$$(date +%s); code=0; \
+	$(BIN)/kaowu rehearse --cycle $(CYCLE) --candidates $(CANDIDATES) --seed $(SEED) || code=$$?; \
+	ended=$$(date +%s); \
+	echo "make demo: $$((installed - $(BEGAN))) s to install, $$((ended - installed)) s to start, rehearse and report, $$((ended - $(BEGAN))) s in all"; \
+	exit $$code
 
 up: setup  ## the local system on the real clock, until Ctrl-C
 	@$(BIN)/kaowu up --cycle $(CYCLE)
