@@ -21,6 +21,7 @@ from contracts.reasons import (
     WindowReason,
 )
 from contracts.refusals import Code
+from services.registration.domain.registration import FREEING, Confirmation, Payment, combined
 from services.registration.repository import news
 from tests.service.registration.system import System
 from tests.unit.registration.samples import MICROSECOND, cycle, id_number
@@ -342,7 +343,23 @@ async def test_a_window_of_a_desk_that_does_not_exist_is_parked(system: System) 
     assert await system.count("desk_windows") == 0
 
 
-async def test_the_view_says_the_same_as_one_lapse_at_a_time(system: System) -> None:
+@pytest.mark.parametrize("withdrawn", [False, True])
+async def test_database_and_rules_agree_on_who_may_not_register_again(
+    system: System, withdrawn: bool
+) -> None:
+    ones = [await system.registered(id_number=id_number(order=order)) for order in range(len(Confirmation))]
+    if withdrawn:
+        for one in ones:
+            await system.withdraw(one)
+    async with system.database.unit_of_work() as uow:
+        for one, state in zip(ones, Confirmation, strict=True):
+            await uow.sql("update registrations set confirmation = $2 where id = $1", one, state.value)
+    for row in await system.rows("select active, confirmation from registrations"):
+        stands = combined(withdrawn, Confirmation(row["confirmation"]), Payment.NONE)
+        assert row["active"] == (stands not in FREEING)
+
+
+async def test_a_desk_that_lapses_many_frees_them_all(system: System) -> None:
     ones = [await system.registered(id_number=id_number(order=order)) for order in range(5)]
     await system.deliver(*((lapsed(one), 1) for one in ones))
     assert [row["active"] for row in await system.rows("select active from registrations")] == [False] * 5
