@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> Process:
         plumbing,
         public=[api.public_routes(gateways, ask_at=ask_at)],
         handlers=HANDLERS,
-        deps={"cycle": plumbing.cycle, "ask_gateway": settle.wake},
+        deps={"cycle": plumbing.cycle, "ask_gateway": settle.wake, "close_again": close.wake},
         jobs=[close, settle, remind],
         resources=[aclosing(wechat)],
     )

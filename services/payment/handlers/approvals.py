@@ -23,7 +23,13 @@ class ForeignCycle(Exception):
     """An event of another cycle than the one this service runs: its fee is not known here."""
 
 
-async def open_obligations(uow: UnitOfWork, events: Sequence[confirmation.Approved], *, cycle: Cycle) -> None:
+async def open_obligations(
+    uow: UnitOfWork,
+    events: Sequence[confirmation.Approved],
+    *,
+    cycle: Cycle,
+    close_again: Callable[[], None],
+) -> None:
     """Fix each fee by the cycle's table and say that it is due. What is owed already stays as it is."""
     approved = {event.registration_id: event for event in events}
     if any(event.cycle_id != cycle.id for event in approved.values()):
@@ -62,6 +68,9 @@ async def open_obligations(uow: UnitOfWork, events: Sequence[confirmation.Approv
             for registration_id, version in versions.items()
         ],
     )
+    if window.has_closed(uow.at):
+        # The approval was in time and its news was not: the close has to look once more.
+        uow.after_commit(close_again)
     if len(versions) < len(approved):
         log.warning("approved-again", owed_already=len(approved) - len(versions))
 

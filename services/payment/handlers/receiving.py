@@ -85,7 +85,9 @@ async def take_notice(
         paid_at=notification.paid_at,
     )
     async with database.unit_of_work(at) as uow:
-        return await record_success(uow, channel.name, success, notice.evidence(), cycle=cycle, vault=vault)
+        taken = await record_success(uow, channel.name, success, notice.evidence(), cycle=cycle, vault=vault)
+    log.info("notice-taken", outcome=taken, order_no=success.order_no)
+    return taken
 
 
 async def record_success(

@@ -57,9 +57,8 @@ async def payments(database: Database, after: UUID | None, limit: int) -> dict[s
                 "sequence": row.version,
                 "amount_fen": row.amount_fen,
                 "paid_fen": row.paid_fen,
-                # Refunds are paid out by a later part of the system; until then nothing has gone back.
-                "refunded_fen": 0,
-                "refund_due_fen": row.refund_due_fen,
+                "refunded_fen": row.refunded_fen,
+                "refund_due_fen": row.refund_due_fen - row.refunded_fen,
                 "paid_at": row.paid_at,
                 "expired_at": row.expired_at,
                 "cancelled_for": row.cancelled_for,
@@ -78,7 +77,7 @@ async def money(database: Database) -> dict[str, Any]:
     return {
         "received": totals.received,
         "paid": totals.paid,
-        "refunded": 0,
+        "refunded": totals.refunded,
         "due": totals.due,
         "held": totals.held,
         "refunds_due": [

@@ -14,7 +14,7 @@ from services.chassis.db import Database
 from services.chassis.vault import Vault
 from services.payment.domain import Order, Success, ask_again_at
 from services.payment.handlers.metrics import ORDERS
-from services.payment.handlers.receiving import Mismatch, record_success
+from services.payment.handlers.receiving import Mismatch, Taken, record_success
 from services.payment.ports import (
     AlreadyPaid,
     Answer,
@@ -86,9 +86,13 @@ class Gateways:
             if answer.state in _UNPAID:
                 await orders.closed(uow, self.vault, evidence)
                 return Settled.UNPAID
-            await record_success(
+            taken = await record_success(
                 uow, order.channel, _success(answer), evidence, cycle=self.cycle, vault=self.vault
             )
+            if taken is Taken.DUPLICATE:
+                # Decided meanwhile by a notice; if it was not, it must not be asked about for ever.
+                attempts = order.attempts + 1
+                await orders.ask_again(uow, order.order_no, attempts, ask_again_at(uow.at, attempts))
             return Settled.PAID
 
     async def _no_answer(self, order: Order) -> Settled:

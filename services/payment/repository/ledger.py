@@ -93,7 +93,9 @@ async def totals(uow: UnitOfWork) -> Row[Any]:
         )
         select coalesce(sum(amount_fen), 0)::bigint as received,
                coalesce(sum(amount_fen) filter (where status = 'paid' and not goes_back), 0)::bigint as paid,
-               coalesce(sum(amount_fen) filter (where goes_back), 0)::bigint as due,
+               coalesce(sum(amount_fen) filter (where goes_back), 0)::bigint
+                   - (select coalesce(sum(amount_fen), 0) from ledger where kind = 'refunded')::bigint as due,
+               (select coalesce(sum(amount_fen), 0) from ledger where kind = 'refunded')::bigint as refunded,
                coalesce(sum(amount_fen) filter (where status <> 'paid' and not goes_back), 0)::bigint as held
         from money
         """

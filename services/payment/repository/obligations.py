@@ -168,7 +168,8 @@ async def page(uow: UnitOfWork, after: UUID | None, limit: int) -> Sequence[Row[
         """
         select o.registration_id, o.status, o.version, o.amount_fen, o.currency, o.paid_at, o.expired_at,
                o.cancelled_for, coalesce(sum(l.amount_fen) filter (where l.kind = 'received'), 0)::bigint as paid_fen,
-               coalesce(sum(l.amount_fen) filter (where l.kind = 'refund-due'), 0)::bigint as refund_due_fen
+               coalesce(sum(l.amount_fen) filter (where l.kind = 'refund-due'), 0)::bigint as refund_due_fen,
+               coalesce(sum(l.amount_fen) filter (where l.kind = 'refunded'), 0)::bigint as refunded_fen
         from (select * from obligations where $1::uuid is null or registration_id > $1
               order by registration_id limit $2) o
         left join ledger l on l.registration_id = o.registration_id

@@ -217,8 +217,10 @@ async def test_the_close_is_published_once_with_counts_sums_and_the_root_of_the_
 async def test_an_approval_that_arrives_after_the_close_is_swept_by_a_later_run(system: System) -> None:
     system.at(CLOSES)
     await system.close()
+    system.close_job.awake.clear()
     late = await system.owing()
     assert await system.words(late) == ["due"]
+    assert system.close_job.awake.is_set(), "nobody told the close to look once more"
     await system.close()
     assert await system.words(late) == ["due", "expired"]
     assert len(await system.said(system.cycle.id)) == 1
