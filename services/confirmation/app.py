@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.chassis.process import Plumbing, Process
-from services.confirmation.api import routes
+from services.confirmation.api import MAX_BODY, routes
 from services.confirmation.consumers import HANDLERS
 from services.confirmation.jobs import lapse_job
 from services.confirmation.settings import Settings
@@ -19,4 +19,5 @@ def create_app(settings: Settings) -> Process:
         handlers=HANDLERS,
         deps={"cycle": plumbing.cycle, "wake_lapse": lapse_missed.wake},
         jobs=[lapse_missed],
+        max_body=MAX_BODY,
     )

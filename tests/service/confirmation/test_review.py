@@ -173,6 +173,14 @@ async def test_a_level_that_is_not_in_the_cycle_does_not_exist(system: System) -
     assert (answer.status_code, answer.json()["code"]) == (404, Code.NOT_FOUND)
 
 
+async def test_five_hundred_decisions_with_long_notes_are_not_too_large(system: System) -> None:
+    rows: list[dict[str, object]] = [
+        {"registration_id": str(uuid7()), "decision": "reject", "reason_codes": ["other"], "note": "缺" * 500}
+        for _ in range(500)
+    ]
+    assert {result["code"] for result in await system.review("site", *rows)} == {Code.NOT_FOUND}
+
+
 @pytest.mark.parametrize("rows", [[], [{"decision": "approve"}] * 501])
 async def test_a_list_has_one_to_five_hundred_rows(system: System, rows: list[dict[str, object]]) -> None:
     numbered = [{**row, "registration_id": str(uuid7())} for row in rows]

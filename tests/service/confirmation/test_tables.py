@@ -16,36 +16,36 @@ async def test_tables_and_migrations_are_one_shape(system: System) -> None:
     await migrations.drift(system.settings.database_url, "confirmation")
 
 
-@pytest.mark.parametrize("table", ["decisions", "desk_window_changes"])
-@pytest.mark.parametrize("act", ["update {} set at = at", "delete from {}", "truncate {}"])
-async def test_what_was_decided_is_never_rewritten(system: System, table: str, act: str) -> None:
+async def test_what_was_decided_is_never_rewritten(system: System) -> None:
     await system.confirmed()
     await system.set_window(
         "municipal", opens="2023-12-11T09:00:00+08:00", closes="2023-12-13T09:00:00+08:00"
     )
     before = await system.everything()
-    with pytest.raises(DBAPIError, match="append-only"):
-        async with system.database.unit_of_work() as uow:
-            await uow.sql(act.format(table))
+    for table in ("decisions", "desk_window_changes"):
+        for act in ("update {} set at = at", "delete from {}", "truncate {}"):
+            with pytest.raises(DBAPIError, match="append-only"):
+                async with system.database.unit_of_work() as uow:
+                    await uow.sql(act.format(table))
     assert await system.everything() == before
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "state = 'expired'",
-        "state = 'confirmed', passed = 0",
-        "state = 'approved', passed = 0",
-        "form_version = 0",
-        "version = -1",
-        "subjects = '{}'",
-    ],
-)
-async def test_a_case_that_cannot_be_is_not_kept(system: System, change: str) -> None:
+IMPOSSIBLE = [
+    "state = 'expired'",
+    "state = 'confirmed', passed = 0",
+    "state = 'approved', passed = 0",
+    "form_version = 0",
+    "version = -1",
+    "subjects = '{}'",
+]
+
+
+async def test_a_case_that_cannot_be_is_not_kept(system: System) -> None:
     await system.registered()
-    with pytest.raises(IntegrityError):
-        async with system.database.unit_of_work() as uow:
-            await uow.sql(f"update cases set {change}")
+    for change in IMPOSSIBLE:
+        with pytest.raises(IntegrityError):
+            async with system.database.unit_of_work() as uow:
+                await uow.sql(f"update cases set {change}")
 
 
 async def test_every_state_of_the_domain_can_be_kept(system: System) -> None:
