@@ -82,6 +82,7 @@ class LocalSystem:
         self._say = say
         self._environ = os.environ if environ is None else environ
         self._extra = dict(extra or {})
+        self._owns_state = False
         self._keys: LocalKeys | None = None
         self._surroundings: Surroundings | None = None
         self._outside_start: OutsideStart | None = None
@@ -144,6 +145,8 @@ class LocalSystem:
             if self._fresh:
                 self.directory.empty()
             self._check_state()
+            # From here on the directory's state is ours to write; a refused start leaves it as it was.
+            self._owns_state = True
             self._prepare_clock()
             await self._start_all()
         except BaseException:
@@ -159,7 +162,8 @@ class LocalSystem:
             await self._outside_start.process.stop()
         await self._foundations.stop()
         if self.directory.held:
-            self._write_state(running=False)
+            if self._owns_state:
+                self._write_state(running=False)
             self.directory.let_go()
 
     async def _start_all(self) -> None:
