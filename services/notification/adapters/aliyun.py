@@ -5,13 +5,10 @@ Which refusals are final stands in one table here; a refusal nobody has met yet 
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import hashlib
 import hmac
 import json
 import secrets
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -19,9 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx2
-
 from services.chassis.clock import Clock
+from services.notification.adapters.wire import Lost, Unreached, Wire
 from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected
 
 PATIENCE = 5.0  # real seconds for one call, connecting included
@@ -85,29 +81,14 @@ class AliyunAccount:
 class AliyunSms:
     """One pooled client for the life of the process; close it with `aclose`."""
 
-    def __init__(
-        self,
-        account: AliyunAccount,
-        *,
-        clock: Clock,
-        connections: int = 32,
-        transport: httpx2.AsyncBaseTransport | None = None,
-    ) -> None:
+    def __init__(self, account: AliyunAccount, *, clock: Clock, connections: int = 32) -> None:
         self._account = account
         self._clock = clock
         self._host = urlsplit(account.endpoint).netloc
-        self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(PATIENCE),
-            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-            transport=transport,
-            verify=_trust(),
-            follow_redirects=False,
-            trust_env=False,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "kaowu"},
-        )
+        self._wire = Wire(account.endpoint, connections=connections, patience=PATIENCE, limit=BODY_LIMIT)
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._wire.aclose()
 
     async def send(
         self, to: str, template: str, variables: Mapping[str, str], text: str, reference: str
@@ -126,7 +107,10 @@ class AliyunSms:
         headers = signed_headers(
             self._account, self._host, "SendSms", query, self._clock.now(), secrets.token_hex(16)
         )
-        status, raw = await self._post(f"{self._account.endpoint}/?{query}", headers)
+        try:
+            status, raw = await self._wire.post(f"/?{query}", {**headers, "accept": "application/json"})
+        except (Lost, Unreached) as error:
+            raise NoAnswer(str(error), maybe_accepted=isinstance(error, Lost)) from None
         content = _object(raw)
         code = str((content or {}).get("Code", ""))[:64]
         if status == 429 or code.startswith("Throttling"):
@@ -136,19 +120,6 @@ class AliyunSms:
         if status == 200 and code == "OK":
             return Accepted(str(content.get("BizId", "")))
         raise Rejected(code, permanent=code in _PERMANENT)
-
-    async def _post(self, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                response = await self._client.post(url, headers=headers)
-                raw = response.content
-        except TimeoutError:
-            raise NoAnswer("no answer in time", maybe_accepted=True) from None
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            raise NoAnswer(type(error).__name__, maybe_accepted=False) from None
-        except httpx2.HTTPError as error:
-            raise NoAnswer(type(error).__name__, maybe_accepted=True) from None
-        return response.status_code, raw[:BODY_LIMIT]
 
     def parse_receipts(self, raw: bytes) -> list[Receipt]:
         if len(raw) > RECEIPTS_LIMIT:
@@ -160,12 +131,6 @@ class AliyunSms:
         if not isinstance(entries, list):
             raise MalformedReceipts("not an array")
         return [_receipt(entry) for entry in entries]
-
-
-@functools.cache
-def _trust() -> ssl.SSLContext:
-    """Who may vouch for the other side: the public authorities. One for the process, they take long to read."""
-    return httpx2.create_ssl_context(trust_env=False)
 
 
 def canonical_query(parameters: Mapping[str, str]) -> str:

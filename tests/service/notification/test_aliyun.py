@@ -236,13 +236,15 @@ async def test_without_a_connection_the_message_surely_was_not_taken() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b"\xff", b"x" * 100_000])
 async def test_an_answer_nobody_understands_is_no_answer(body: bytes) -> None:
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=body))
-    account = AliyunAccount("https://sms.test", "id", b"secret", "乐山考点")
-    client = AliyunSms(account, clock=SystemClock(), transport=transport)
-    with pytest.raises(NoAnswer) as nothing:
-        await send(client)
-    assert nothing.value.maybe_accepted
-    await client.aclose()
+    async def answer(_: Request) -> Reply:
+        return Reply(200, body)
+
+    async with serving(answer) as url:
+        client = AliyunSms(AliyunAccount(url, "id", b"secret", "乐山考点"), clock=SystemClock())
+        with pytest.raises(NoAnswer) as nothing:
+            await send(client)
+        assert nothing.value.maybe_accepted
+        await client.aclose()
 
 
 async def test_a_hundred_messages_at_once_have_one_receipt_batch(stage: Outside, sms: AliyunSms) -> None:
