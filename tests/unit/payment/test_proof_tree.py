@@ -1,0 +1,57 @@
+"""The root that a close publishes: the same for the same proofs, another for any change."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.payment.domain import ProofTree
+
+
+def by_definition(leaves: list[bytes]) -> bytes:
+    """RFC 6962, word for word: split at the largest power of two below the number of leaves."""
+    if not leaves:
+        return sha256(b"").digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1
+    while split * 2 < len(leaves):
+        split *= 2
+    return sha256(b"\x01" + by_definition(leaves[:split]) + by_definition(leaves[split:])).digest()
+
+
+def root_of(leaves: list[bytes]) -> bytes:
+    tree = ProofTree()
+    for leaf in leaves:
+        tree.add(leaf)
+    assert tree.leaves == len(leaves)
+    return tree.root()
+
+
+def leaves_of(count: int) -> list[bytes]:
+    return [sha256(b"\x00" + number.to_bytes(4, "big")).digest() for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [*range(34), 63, 64, 65, 1000])
+def test_the_streamed_root_is_the_defined_one(count: int) -> None:
+    assert root_of(leaves_of(count)) == by_definition(leaves_of(count))
+
+
+@given(st.integers(1, 60), st.data())
+def test_any_altered_dropped_added_or_swapped_proof_changes_the_root(count: int, data: st.DataObject) -> None:
+    leaves = leaves_of(count)
+    root = root_of(leaves)
+    place = data.draw(st.integers(0, count - 1))
+    altered = [*leaves]
+    altered[place] = sha256(altered[place]).digest()
+    assert root_of(altered) != root
+    assert root_of(leaves[:place] + leaves[place + 1 :]) != root
+    assert root_of([*leaves, leaves[place]]) != root
+    if count > 1:
+        other = data.draw(st.integers(0, count - 1).filter(lambda n: n != place))
+        swapped = [*leaves]
+        swapped[place], swapped[other] = swapped[other], swapped[place]
+        assert root_of(swapped) != root
