@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 _LOCK_SPACE = 0x6B77  # keeps job locks apart from any other advisory lock of the database
 _LONGEST_WAIT = 60.0  # real seconds
+# A virtual clock may be moved between our reading it and falling asleep: look again soon.
+_LONGEST_VIRTUAL_WAIT = 0.25
 _AFTER_FAILURE = (0.5, 1.0, 2.0, 5.0, 15.0)  # real seconds, the last for ever
 
 
@@ -109,6 +111,7 @@ class Jobs:
     async def _wait(self, job: Job) -> None:
         """Until woken, or due by the clock, or `every` has passed on the real clock."""
         latest = time.monotonic() + job.every.total_seconds()
+        longest = _LONGEST_VIRTUAL_WAIT if self._clock.virtual else _LONGEST_WAIT
         while not job.awake.is_set():
             left = latest - time.monotonic()
             if job.due_at is None:
@@ -118,7 +121,7 @@ class Jobs:
             left = min(left, (job.due_at - self._clock.now()).total_seconds())
             if left <= 0:
                 return
-            sleeper = asyncio.ensure_future(self._clock.sleep(min(left, _LONGEST_WAIT)))
+            sleeper = asyncio.ensure_future(self._clock.sleep(min(left, longest)))
             waker = asyncio.ensure_future(job.awake.wait())
             await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
             for task in (sleeper, waker):
