@@ -127,6 +127,7 @@ def _driven(driver: Driver, streams: Streams, doors: Doors) -> dict[str, Any]:
         "looks": streams.flow.looks,
         "rests": streams.flow.rests,
         "rest_seconds": round(streams.flow.rest_seconds, 2),
+        "slowest_rest": streams.flow.slowest,
         "gate_seconds": round(streams.flow.gate_seconds, 2),
         "driver_cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
     }

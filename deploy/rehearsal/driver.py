@@ -76,19 +76,20 @@ class Driver:
     async def run(self) -> None:
         """To the end of the agenda, then until nothing is left to happen."""
         while (planned := self._agenda.next_at) is not None:
-            due = self._due_before(planned)
-            if due is not None:
-                await self._let_time_pass(due)
-                continue
+            if self._is_far(planned):
+                await self._rest()
+                due = self._streams.last.next_due
+                if due is not None and self._clock.now() < due < planned:
+                    self._jump(due)
+                    continue
             await self._visit(planned)
         await self._aftermath()
 
-    def _due_before(self, planned: datetime) -> datetime | None:
-        """A moment of a service or carrier that is worth a stop on the way to the next planned one."""
-        due, now = self._streams.last.next_due, self._clock.now()
-        if due is None or not now < due < planned or self._world.under_way:
-            return None
-        return due if self._thorough or planned - now >= LONG_WAY else None
+    def _is_far(self, planned: datetime) -> bool:
+        """Whether the way to the planned moment is long enough for what is due in between to matter."""
+        if self._world.under_way:
+            return False
+        return self._thorough or planned - self._clock.now() >= LONG_WAY
 
     async def _rest(self) -> None:
         """Everything at rest, unless it has been since and nothing has happened or come due."""
@@ -96,19 +97,10 @@ class Driver:
             await self._streams.rest()
             self._stirred = False
 
-    async def _let_time_pass(self, at: datetime) -> None:
-        await self._rest()
-        due = self._streams.last.next_due
-        planned = self._agenda.next_at
-        # Rest may have shown an earlier moment, or that this one is gone.
-        if due is not None and due > self._clock.now() and (planned is None or due < planned):
-            self._jump(due)
-            await self._rest()
-
     async def _visit(self, at: datetime) -> None:
         turns, events, marks = self._agenda.take(at)
         edge = self._agenda.is_edge(at)
-        if (edge or self._thorough) and not self._world.under_way:
+        if edge and not self._world.under_way:
             await self._rest()
         else:
             await self._gate(turns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -100,7 +100,9 @@ class Flow:
     rest_seconds: float = 0.0
     gate_seconds: float = 0.0
     events: int = 0
-    failures: int = field(default=0)
+    failures: int = 0
+    slowest: tuple[float, str] = (0.0, "")
+    """The longest wait for rest, and what was waited for last."""
 
 
 class Streams:
@@ -185,6 +187,7 @@ class Streams:
         started = time.monotonic()
         deadline = started + TOO_LONG
         seen: tuple[Any, ...] | None = None
+        last_seen = ""
         pause, whom = SOON, tuple(self._services)
         while True:
             look = await self._look(whom)
@@ -196,13 +199,18 @@ class Streams:
                 raise RehearsalStopped(
                     f"the streams do not come to rest within {TOO_LONG:.0f} s: {self._restless(look)}"
                 )
+            if now is None:
+                last_seen = self._restless(look)
             seen = now
             # Asking costs the asked: those that still move are asked again, ever more rarely; in the end all, twice.
             whom = tuple(stirring) if stirring else tuple(self._services)
             pause = SOON if now else min(pause * 1.5, LATER)
             await asyncio.sleep(pause)
         self.flow.rests += 1
-        self.flow.rest_seconds += time.monotonic() - started
+        seconds = time.monotonic() - started
+        self.flow.rest_seconds += seconds
+        if seconds > self.flow.slowest[0]:
+            self.flow.slowest = (round(seconds, 2), last_seen)
         # At rest everything has arrived: whoever waits for a hop need not wait any longer.
         self._waiting = None
         self.begun += HOPS
