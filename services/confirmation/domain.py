@@ -168,6 +168,8 @@ class Case:
         self._require_open_desk(at, desk)
         if self.state in (State.CONFIRMED, State.APPROVED) and check.form_version == self.form.form_version:
             raise AlreadyConfirmed
+        if self.is_overdue(at, desk):
+            raise Refused(Code.NOT_ALLOWED, "该报名的补正期限已过，已作逾期未确认处理，不能再确认。")
         if self.state not in (*states_that_allow(Action.CONFIRM), State.CONFIRMED, State.APPROVED):
             self._refuse("不能现场确认")
         if check.form_version != self.form.form_version:
@@ -267,13 +269,15 @@ class Case:
                 "该报名点的现场确认尚未开始，请在公布的时间内办理。",
                 hints={"opens_at": desk.window.opens.isoformat()},
             )
-        if at >= self.deadline(desk):
+        # A return may give time beyond the desk's last day. One that gives less ends the case, not the desk's window.
+        given = self.fix_until if self.state is State.RETURNED and self.fix_until else desk.closes_at
+        if at >= max(given, desk.closes_at):
             raise Refused(
                 Code.WINDOW_CLOSED,
                 "该考生的现场确认期限已过，不能再确认。",
-                hints={"closed_at": self.deadline(desk).isoformat()},
+                hints={"closed_at": max(given, desk.closes_at).isoformat()},
             )
-        # A return may run on after the desk's own last day; on the days before it the desk keeps its hours.
+        # After the desk's own last day a return keeps no hours; on the days before it the desk does.
         if not desk.window.is_open(at) and not desk.window.has_closed(at):
             raise Refused(Code.WINDOW_NOT_OPEN, "现在不在该报名点的办理时间内，请在公布的时间内办理。")
 

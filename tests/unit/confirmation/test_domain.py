@@ -133,21 +133,32 @@ def test_a_desk_with_hours_is_shut_at_night_and_between_its_days() -> None:
     )
 
 
-@pytest.mark.parametrize("until", ["2023-12-10 18:00", "2023-12-22 18:00"])
-def test_a_returned_candidate_has_until_the_moment_named_and_not_a_microsecond_more(until: str) -> None:
+@pytest.mark.parametrize(
+    ("until", "too_late"),
+    [
+        ("2023-12-10 18:00", Code.NOT_ALLOWED),  # the desk is open, but not for this candidate any more
+        ("2023-12-14 12:00", Code.WINDOW_CLOSED),
+        ("2023-12-22 18:00", Code.WINDOW_CLOSED),
+    ],
+)
+def test_a_returned_candidate_has_until_the_moment_named_and_not_a_microsecond_more(
+    until: str, too_late: Code
+) -> None:
     waiting = case(State.RETURNED, fix_until=moment(until))
     confirmed = waiting.confirmed(moment(until) - TINY, desk("shizhong"), check(), leshan())
     assert (confirmed.state, confirmed.fix_until) == (State.CONFIRMED, None)
-    assert refusal(lambda: waiting.confirmed(moment(until), desk("shizhong"), check(), leshan())) is (
-        Code.WINDOW_CLOSED
-    )
+    assert refusal(lambda: waiting.confirmed(moment(until), desk("shizhong"), check(), leshan())) is too_late
     assert refusal(lambda: waiting.lapsed(moment(until) - TINY, desk("shizhong"))) is Code.NOT_ALLOWED
     lapsed = waiting.lapsed(moment(until), desk("shizhong"))
     assert lapsed.state is State.LAPSED
     # the same answer before and after the job has come round
-    assert refusal(lambda: lapsed.confirmed(moment(until), desk("shizhong"), check(), leshan())) is (
-        Code.WINDOW_CLOSED
-    )
+    assert refusal(lambda: lapsed.confirmed(moment(until), desk("shizhong"), check(), leshan())) is too_late
+
+
+def test_the_time_of_a_return_is_over_with_the_return() -> None:
+    gone = case(State.RETURNED, fix_until=moment("2023-12-22 18:00")).withdrawn()
+    at = moment("2023-12-20 09:00")
+    assert refusal(lambda: gone.confirmed(at, desk("shizhong"), check(), leshan())) is Code.WINDOW_CLOSED
 
 
 def test_a_candidate_returned_without_a_moment_has_until_the_desk_closes() -> None:
