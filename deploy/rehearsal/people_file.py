@@ -113,7 +113,7 @@ class _Reader:
             )
             return
         if not isinstance(data, dict):
-            self.wrong(f"a {_kind(data)}, not an object", 'write {"person": …} or {"world": […]}')
+            self.wrong(f"{_kind(data)}, not an object", 'write {"person": …} or {"world": […]}')
         elif "world" in data:
             self.take_world(data)
         elif "person" in data:
@@ -271,16 +271,12 @@ class _Reader:
             raise PeopleFileInvalid(self.problems)
         people = People(tuple(self.persons.values()), tuple(self.world))
         for person in people.persons:
-            if people.first_of(person) == person.name and person.same_person_as is not None:
-                raise PeopleFileInvalid(
-                    [
-                        Problem(
-                            person.line,
-                            f"{person.name}: same_person_as goes in a circle",
-                            "let one line stand alone",
-                        )
-                    ]
-                )
+            # Following the names from somebody who stands alone ends there; in a circle it ends in the circle.
+            if self.persons[people.first_of(person)].same_person_as is not None:
+                self.number = person.line
+                self.wrong(f"{person.name}: same_person_as goes in a circle", "let one line stand alone")
+        if self.problems:
+            raise PeopleFileInvalid(self.problems)
         return people
 
 

@@ -364,10 +364,14 @@ class Streams:
         assert self._reader is not None
         assert self._admin is not None
         asked = self._groups if groups is None else groups
-        answers = await asyncio.gather(*(self._admin.list_consumer_group_offsets(group) for group in asked))
+        # Partitions are named because the last resort's broker knows no other way to ask.
+        partitions = list(self._partitions)
+        answers = await asyncio.gather(
+            *(self._admin.list_consumer_group_offsets(group, partitions=partitions) for group in asked)
+        )
         end: dict[TopicPartition, int] = await self._reader.end_offsets(self._partitions) if ends else {}
         taken = {
-            group: {partition: meta.offset for partition, meta in answer.items()}
+            group: {partition: meta.offset for partition, meta in answer.items() if meta.offset >= 0}
             for group, answer in zip(asked, answers, strict=True)
         }
         return end, taken
