@@ -58,7 +58,7 @@ class Surroundings:
     addresses: Mapping[str, Address]
     service_tokens: Mapping[str, Path]
     accounts: Mapping[str, str]
-    static_members: bool = True
+    real_broker: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, service: str) -> dict[str, str]:
@@ -72,7 +72,7 @@ class Surroundings:
             "INTERNAL_PORT": str(address.internal_port),
             **self._stage(service),
         }
-        if self.static_members:
+        if self.real_broker:
             # A member that was killed and comes back takes its partitions at once instead of waiting out its ghost.
             own["GROUP_INSTANCE_ID"] = f"{service}-1"
         shared = {
@@ -81,6 +81,8 @@ class Surroundings:
             "KAOWU_TOKEN_KEYS_FILE": str(self.keys.token_keys_file),
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
         }
+        if not self.real_broker:
+            shared["KAOWU_BROKER_HAS_CLOCK"] = "false"
         if self.clock_file is not None:
             shared["KAOWU_CLOCK_FILE"] = str(self.clock_file)
         named = {f"{service.upper()}_{key}": value for key, value in own.items()}

@@ -200,8 +200,7 @@ class LocalSystem:
                 name: keys.service_token_file(name, at=self.clock.now()) for name in self._wanted
             },
             accounts=self.outside.accounts if self.outside else {},
-            # The last resort's broker knows no static members.
-            static_members=self.rungs["kafka"]["rung"] != "last resort",
+            real_broker=self.rungs["kafka"]["rung"] != "last resort",
             extra=self._extra,
         )
         for name in self._wanted:

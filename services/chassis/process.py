@@ -65,6 +65,10 @@ class Plumbing:
         clock: Clock = RehearsalClock(settings.clock_file) if settings.clock_file else SystemClock()
         if clock.virtual:
             _refuse_real_endpoints(settings)
+        if not settings.broker_has_clock and settings.environment != "local":
+            raise CannotStart(
+                "a broker without a clock is for the local system only: the close compares three clocks"
+            )
         name = settings.service
         return cls(
             name=name,
@@ -76,7 +80,12 @@ class Plumbing:
             vault=Vault.open(settings.vault_keys_file, settings.environment),
             tokens=TokenVerifier.open(settings.token_keys_file),
             cycle=Cycle.read(settings.cycle_file),
-            guard=ClockGuard(clock, settings.database_url, settings.kafka_bootstrap_servers),
+            guard=ClockGuard(
+                clock,
+                settings.database_url,
+                settings.kafka_bootstrap_servers,
+                broker_has_clock=settings.broker_has_clock,
+            ),
         )
 
 

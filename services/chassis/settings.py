@@ -44,6 +44,10 @@ class ServiceSettings(BaseSettings):
     )
     log_format: Literal["json", "console"] = "json"
     group_instance_id: str | None = None
+    broker_has_clock: bool = Field(
+        default=True,
+        description="false for the local last resort only: its broker stamps no times to compare",
+    )
     otlp_endpoint: str | None = None
     relay_linger_seconds: float = Field(default=0.0, ge=0, description="gather events before publishing")
     start_patience_seconds: float = Field(

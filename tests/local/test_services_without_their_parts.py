@@ -78,3 +78,12 @@ async def test_on_a_database_that_was_not_migrated_it_names_the_command(
     code, said = await _run("payment", here.of("payment"))
     assert code == 1
     assert "python -m services.payment migrate" in said
+
+
+async def test_a_broker_without_a_clock_is_refused_outside_the_local_system(
+    surroundings: Surroundings,
+) -> None:
+    production = {"KAOWU_BROKER_HAS_CLOCK": "false", "KAOWU_ENVIRONMENT": "production"}
+    code, said = await _run("payment", surroundings.of("payment") | production)
+    assert code == 1
+    assert "for the local system only" in said
