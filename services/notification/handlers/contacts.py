@@ -39,9 +39,12 @@ async def fetch_contacts(
             await recipients.not_there(
                 uow, [m.registration_id for m in missing], [uow.at + _pause(m.tries) for m in missing]
             )
+            due_at = await recipients.next_wanted(uow)
             uow.after_commit(on_messages)
         if missing:
             log.warning("contacts-missing", count=len(missing))
+        if due_at is None or due_at > database.clock.now():
+            return due_at
 
 
 def _id_of(sealed: Sealed) -> UUID:

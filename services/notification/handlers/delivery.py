@@ -45,6 +45,9 @@ from services.notification.wording import Text, Wording
 log = structlog.get_logger(__name__)
 
 BATCH: Final = 256
+PATIENCE: Final = (
+    45.0  # real seconds for a batch; with the longest call begun within it, still below the lease
+)
 TRIES: Final = Counter(
     "kaowu_message_tries", "Messages handed to a carrier, by outcome", ["channel", "outcome"]
 )
@@ -92,46 +95,45 @@ class Delivery:
 
     async def deliver(self) -> datetime | None:
         """Send everything that is due; the moment when the next message is."""
-        down = False
-        while not down:
-            batch = await self._claim()
-            if batch is None:
-                break
+        while True:
+            batch, due_at = await self._claim()
             if batch:
-                down = await self._deliver(batch)
-        async with self._database.reading() as uow:
-            due_at = await messages.next_due(uow, self._channel.carrier)
-        # What waits behind a channel that is away need not find it out one by one.
-        return max(due_at, uow.at + CHANNEL_PAUSE) if down and due_at else due_at
+                down, due_at = await self._deliver(batch)
+                if down:
+                    # What waits behind a channel that is away need not find it out one by one.
+                    return due_at and max(due_at, self._database.clock.now() + CHANNEL_PAUSE)
+            if due_at is None or due_at > self._database.clock.now():
+                return due_at
 
-    async def _deliver(self, batch: Sequence[Outgoing]) -> bool:
-        """Send these and record what came of them; whether the channel seems to be away."""
-        results = await self._send_all(batch)
-        crash_point(f"{self._channel.carrier}-before-record")
-        async with self._database.unit_of_work() as uow:
-            await messages.record(uow, results)
-        down = all(result.state is State.CREATED for result in results)
-        log.info("delivered", channel=self._channel.carrier, messages=len(results), down=down)
-        return down
-
-    async def _claim(self) -> list[Outgoing] | None:
-        """The next batch, its texts on record; None when nothing is due."""
+    async def _claim(self) -> tuple[list[Outgoing], datetime | None]:
+        """The next batch, its texts on record; without one, when there will be one."""
+        carrier = self._channel.carrier
         async with self._database.unit_of_work() as uow:
             until = self._cycle.quiet_until(uow.at)
-            if self._channel.carrier is Carrier.SMS and until > uow.at:
+            if carrier is Carrier.SMS and until > uow.at:
                 await messages.postpone(uow, until)
-            rows = await messages.pick(uow, self._channel.carrier, BATCH)
-            if not rows:
-                return None
-            stale = [row.message_id for row in rows if not _holds(row)]
+            rows = await messages.pick(uow, carrier, BATCH)
+            await messages.supersede(uow, [row.message_id for row in rows if not _holds(row)])
             batch = [self._outgoing(row) for row in rows if _holds(row)]
-            await messages.supersede(uow, stale)
             await messages.claim(uow, [_claim_of(one) for one in batch], uow.at + LEASE)
+            due_at = None if batch else await messages.next_due(uow, carrier)
         again = sum(row.state == State.SENDING for row in rows)
         if again:
-            AMBIGUOUS.labels(self._channel.carrier).inc(again)
-            log.warning("taken-over", channel=self._channel.carrier, messages=again)
-        return batch
+            AMBIGUOUS.labels(carrier).inc(again)
+            log.warning("taken-over", channel=carrier, messages=again)
+        return batch, due_at
+
+    async def _deliver(self, batch: Sequence[Outgoing]) -> tuple[bool, datetime | None]:
+        """Send these and record what came of them. Whether the channel seems away, and when something is due."""
+        carrier = self._channel.carrier
+        results = await self._send_all(batch)
+        crash_point(f"{carrier}-before-record")
+        async with self._database.unit_of_work() as uow:
+            await messages.record(uow, results)
+            due_at = await messages.next_due(uow, carrier)
+        down = all(result.state is State.CREATED for result in results)
+        log.info("delivered", channel=carrier, messages=len(results), down=down)
+        return down, due_at
 
     def _outgoing(self, row: Row[Any]) -> Outgoing:
         occasion, carrier = Occasion(row.occasion), self._channel.carrier
@@ -152,10 +154,13 @@ class Delivery:
         """Each once, a bounded number at a time. Never raises for one message's sake."""
         waiting = iter(batch)
         results: list[Result] = []
+        clock = asyncio.get_running_loop().time
+        until = clock() + PATIENCE
 
         async def work(waiting: Iterator[Outgoing]) -> None:
             for one in waiting:
-                results.append(await self._send(one))  # noqa: PERF401  # shared by all workers
+                result = await self._send(one) if clock() < until else self._give_back(one)
+                results.append(result)
 
         workers = min(self._channel.in_flight, len(batch))
         async with asyncio.TaskGroup() as group:
@@ -212,6 +217,11 @@ class Delivery:
             carrier_code=code,
             ambiguous=ambiguous,
         )
+
+    def _give_back(self, one: Outgoing) -> Result:
+        """Not tried: a slow carrier used up the time in which this claim is surely ours alone."""
+        at = self._database.clock.now()
+        return Result(one.message_id, one.claim, one.registration_id, State.CREATED, due_at=at, tried=False)
 
     @staticmethod
     def _ended(one: Outgoing, reason: str, code: str | None, *, ambiguous: bool = False) -> Result:

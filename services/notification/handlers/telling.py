@@ -52,8 +52,8 @@ class Teller:
         for event, one in zip(events, told, strict=True):
             by_occasion.setdefault(one.occasion, []).append(self._draft(event, one, uow.at))
         for occasion, drafts in by_occasion.items():
-            await messages.create(uow, occasion, drafts)
-        uow.after_commit(self.on_messages)
+            if await messages.create(uow, occasion, drafts):
+                uow.after_commit(self.on_messages)
 
     async def know(
         self,
@@ -70,10 +70,10 @@ class Teller:
             said = (news or {}).get(event.registration_id, _NO_NEWS)
             by_cycle.setdefault(event.cycle_id, {})[event.registration_id] = said
         for cycle_id, of_cycle in by_cycle.items():
-            await recipients.keep(
+            if await recipients.keep(
                 uow, cycle_id, of_cycle, sets_confirm_by=sets_confirm_by, new_contact=new_contact
-            )
-        uow.after_commit(self.on_contacts_wanted)
+            ):
+                uow.after_commit(self.on_contacts_wanted)
 
     async def desks(self, uow: UnitOfWork) -> Desks:
         """The desks' hours as of now."""

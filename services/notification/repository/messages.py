@@ -34,6 +34,7 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 
        set_config('enable_mergejoin', 'off', true)
 """
 _CREATE = """
+with created as (
 insert into messages (message_id, registration_id, occasion, variant, instance, channel, state, facts,
     deadline_at, created_at, state_at, not_before, due_at, template_version, correlation_id, caused_by)
 select uuidv7(), t.registration_id, $1, t.variant, t.instance, c.channel, 'created', t.facts::jsonb,
@@ -47,6 +48,9 @@ join recipients r on r.registration_id = t.registration_id
 cross join lateral (values ('sms', t.sms_first, t.sms_version), ('email', t.email_first, t.email_version))
      as c(channel, first, version)
 on conflict (registration_id, occasion, instance, channel) do nothing
+returning due_at
+)
+select coalesce(bool_or(due_at is not null), false) as sendable from created
 """
 _POSTPONE = f"""
 update messages m set due_at = $2, not_before = greatest(m.not_before, $2)
@@ -98,12 +102,12 @@ _RETURNING = """
 """
 _RECORD = f"""
 with recorded as (
-    update messages m set state = t.state, state_at = $9, due_at = t.due_at, tries = m.tries + 1,
+    update messages m set state = t.state, state_at = $9, due_at = t.due_at, tries = m.tries + t.tried,
         ambiguous = m.ambiguous + t.ambiguous, provider_ref = coalesce(t.provider_ref, m.provider_ref),
         carrier_code = coalesce(t.carrier_code, m.carrier_code), reason_code = t.reason_code
     from unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
-                $8::int[])
-         as t(message_id, claim, state, due_at, provider_ref, carrier_code, reason_code, ambiguous)
+                $8::int[], $10::int[])
+         as t(message_id, claim, state, due_at, provider_ref, carrier_code, reason_code, ambiguous, tried)
     where m.message_id = t.message_id and m.claims = t.claim and m.state = 'sending'
     {_RETURNING}
 ){_SAID}
@@ -187,6 +191,7 @@ class Result:
     carrier_code: str | None = None
     reason_code: str | None = None
     ambiguous: bool = False
+    tried: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +205,13 @@ class Outcome:
     reason_code: str | None
 
 
-async def create(uow: UnitOfWork, occasion: Occasion, drafts: Sequence[Draft]) -> int:
-    """Keep these, for both channels each; those that are there already stay as they are. Returns how many are new."""
+async def create(uow: UnitOfWork, occasion: Occasion, drafts: Sequence[Draft]) -> bool:
+    """Keep these, for both channels each; those that are there already stay as they are.
+
+    Returns whether any waits for nothing but its moment.
+    """
     sms, email = Carrier.SMS, Carrier.EMAIL
-    return await uow.changed(
+    rows = await uow.sql(
         _CREATE,
         str(occasion),
         uow.at,
@@ -219,6 +227,7 @@ async def create(uow: UnitOfWork, occasion: Occasion, drafts: Sequence[Draft]) -
         [d.version[sms] for d in drafts],
         [d.version[email] for d in drafts],
     )
+    return bool(rows[0].sendable)
 
 
 async def postpone(uow: UnitOfWork, until: datetime) -> int:
@@ -277,6 +286,7 @@ async def record(uow: UnitOfWork, results: Sequence[Result]) -> None:
         [r.reason_code for r in results],
         [int(r.ambiguous) for r in results],
         uow.at,
+        [int(r.tried) for r in results],
     )
     await _say_all(uow, rows)
 

@@ -24,6 +24,7 @@ on conflict (registration_id) do update set
     contact_wanted = recipients.contact_wanted + case when $8 then 1 else 0 end,
     contact_try_at = case when $8 then $6 else recipients.contact_try_at end
 where excluded.site_id is not null or $7 or $8 or excluded.standing <> 'none'
+returning xmax = 0 as is_new
 """
 _HOLD_BACK = """
 update messages set due_at = null
@@ -103,14 +104,15 @@ async def keep(
     *,
     sets_confirm_by: bool = False,
     new_contact: bool = False,
-) -> None:
+) -> bool:
     """Make sure these recipients are known and hold them until the end of the transaction.
 
     With `new_contact` what is kept of theirs is out of date: their messages wait until it was fetched again.
+    Returns whether contacts are to be fetched because of this.
     """
     ids = sorted(news)
     rows = [news[registration_id] for registration_id in ids]
-    await uow.sql(
+    kept = await uow.sql(
         _KEEP,
         ids,
         cycle_id,
@@ -123,6 +125,7 @@ async def keep(
     )
     if new_contact:
         await uow.sql(_HOLD_BACK, ids)
+    return new_contact or any(row.is_new for row in kept)
 
 
 async def lock(uow: UnitOfWork, ids: Sequence[UUID]) -> None:

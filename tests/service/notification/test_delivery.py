@@ -10,11 +10,14 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
 
 from contracts.notification import Delivered, Undeliverable
 from deploy.simulators.aliyun import DEAD_PREFIX, REFUSED_PREFIX, SILENT_PREFIX
 from deploy.simulators.outage import Outage
 from services.chassis import crash
+from services.notification.adapters import aliyun, smtp
 from services.notification.domain.life import CHANNEL_PAUSE, LEASE, NEXT, State, sources_of
 from services.notification.handlers import delivery
 from services.notification.repository import messages
@@ -138,6 +141,24 @@ async def test_a_channel_that_is_down_is_not_asked_for_every_message(
     await system.deliver(*(due(one) for one in people))
     assert await system.sms_job.run() == system.clock.now() + CHANNEL_PAUSE
     assert system.world.sms.weather.reached == 10
+
+
+async def test_a_slow_carrier_does_not_outlast_the_lease(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not begun in time is given back untried, so that no other process can send it beside us."""
+    (one,) = await system.registered()
+    system.at("2024-02-01 10:00")
+    await system.deliver(due(one))
+    with monkeypatch.context() as slow:
+        slow.setattr(delivery, "PATIENCE", 0.0)
+        assert await system.sms_job.run() == system.clock.now() + CHANNEL_PAUSE
+    row = (await system.messages(one, "due"))["sms"]
+    assert (row["state"], row["claims"], row["tries"], row["ambiguous"]) == ("created", 1, 0, 0)
+    await system.sms_job.run()
+    assert (await system.messages(one, "due"))["sms"]["tries"] == 1
+    assert timedelta(seconds=delivery.PATIENCE + smtp.PATIENCE) < LEASE
+    assert timedelta(seconds=delivery.PATIENCE + aliyun.PATIENCE) < LEASE
 
 
 async def test_a_lost_answer_is_counted_and_repeated_under_the_same_reference(system: System) -> None:
@@ -403,3 +424,38 @@ async def test_events_name_their_cause_and_have_no_gap(system: System) -> None:
     inbox = {str(row["event_id"]) for row in await system.rows("select event_id from inbox")}
     assert {row["causation_id"] for row in causes} <= inbox
     assert len(causes) == 40
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'lost'",
+        "occasion = 'forfeited'",
+        "channel = 'fax'",
+        "state = 'delivered', due_at = now()",
+        "state = 'sending', due_at = null",
+        "state = 'sending', due_at = now(), body = null",
+        "state = 'undelivered', due_at = null",
+        "state = 'delivered', due_at = null, reason_code = 'refused'",
+    ],
+)
+async def test_a_message_that_cannot_be_is_not_kept(system: System, change: str) -> None:
+    await system.registered()
+    with pytest.raises(IntegrityError):
+        await system.write(f"update messages set {change}")
+
+
+async def test_nobodys_address_or_text_is_in_a_log_line(system: System) -> None:
+    with capture_logs() as lines:
+        (one,) = await system.registered()
+        system.at("2024-02-01 10:00")
+        system.world.sms.weather.bring(10, Outage.LOSE)
+        system.registry.people[str(one)]["email"] = "full+canary@example.cn"
+        await system.write("update recipients set contact_wanted = contact_wanted + 1")
+        await system.deliver(due(one))
+        await system.settle()
+        await system.push(b"[{}]")
+    assert {"delivered", "batch", "receipts-malformed"} <= {line["event"] for line in lines}
+    written = str(lines)
+    for canary in ("13900000000", "p0@example.cn", "canary", "考生", "280元"):
+        assert canary not in written
