@@ -26,7 +26,9 @@ class Foundations:
         *,
         say: Callable[[str], None],
         started: Callable[[str, int], None],
+        thrown_away: bool = False,
     ) -> None:
+        self._thrown_away = thrown_away
         self._data = data
         self._environ = environ
         self._say = say
@@ -73,7 +75,9 @@ class Foundations:
         self._note_process("kafka", self.broker)
 
     async def _start_databases(self, services: Sequence[str]) -> dict[str, str]:
-        chosen = await choose_databases(self._data / "postgres", services, self._environ)
+        chosen = await choose_databases(
+            self._data / "postgres", services, self._environ, thrown_away=self._thrown_away
+        )
         self._databases = chosen.server
         await chosen.server.start()
         self._note("postgres", chosen.server, chosen.reason)

