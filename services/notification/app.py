@@ -19,7 +19,7 @@ from services.notification.handlers.delivery import Channel, Delivery, Send
 from services.notification.handlers.telling import Teller
 from services.notification.ports import Accepted, Mail, Sms
 from services.notification.settings import Settings
-from services.notification.wording import TemplatesInvalid, Text, Wording
+from services.notification.templates.wording import TemplatesInvalid, Text, Wording
 
 _RECEIPTS_BODY = 4 * 1024 * 1024  # a push of some thousand receipts
 _SHORTEST_SECRET = 16

@@ -40,7 +40,7 @@ from services.notification.handlers.contacts import row_of
 from services.notification.ports import Accepted, NoAnswer, Rejected
 from services.notification.repository import messages
 from services.notification.repository.messages import Claim, Result
-from services.notification.wording import Text, Wording
+from services.notification.templates.wording import Text, Wording
 
 log = structlog.get_logger(__name__)
 

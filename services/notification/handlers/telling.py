@@ -20,7 +20,7 @@ from services.notification.domain.told import Desks, Told
 from services.notification.repository import messages, recipients
 from services.notification.repository.messages import Draft
 from services.notification.repository.recipients import News
-from services.notification.wording import Wording
+from services.notification.templates.wording import Wording
 
 E = TypeVar("E", bound=RegistrationEvent)
 

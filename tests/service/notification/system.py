@@ -30,7 +30,7 @@ from deploy.simulators.world import Plan, Simulators
 from services.chassis.clock import ClockControl, RehearsalClock
 from services.notification.app import create_app
 from services.notification.settings import Settings
-from services.notification.wording import Wording
+from services.notification.templates.wording import Wording
 
 Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from services.chassis.process import CannotStart
-from services.notification import app, wording
+from services.notification import app
 from services.notification.settings import Settings
+from services.notification.templates import wording
 from tests.service.notification.system import System
 
 

@@ -17,7 +17,7 @@ from contracts.reasons import ChangedField, ReasonCode, WindowReason
 from services.chassis import migrations
 from services.notification.consumers import HANDLERS
 from services.notification.domain.occasions import CONTENTS, Occasion
-from services.notification.wording import Wording
+from services.notification.templates.wording import Wording
 from tests.service.notification.system import (
     CYCLE,
     System,

@@ -13,7 +13,7 @@ from contracts.reasons import Carrier
 from services.notification.domain.occasions import CONTENTS, Occasion
 from services.notification.domain.told import Told, told_close
 from services.notification.domain.words import variables
-from services.notification.wording import Text, Wording
+from services.notification.templates.wording import Text, Wording
 from tests.unit.notification.stories import CYCLE, all_told
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,7 +10,7 @@ from jinja2 import UndefinedError
 
 from contracts.reasons import Carrier
 from services.notification.domain.occasions import FORBIDDEN, VARIABLES, Occasion
-from services.notification.wording import TEMPLATES, TemplatesInvalid, Wording
+from services.notification.templates.wording import TEMPLATES, TemplatesInvalid, Wording
 
 SMS = "version: 1\naliyun: SMS_310240118\n\n"
 EMAIL = "version: 1\nsubject: 未按时缴费\n\n"

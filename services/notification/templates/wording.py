@@ -1,6 +1,6 @@
-"""The texts that are sent: files under templates/, checked when they are loaded, filled when a message goes out.
+"""The texts that are sent: files in this folder, checked when they are loaded, filled when a message goes out.
 
-`templates/<occasion>/<channel>[.<variant>].<language>.txt` is a head (`version: 1`, and `aliyun: SMS_…`, the carrier's
+`<occasion>/<channel>[.<variant>].<language>.txt` is a head (`version: 1`, and `aliyun: SMS_…`, the carrier's
 code of the approved text, or `subject: …`), an empty line, and the text. A text that asks for what it must not know,
 leaves out what it must say, or names a deadline without its consequence stops the service from starting.
 """
@@ -21,7 +21,7 @@ from services.notification.domain.occasions import CONTENTS, FORBIDDEN, VARIABLE
 from services.notification.domain.parts import parts
 from services.notification.domain.words import Variables
 
-TEMPLATES: Final = Path(__file__).parent / "templates"
+TEMPLATES: Final = Path(__file__).parent
 LANGUAGE: Final = "zh"
 _FILE: Final = re.compile(r"(?P<channel>[a-z]+)(?:\.(?P<variant>[a-z]+))?\.(?P<language>[a-z]{2})\.txt")
 _HEAD: Final = re.compile(r"(?P<key>[a-z]+): (?P<value>\S.*)")

@@ -1,0 +1,1 @@
+"""The texts as files, and the code that checks and fills them."""
