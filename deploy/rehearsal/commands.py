@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from contracts.cycle import Cycle
@@ -154,10 +155,23 @@ def _runtime(system: LocalSystem) -> dict[str, Any]:
     memory = {name: round(mib, 1) for name, mib in system.memory().items()}
     return {
         "rungs": system.rungs,
+        "cpu_seconds": {name: _cpu(child.pid) for name, child in system.processes().items() if child.pid},
         "versions": _versions(),
         "started_in_seconds": round(system.started_in, 2),
         "memory_mib": memory,
     }
+
+
+def _cpu(pid: int) -> float:
+    """Processor seconds of a process and of those it started that still live, since their start."""
+    try:
+        leader = psutil.Process(pid)
+        spent = [process.cpu_times() for process in (leader, *leader.children(recursive=True))]
+        own = leader.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    # Those that have ended and were waited for (PostgreSQL's sessions) count through their parent.
+    return round(sum(one.user + one.system for one in spent) + own.children_user + own.children_system, 1)
 
 
 def _versions() -> dict[str, str]:

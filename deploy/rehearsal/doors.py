@@ -101,6 +101,8 @@ class Doors:
     async def get(self, url: str, headers: Mapping[str, str], patience: float | None = None) -> Any:
         """What ops and the office read. Raises NoAnswer where nobody answers."""
         reply = await self._wire.request("GET", url, headers, patience=patience)
+        if reply.status == 503:
+            raise NoAnswer(f"GET {url}: HTTP 503")
         if reply.status != 200:
             raise RehearsalStopped(
                 f"GET {url}: HTTP {reply.status} {reply.body[:300].decode('utf-8', 'replace')}"

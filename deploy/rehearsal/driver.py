@@ -104,12 +104,15 @@ class Driver:
             await self._rest()
         else:
             await self._gate(turns)
+        rested = not self._stirred
         self._jump(at)
+        # What came due at a moment known in advance happens before what people do at it.
+        came_due = rested and self._stirred
         self._stirred |= await self._world.pass_to(at)
         self._streams.faulted = self._world.under_way
         for reached in marks:
             reached()
-        if edge and not self._world.under_way:
+        if (edge or came_due) and not self._world.under_way:
             await self._rest()
         await self._happen(turns, events)
         if at in self._called_back:

@@ -6,6 +6,7 @@ caused in turn was committed with it, so it is part of the next hop: a chain of 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,8 @@ class Streams:
         """A world event is under way on purpose: answers may be missing."""
 
     async def start(self) -> None:
+        # A broker that is away on purpose is not worth a line every tenth of a second.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
         self._reader = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
         await self._admin.start()
@@ -190,16 +193,21 @@ class Streams:
         last_seen = ""
         pause, whom = SOON, tuple(self._services)
         while True:
-            look = await self._look(whom)
-            stirring = look.stirring()
-            now = await self._still(look) if not stirring else None
+            try:
+                look = await self._look(whom)
+                stirring = look.stirring()
+                now = await self._still(look) if not stirring else None
+            except (KafkaError, OSError) as error:
+                # Somebody is just coming back from a fault.
+                look, stirring, now = self.last, [], None
+                last_seen = f"{type(error).__name__}: {error}"
             if now is not None and now == seen:
                 break
             if time.monotonic() > deadline:
                 raise RehearsalStopped(
-                    f"the streams do not come to rest within {TOO_LONG:.0f} s: {self._restless(look)}"
+                    f"the streams do not come to rest within {TOO_LONG:.0f} s: {last_seen}"
                 )
-            if now is None:
+            if now is None and stirring:
                 last_seen = self._restless(look)
             seen = now
             # Asking costs the asked: those that still move are asked again, ever more rarely; in the end all, twice.

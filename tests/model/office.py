@@ -94,7 +94,11 @@ class Office:
     def _time_passes(self, since: datetime, until: datetime) -> None:
         reminders = {PAYMENT[1] - offset for offset in REMINDERS}
         stops = {at for at in (*reminders, PAYMENT[1]) if at <= until}
-        stops |= {deadline for one in self._all() if one.is_waiting_for_the_desk and (deadline := one.deadline()) <= until}
+        stops |= {
+            deadline
+            for one in self._all()
+            if one.is_waiting_for_the_desk and (deadline := one.deadline()) <= until
+        }
         stops |= {o.heard_at for one in self._all() for o in one.orders if o.heard_at and o.heard_at <= until}
         for at in sorted(stops):
             for one in self._all():
@@ -186,7 +190,9 @@ def _act(one: Registration, at: datetime, step: dict[str, Any]) -> None:
         case "withdraw":
             one.withdraw(at)
         case "confirm":
-            complete = not step.get("missing") and step.get("identity_seen", True) and step.get("stamped", True)
+            complete = (
+                not step.get("missing") and step.get("identity_seen", True) and step.get("stamped", True)
+            )
             one.confirm(at, desk, step.get("form_version"), complete)
         case "return":
             until = _moment(step["fix_until"]) if step.get("fix_until") else None
@@ -211,7 +217,9 @@ def _first_call(callback: Any) -> float | None:
 def is_invalid(fields: dict[str, Any]) -> bool:
     """The few kinds of wrong fields that the people files of the tests try; rules.md §3 has all of them."""
     phone, number = fields.get("phone"), fields.get("id_number")
-    if phone is not None and not (len(phone) == 11 and phone.isdigit() and phone[0] == "1" and phone[1] in "3456789"):
+    if phone is not None and not (
+        len(phone) == 11 and phone.isdigit() and phone[0] == "1" and phone[1] in "3456789"
+    ):
         return True
     if number is not None and not _is_id_number(number):
         return True
@@ -220,7 +228,9 @@ def is_invalid(fields: dict[str, Any]) -> bool:
     if "site" in fields and fields["site"] not in notice.DESKS:
         return True
     subjects = fields.get("subjects")
-    return subjects is not None and (not subjects or len(set(subjects)) < len(subjects) or not set(subjects) <= {1, 2, 3, 4})
+    return subjects is not None and (
+        not subjects or len(set(subjects)) < len(subjects) or not set(subjects) <= {1, 2, 3, 4}
+    )
 
 
 def _is_id_number(number: str) -> bool:

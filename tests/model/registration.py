@@ -205,7 +205,9 @@ class Registration:
         if order.closed or order.paid_at is not None or at >= order.ends_at:
             raise No("gateway-refused")
         order.paid_at = at
-        order.heard_at = order.ends_at if calls_after is None else min(order.ends_at, at + timedelta(seconds=calls_after))
+        order.heard_at = (
+            order.ends_at if calls_after is None else min(order.ends_at, at + timedelta(seconds=calls_after))
+        )
 
     def hear(self, order: Order, at: datetime) -> None:
         order.heard_at = at if order.heard_at is None else min(at, order.heard_at)

@@ -120,7 +120,8 @@ def test_a_mistake_is_named_with_its_line(text: str, said: str) -> None:
 
 def test_every_mistake_is_said_at_once() -> None:
     text = "\n".join([line(site=1), line(), step(do="fly"), "no JSON"])
-    assert [problem.split(":")[0] for problem in problems(text)] == ["line 1", "line 3", "line 4"]
+    lines = [problem.split(":")[0] for problem in problems(text)]
+    assert list(dict.fromkeys(lines)) == ["line 1", "line 3", "line 4"]
 
 
 def test_whoever_is_the_same_person_in_a_circle_is_refused() -> None:

@@ -1,0 +1,150 @@
+"""A whole cycle over real PostgreSQL and real Kafka, person by person as the independent model says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.cycle import Cycle
+from deploy.rehearsal import commands, people_file
+from deploy.rehearsal.crowd import crowd
+from deploy.rehearsal.people import People, Person
+from tests.model.office import Predicted, predict
+
+pytestmark = pytest.mark.e2e
+
+CYCLE = Path(__file__).parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
+EDGES = Path(__file__).parent / "edges.jsonl"
+SEED = 20231201
+CROWD = 25
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    exit_code: int
+    report: Path
+    outcomes: dict[str, dict[str, Any]]
+    predicted: dict[str, Predicted]
+    summary: dict[str, Any]
+
+
+def everybody() -> People:
+    """The edges by hand, and a seeded crowd after them."""
+    edges = people_file.read(EDGES)
+    seeded = crowd(Cycle.read(CYCLE), CROWD, SEED)
+    after = 1 + max(one.line for one in (*edges.persons, *edges.world))
+    persons = [
+        Person(
+            one.name, one.site, one.specialty, one.subjects, one.returning, one.steps, one.same_person_as, one.given,
+            one.line + after,
+        )
+        for one in seeded.persons
+    ]  # fmt: skip
+    return People((*edges.persons, *persons), edges.world)
+
+
+@pytest.fixture(scope="module")
+async def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
+    directory = tmp_path_factory.mktemp("rehearsal")
+    people = directory / "people.jsonl"
+    people_file.write(everybody(), people)
+    report = directory / "report"
+    exit_code = await commands.rehearse(
+        cycle=CYCLE, candidates=1, seed=SEED, people=people, report=report, data=directory / "system"
+    )
+    lines = (report / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()
+    return Rehearsed(
+        exit_code,
+        report,
+        {one["person"]: one for one in map(json.loads, lines)},
+        predict(people.read_text(encoding="utf-8").split("\n")),
+        json.loads((report / "report.json").read_text(encoding="utf-8")),
+    )
+
+
+def differences(rehearsed: Rehearsed) -> Iterator[str]:
+    for name, predicted in rehearsed.predicted.items():
+        outcome = rehearsed.outcomes[name]
+        refused = [(one["step"], one["code"]) for one in outcome["refused"]]
+        told = Counter((one["occasion"], one["channel"], one["state"]) for one in outcome["messages"])
+        if outcome["state"] != predicted.state:
+            yield f"{name}: {outcome['state']}, the rules say {predicted.state}"
+        if outcome["paid_fen"] != predicted.paid_fen:
+            yield f"{name}: paid {outcome['paid_fen']} fen, the rules say {predicted.paid_fen}"
+        if sorted(refused) != sorted(predicted.refused):
+            yield f"{name}: refused {refused}, the rules say {predicted.refused}"
+        if told != predicted.messages:
+            yield f"{name}: told {dict(told - predicted.messages)} instead of {dict(predicted.messages - told)}"
+
+
+async def test_everybody_ends_as_the_rules_say(rehearsed: Rehearsed) -> None:
+    assert list(differences(rehearsed)) == []
+
+
+async def test_nobody_is_missing_and_nobody_is_invented(rehearsed: Rehearsed) -> None:
+    assert rehearsed.outcomes.keys() == rehearsed.predicted.keys()
+
+
+async def test_every_invariant_holds_at_the_end(rehearsed: Rehearsed) -> None:
+    assert rehearsed.exit_code == 0
+    assert [one for one in rehearsed.summary["invariants"] if not one["ok"]] == []
+
+
+async def test_every_fault_was_really_reached(rehearsed: Rehearsed) -> None:
+    faults = rehearsed.summary["faults"]
+    for fault in (
+        "kill notification",
+        "freeze confirmation",
+        "broker-down",
+        "database-restart",
+        "callback-replay",
+        "sms-down",
+        "wechat-down",
+    ):
+        assert faults.get(fault, 0) > 0, faults
+
+
+async def test_what_this_version_cannot_do_is_said(rehearsed: Rehearsed) -> None:
+    refused = [one for one in rehearsed.summary["world"] if one["outcome"].startswith("refused")]
+    assert [(one["do"], one["window"]) for one in refused] == [("extend", "payment")]
+
+
+async def test_messages_keep_the_quiet_hours(rehearsed: Rehearsed) -> None:
+    """No SMS between 22:00 and 08:00 but those that would come too late."""
+    zone = Cycle.read(CYCLE).zone
+    at_night = [
+        one
+        for outcome in rehearsed.outcomes.values()
+        for one in outcome["messages"]
+        if one["channel"] == "sms" and not 8 <= people_file.moment(one["at"]).astimezone(zone).hour < 22
+    ]
+    assert {one["occasion"] for one in at_night} <= {"closing-soon", "amended", "returned", "pre-registered"}
+
+
+async def test_the_report_can_be_run_again(rehearsed: Rehearsed) -> None:
+    assert people_file.read(rehearsed.report / "people.jsonl").persons
+    page = (rehearsed.report / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in page.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert "缴费截止，逐分钟" in page
+
+
+async def test_the_sums_of_the_report_agree(rehearsed: Rehearsed) -> None:
+    summary = rehearsed.summary
+    assert sum(summary["funnel"].values()) == len(rehearsed.outcomes)
+    assert sum(sum(states.values()) for states in summary["by_site"].values()) == len(rehearsed.outcomes)
+    assert summary["money"]["received"] == sum(one["paid_fen"] for one in rehearsed.outcomes.values())
+
+
+async def test_check_finds_the_same_over_the_system_that_was_left(
+    rehearsed: Rehearsed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exit_code = await commands.check(data=rehearsed.report.parent / "system", given=False, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert exit_code == 0
+    assert [one["id"] for one in said["invariants"]] == [one["id"] for one in rehearsed.summary["invariants"]]
