@@ -26,7 +26,7 @@ class Turns:
     clock: Clock
     guard: ClockGuard
 
-    async def close_window(self) -> datetime | None:
+    async def close_window(self, asked: Callable[[], None] = lambda: None) -> datetime | None:
         """The payment window closes: everyone who owed is paid, held or forfeited. A missed close runs at start."""
         database, cycle, at = self.gateways.database, self.gateways.cycle, self.clock.now()
         closes_at = cycle.windows.payment.closes
@@ -40,6 +40,7 @@ class Turns:
             # 1: no new order from two minutes before the close on (domain.check_order).
             # 2: every open order is closed at its gateway and asked about: paid in time, unpaid, or held.
             await closing.decide_open_orders(self.gateways, at)
+            asked()
             # 3: whoever still owes is forfeited, each with proof and event.
             await closing.sweep(database, cycle, at)
             # 4: counts, sums and the root of the evidence, once.
@@ -65,7 +66,8 @@ class Turns:
 
 def make_jobs(turns: Turns) -> tuple[Job, Job, Job]:
     """close-window, settle-orders, remind."""
-    close = Job("close-window", turns.close_window, every=timedelta(seconds=30))
+    # Whoever is held at the close is asked about again: the other job must learn when.
+    close = Job("close-window", lambda: turns.close_window(settle.wake), every=timedelta(seconds=30))
     settle = Job("settle-orders", lambda: turns.settle_orders(close.wake), every=timedelta(seconds=60))
     remind = Job("remind", turns.remind, every=timedelta(minutes=5))
     return close, settle, remind
