@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ _REASON_WORDS: Final = {code.text: code.value for code in ReasonCode}
 _DECISIONS: Final = {Verb.APPROVE: "approve", Verb.REJECT: "reject", Verb.RETURN: "return"}
 _ACCOUNTS: Final = uuid.UUID("6b616f77-7500-5000-8000-616363747300")
 FIRST_LEVEL: Final = "desk"
+Act = Callable[[Standing, Step], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,15 @@ class Acts:
         self._at = addresses
         self._cycle = cycle
         self._needed = {document.id: document.needed for document in cycle.documents}
+        self._by_verb: Mapping[Verb, Act] = {
+            Verb.AMEND: self._amend,
+            Verb.WITHDRAW: self._withdraw,
+            Verb.CONFIRM: self._confirm,
+            Verb.RETURN: self._send_away,
+            Verb.REJECT: self._send_away,
+            Verb.ORDER: self._order,
+            Verb.PAY: self._pay,
+        }
 
     async def do(self, standing: Standing, step: Step) -> str | None:
         """The step's refusal code, or None when it was done. Bulk decisions go through `decide`."""
@@ -55,21 +65,9 @@ class Acts:
             return await self._pre_register(standing, step)
         if standing.registration_id is None:
             return WITHOUT_REGISTRATION[step.verb]
-        match step.verb:
-            case Verb.AMEND:
-                return await self._amend(standing, step)
-            case Verb.WITHDRAW:
-                return await self._withdraw(standing, step)
-            case Verb.CONFIRM:
-                return await self._confirm(standing, step)
-            case Verb.RETURN | Verb.REJECT:
-                return await self._send_away(standing, step)
-            case Verb.ORDER:
-                return await self._order(standing, step)
-            case Verb.PAY:
-                return await self._pay(standing, step)
-            case _:
-                return (await self.decide(level_of(step), [(standing, step)]))[0]
+        if step.verb is Verb.APPROVE:
+            return (await self.decide(level_of(step), [(standing, step)]))[0]
+        return await self._by_verb[step.verb](standing, step)
 
     async def decide(self, level: str, turns: Sequence[tuple[Standing, Step]]) -> list[str | None]:
         """One level's decisions of one moment, together as reviewers make them; a code per row."""

@@ -17,10 +17,8 @@ import psutil
 from rich.console import Console
 
 from contracts.cycle import Cycle
-from deploy.local.data_directory import DataDirectory, InUse
-from deploy.local.environment import SERVICES
 from deploy.local.system import LocalSystem
-from deploy.rehearsal import outcomes, people_file
+from deploy.rehearsal import checking, outcomes, people_file
 from deploy.rehearsal.acts import Acts, Addresses
 from deploy.rehearsal.agenda import Agenda
 from deploy.rehearsal.crowd import crowd
@@ -28,9 +26,9 @@ from deploy.rehearsal.doors import Doors, RehearsalStopped
 from deploy.rehearsal.driver import Driver
 from deploy.rehearsal.identity import Identity, invent_all
 from deploy.rehearsal.invariants import judge
-from deploy.rehearsal.invariants.evidence import Evidence, Finding
+from deploy.rehearsal.invariants.evidence import Finding
 from deploy.rehearsal.invariants.privacy import Canaries, no_personal_data, search
-from deploy.rehearsal.invariants.reading import gather, search_file, subscriptions_of
+from deploy.rehearsal.invariants.reading import search_file
 from deploy.rehearsal.people import People
 from deploy.rehearsal.progress import Progress
 from deploy.rehearsal.report import Run, summary, tables
@@ -85,7 +83,7 @@ class Rehearsal:
             found = outcomes.outcomes(self.standings.values(), lists)
             outcomes.write(found, report / "outcomes.jsonl")
             clock.lap("outcomes")
-            evidence = await _evidence(self.system, self.canaries())
+            evidence = await checking.evidence_of(self.system, self.canaries())
             clock.lap("evidence")
             world.faults.update(await _reached(doors, outside.control_url))
             return Run(
@@ -102,7 +100,7 @@ class Rehearsal:
             )
 
     def canaries(self) -> Canaries:
-        return Canaries(self.identities, _other_secrets(self.people))
+        return checking.canaries_of(self.people, self.identities)
 
 
 class _Stopwatch:
@@ -139,18 +137,6 @@ async def _reached(doors: Doors, simulators: str) -> dict[str, int]:
     return {fault: times for fault, times in answer["reached"].items() if times}
 
 
-def _other_secrets(people: People) -> list[tuple[str, str]]:
-    """What people give at a step instead of what was invented for them."""
-    found = []
-    for person in people.persons:
-        for step in person.steps:
-            for key in ("name", "id_number", "phone", "email"):
-                value = step.fields.get(key)
-                if isinstance(value, str) and len(value) >= 2:
-                    found.append((value, f"{key} of {person.name}, step {step.index}"))
-    return found
-
-
 def _runtime(system: LocalSystem) -> dict[str, Any]:
     memory = {name: round(mib, 1) for name, mib in system.memory().items()}
     return {
@@ -177,21 +163,6 @@ def _cpu(pid: int) -> float:
 def _versions() -> dict[str, str]:
     packages = ("faststream", "aiokafka", "sqlmodel", "pydantic", "fastapi", "asyncpg")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
-
-
-async def _evidence(system: LocalSystem, canaries: Canaries) -> Evidence:
-    outside = system.outside
-    return await gather(
-        system.cycle,
-        system.surroundings.databases,
-        system.kafka_bootstrap,
-        simulators=None if outside is None else outside.control_url,
-        canaries=canaries,
-        metrics={name: service.internal_url for name, service in system.services.items()},
-        files=sorted(system.logs.glob("*.log")),
-        subscriptions=subscriptions_of(SERVICES),
-        now=system.clock.now(),
-    )
 
 
 async def rehearse(
@@ -255,10 +226,12 @@ def _json(run: Run, findings: list[Finding]) -> str:
 async def check(*, data: Path, given: bool, as_json: bool) -> int:
     """The invariants over a system at rest. 1 on a violation."""
     console = Console()
-    if given:
-        findings = judge(await _given_evidence(os.environ))
-    else:
-        findings = await _local_findings(data)
+    try:
+        evidence = await (checking.given(os.environ) if given else checking.local(data))
+    except (checking.CannotCheck, RehearsalStopped) as error:
+        console.print(f"[red]nothing was checked:[/red] {error}", highlight=False)
+        return 1
+    findings = judge(evidence)
     if as_json:
         print(
             json.dumps(
@@ -268,16 +241,3 @@ async def check(*, data: Path, given: bool, as_json: bool) -> int:
     else:
         tables.show_findings(findings, console)
     return 0 if all(finding.ok for finding in findings) else 1
-
-
-async def _local_findings(data: Path) -> list[Finding]:
-    """Of the system in this directory: as it runs, or started for the look and stopped again."""
-    state = DataDirectory(data).state()
-    system = LocalSystem.of(data)
-    canaries = Canaries(_known_people(data, state))
-    try:
-        async with system:
-            await _at_rest(system)
-            return judge(await _evidence(system, canaries))
-    except InUse:
-        return judge(await _running_evidence(data, state, canaries))

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from contracts.cycle import Cycle, Site, Specialty
-from deploy.rehearsal.timetable import Calendar
 from deploy.rehearsal.paying import pay_story
 from deploy.rehearsal.people import People, Person, Step, Verb, WorldEvent, WorldVerb
+from deploy.rehearsal.timetable import Calendar
 
 QUARTER = timedelta(minutes=15)
 ALL_SUBJECTS = (1, 2, 3, 4)

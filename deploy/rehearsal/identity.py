@@ -10,14 +10,20 @@ from datetime import date, timedelta
 from typing import Any
 
 from deploy.rehearsal import photos
-from deploy.rehearsal.people import People, Person
+from deploy.rehearsal.people import People
 
 WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 CHECK_DIGITS = "10X98765432"
 
-SURNAMES = "王李张刘陈杨黄赵周吴徐孙朱马胡郭林何罗郑梁谢宋唐许邓韩冯曹彭曾肖田董潘袁蔡蒋余于杜叶程魏苏吕丁任卢姚沈钟姜崔谭陆范汪廖石韦贾夏付方邹熊白孟"
+SURNAMES = (
+    "王李张刘陈杨黄赵周吴徐孙朱马胡郭林何罗郑梁谢宋唐许邓韩冯曹彭曾肖田董潘袁蔡蒋余于"
+    "杜叶程魏苏吕丁任卢姚沈钟姜崔谭陆范汪廖石韦贾夏付方邹熊白孟"
+)
 COMPOUND_SURNAMES = ("欧阳", "上官", "司徒", "诸葛", "尉迟", "令狐")
-GIVEN = "婷娜静敏洁萍琳莉薇倩雯颖蓉芸茜霞燕娟艳慧玲桂芬雪梅怡佳欣悦彤萱伟强磊军洋勇杰涛超鹏辉斌刚健俊帆浩宇轩博睿翔哲楠晨曦昕珂钰铭"
+GIVEN = (
+    "婷娜静敏洁萍琳莉薇倩雯颖蓉芸茜霞燕娟艳慧玲桂芬雪梅怡佳欣悦彤萱伟强磊军洋"
+    "勇杰涛超鹏辉斌刚健俊帆浩宇轩博睿翔哲楠晨曦昕珂钰铭"
+)
 RARE_GIVEN = ("䶮", "㛃", "𬭎", "𬱖", "𠅤", "𪩘", "喆", "堃", "犇", "翀", "赟", "淼", "昉", "燚", "頔")
 YI_CLANS = ("吉克", "沙马", "阿侯", "曲比", "马海", "吉木", "阿尔", "勒格")
 YI_GIVEN = ("阿呷", "拉且", "尔古", "伍果", "木乃", "史布", "子日", "古哈", "阿依", "日洛")

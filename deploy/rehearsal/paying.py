@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from contracts.cycle import Cycle
-from deploy.rehearsal.timetable import Calendar
 from deploy.rehearsal.people import Verb
+from deploy.rehearsal.timetable import Calendar
 
 MINUTE = timedelta(minutes=1)
 

@@ -242,7 +242,7 @@ class _Reader:
 
     def verb(self, where: str, value: object, verbs: type[V]) -> V | None:
         try:
-            return verbs(value)
+            return verbs(str(value))
         except ValueError:
             self.wrong(f'{where}: "do" is {value!r}', f"use {_listed(verb.value for verb in verbs)}")
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 from zoneinfo import ZoneInfo
 
 from rich.console import Console, Group, RenderableType
@@ -50,7 +50,7 @@ class Progress:
         self._per_second = 0.0
         self.stages: dict[str, float] = {}
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._started = time.monotonic()
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=4, transient=True)

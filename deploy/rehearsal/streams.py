@@ -111,7 +111,7 @@ class Streams:
         self,
         doors: Doors,
         services: Mapping[str, str],
-        simulators: str,
+        simulators: str | None,
         bootstrap: str,
         ops: Mapping[str, str],
     ) -> None:
@@ -349,11 +349,13 @@ class Streams:
         names = (
             tuple(self._services) if whom is None else tuple(name for name in whom if name in self._services)
         )
-        answers = await asyncio.gather(
-            *(self._doors.get(f"{self._services[name]}/ops/rest", self._ops, LOOKED) for name in names),
-            self._doors.get(f"{self._simulators}/sim/rest", {}, LOOKED),
+        asked = [self._doors.get(f"{self._services[name]}/ops/rest", self._ops, LOOKED) for name in names]
+        if self._simulators is not None:
+            asked.append(self._doors.get(f"{self._simulators}/sim/rest", {}, LOOKED))
+        answers = await asyncio.gather(*asked)
+        world: Mapping[str, Any] = (
+            answers.pop() if self._simulators is not None else {"pending_now": 0, "next_at": None}
         )
-        world = answers.pop()
         last = self.last
         said = {
             **last.states,

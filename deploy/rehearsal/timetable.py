@@ -110,7 +110,7 @@ class Calendar:
             self._arrivals[key] = self._slots(opens, closes)
         return self._arrivals[key].draw(chance)
 
-    def _slots(self, opens: datetime, closes: datetime) -> "_Shares[datetime]":
+    def _slots(self, opens: datetime, closes: datetime) -> _Shares[datetime]:
         days = max(1, (self.local(closes - self.QUARTER).date() - self.local(opens).date()).days + 1)
         slots, weights = [], []
         at = self.grid(opens) if self.grid(opens) >= opens else self.grid(opens) + self.QUARTER
@@ -183,7 +183,8 @@ class Calendar:
         return self._hours(max(opens, since), closes)
 
     def _hours(self, since: datetime, closes: datetime) -> list[datetime]:
-        day, hours = self.local(since).date(), []
+        day = self.local(since).date()
+        hours: list[datetime] = []
         while datetime.combine(day, time(), self.zone) < closes:
             moments = (datetime.combine(day, hour, self.zone) for hour in DESK_HOURS)
             hours.extend(at for at in moments if since <= at < closes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import httptools
@@ -80,7 +80,7 @@ class Wire:
         self._patience = patience
         self._idle: dict[tuple[str, int], list[_Connection]] = {}
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

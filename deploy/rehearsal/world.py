@@ -62,25 +62,18 @@ class World:
 
     async def happen(self, event: WorldEvent) -> tuple[datetime, ...]:
         """Let it happen. Returns the moments that matter because of it."""
-        match event.verb:
-            case WorldVerb.SET_DESK_WINDOW:
-                return await self._set_window(event, event.fields["site"], event.fields["opens"])
-            case WorldVerb.EXTEND:
-                return await self._extend(event)
-            case WorldVerb.GATEWAY_DOWN:
-                return await self._weather(event, "wechat")
-            case WorldVerb.CARRIER_DOWN:
-                return await self._weather(event, str(event.fields.get("channel", "sms")))
-            case WorldVerb.CALLBACK_REPLAY:
-                return await self._replay(event)
-            case WorldVerb.KILL:
-                return await self._kill(event)
-            case WorldVerb.FREEZE:
-                return await self._freeze(event)
-            case WorldVerb.BROKER_DOWN:
-                return await self._broker_down(event)
-            case WorldVerb.DATABASE_RESTART:
-                return await self._database_restart(event)
+        happenings: Mapping[WorldVerb, Callable[[WorldEvent], Awaitable[tuple[datetime, ...]]]] = {
+            WorldVerb.SET_DESK_WINDOW: self._name_days,
+            WorldVerb.EXTEND: self._extend,
+            WorldVerb.GATEWAY_DOWN: self._gateway_down,
+            WorldVerb.CARRIER_DOWN: self._carrier_down,
+            WorldVerb.CALLBACK_REPLAY: self._replay,
+            WorldVerb.KILL: self._kill,
+            WorldVerb.FREEZE: self._freeze,
+            WorldVerb.BROKER_DOWN: self._broker_down,
+            WorldVerb.DATABASE_RESTART: self._database_restart,
+        }
+        return await happenings[event.verb](event)
 
     async def pass_to(self, at: datetime) -> bool:
         """End what has lasted long enough. Says whether anything ended."""
@@ -97,6 +90,9 @@ class World:
         self.faults[fault] = self.faults.get(fault, 0) + times
 
     # The office
+
+    async def _name_days(self, event: WorldEvent) -> tuple[datetime, ...]:
+        return await self._set_window(event, event.fields["site"], event.fields["opens"])
 
     async def _set_window(self, event: WorldEvent, site: str, opens: str | None) -> tuple[datetime, ...]:
         body = {"closes": event.fields["closes"], **_reason(event)}
@@ -127,6 +123,12 @@ class World:
         return ()
 
     # Nature
+
+    async def _gateway_down(self, event: WorldEvent) -> tuple[datetime, ...]:
+        return await self._weather(event, "wechat")
+
+    async def _carrier_down(self, event: WorldEvent) -> tuple[datetime, ...]:
+        return await self._weather(event, str(event.fields.get("channel", "sms")))
 
     async def _weather(self, event: WorldEvent, outside: str) -> tuple[datetime, ...]:
         lasts = float(event.fields["for"])

@@ -38,7 +38,7 @@ def everybody() -> People:
     """The edges by hand, and a seeded crowd after them."""
     edges = people_file.read(EDGES)
     seeded = crowd(Cycle.read(CYCLE), CROWD, SEED)
-    after = 1 + max(one.line for one in (*edges.persons, *edges.world))
+    after = 1 + max(*(one.line for one in edges.persons), *(one.line for one in edges.world))
     persons = [
         Person(
             one.name, one.site, one.specialty, one.subjects, one.returning, one.steps, one.same_person_as, one.given,

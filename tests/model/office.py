@@ -209,7 +209,7 @@ def _act(one: Registration, at: datetime, step: dict[str, Any]) -> None:
 
 def _first_call(callback: Any) -> float | None:
     """Seconds until the gateway first calls back; None for never."""
-    if callback == "never" or callback == []:
+    if callback in ("never", []):
         return None
     return float(min(callback)) if isinstance(callback, list) else float(callback)
 

@@ -188,9 +188,14 @@ def origins(evidence: Evidence) -> Finding:
         if order.status == "closed" and order.answer_id is None
     )
     decided = {(decision.registration_id, decision.kind) for decision in evidence.decisions}
-    for fact in evidence.facts.get("confirmation", ()):
-        if fact.word in ("confirmed", "returned", "rejected") and (fact.key, fact.word) not in decided:
-            wrong.append(f"registration {fact.key}: {fact.word} without a recorded decision")
+    wrong.extend(
+        f"registration {fact.key}: {fact.word} without a recorded decision"
+        for fact in evidence.facts.get("confirmation", ())
+        if fact.word in ("confirmed", "returned", "rejected")
+        and (fact.key, fact.word) not in decided
+        # The candidate's own amendment that overtook a confirmation sends it back; nobody at a desk decided that.
+        and fact.payload.get("reason_codes") != ["form-outdated"]
+    )
     checked = (
         f"{len(evidence.decisions)} decisions, {len(evidence.ledger)} entries, {len(evidence.orders)} orders"
     )

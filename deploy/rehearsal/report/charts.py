@@ -221,10 +221,10 @@ def close(minutes: Sequence[Minute], closes: datetime, last_order_at: datetime, 
         )
     )
     for minute in minutes:
-        local = minute.at.astimezone(zone)
-        if local.minute % 15 == 0:
+        clock = minute.at.astimezone(zone)
+        if clock.minute % 15 == 0:
             parts.append(
-                _text(x_of(minute.at), base + 18, f"{local:%H:%M}", size=11, fill=FAINT, anchor="middle")
+                _text(x_of(minute.at), base + 18, f"{clock:%H:%M}", size=11, fill=FAINT, anchor="middle")
             )
     parts.append(_text(left, 14, "■ 每分钟缴费（左）", size=12, fill=TEAL))
     parts.append(_text(left + 128, 14, "■ 来晚被拒（左）", size=12, fill=RUST))
@@ -250,7 +250,7 @@ def tiles(desks: Sequence[Desk], places: Mapping[str, tuple[int, int]]) -> str:
         parts.append(
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" fill="none" stroke="{TEAL}" stroke-opacity=".35"/>'
         )
-        fill = "#fff" if shade > 0.5 else INK
+        fill = "#fff" if shade > 0.58 else INK
         name = desk.site.name if len(desk.site.name) <= 9 else desk.site.name[:8] + "…"
         parts.append(_text(x + 12, y + 25, name, size=15, fill=fill, weight=700))
         parts.append(_text(x + 12, y + 50, f"报名 {desk.people:,}　缴费 {desk.paid:,}", size=12, fill=fill))
