@@ -26,13 +26,14 @@ def pay_story(cycle: Cycle, calendar: Calendar, chance: random.Random, approved_
     if kind < 0.018:
         return
     at = calendar.arrival(payment, chance, payment.closes - timedelta(hours=2), not_before=approved_at)
+    hesitates = timedelta()
     if kind < 0.036:
         do(at, Verb.ORDER, channel="wechat")
         return
     if kind < 0.06:
-        at = payment.closes - MINUTE * chance.randint(5, 60)
+        at, hesitates = payment.closes - MINUTE * chance.randint(5, 60), MINUTE
     elif kind < 0.064:
-        at = payment.closes - MINUTE * 3
+        at, hesitates = payment.closes - MINUTE * 3, MINUTE
     elif kind < 0.067:
         # The last two minutes: no new order any more, and so a forfeiture.
         do(payment.closes - MINUTE, Verb.ORDER, channel="wechat")
@@ -48,7 +49,8 @@ def pay_story(cycle: Cycle, calendar: Calendar, chance: random.Random, approved_
     if chance.random() < 0.03 and at - calendar.QUARTER > max(payment.opens, approved_at):
         do(at - calendar.QUARTER, Verb.ORDER, channel="wechat")
     do(at, Verb.ORDER, channel="wechat")
-    paid_at = at + MINUTE
+    # On the coarse grid the order and its payment are one moment; minutes count only in the last hour.
+    paid_at = at + hesitates
     do(paid_at, Verb.PAY, callback=_callback(chance))
     if chance.random() < 0.006 and paid_at + timedelta(days=1) < payment.closes:
         do(calendar.grid(paid_at + timedelta(hours=9)), Verb.ORDER, channel="wechat")

@@ -21,10 +21,10 @@ from contracts.topics import TOPICS
 from deploy.rehearsal.doors import Doors, RehearsalStopped
 
 HOPS: Final = 3  # registration → confirmation → payment → registration's view
-SOON: Final = 0.006
-LATER: Final = 0.08  # real seconds between looks while somebody waits
+SOON: Final = 0.012
+LATER: Final = 0.12  # real seconds between looks while somebody waits
 LOOKED: Final = 5.0  # real seconds after which a look is given up
-IDLE: Final = 0.25  # and while nobody does
+IDLE: Final = 1.0  # and while nobody does
 TOO_LONG: Final = 90.0  # real seconds without rest or hop after which a rehearsal stops and says what moves
 
 
@@ -212,7 +212,7 @@ class Streams:
             seen = now
             # Asking costs the asked: those that still move are asked again, ever more rarely; in the end all, twice.
             whom = tuple(stirring) if stirring else tuple(self._services)
-            pause = SOON if now else min(pause * 1.5, LATER)
+            pause = SOON if now else min(pause * 1.7, LATER)
             await asyncio.sleep(pause)
         self.flow.rests += 1
         seconds = time.monotonic() - started
@@ -242,7 +242,7 @@ class Streams:
             if time.monotonic() > deadline:
                 raise RehearsalStopped("a callback of the gateway stays under way")
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, LATER)
+            pause = min(pause * 1.7, LATER)
 
     def _restless(self, look: Look) -> str:
         parts = [f"{name} has {count} unpublished" for name, count in look.unpublished.items() if count]
@@ -335,7 +335,7 @@ class Streams:
 
     async def _pause(self) -> None:
         if self._awaited:
-            self._tempo = min(self._tempo * 1.5, LATER)
+            self._tempo = min(self._tempo * 1.7, LATER)
             await asyncio.sleep(self._tempo)
             return
         self._wake.clear()
