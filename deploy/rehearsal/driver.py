@@ -56,6 +56,8 @@ class Timing:
     moments: int = 0
     steps: int = 0
     refused: int = 0
+    acting: float = 0.0
+    outside: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
 
 
@@ -70,7 +72,7 @@ class Driver:
         self._world = world
         self._audience = audience
         self._thorough = agenda.moments <= THOROUGH
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = {service: asyncio.Semaphore(AT_ONCE) for service in SERVICE_OF.values()}
         self._called_back: set[datetime] = set()
         self._stirred = True
         self.timing = Timing()
@@ -121,7 +123,9 @@ class Driver:
         if at in self._called_back:
             # A callback is signed now and fresh for minutes only: it must arrive before the clock jumps on.
             self._called_back.discard(at)
+            started = time.monotonic()
             await self._streams.outside_is_done()
+            self.timing.outside += time.monotonic() - started
         self.timing.moments += 1
 
     def _jump(self, at: datetime) -> None:
@@ -158,7 +162,9 @@ class Driver:
             if not first:
                 await self._gate(now)
             first = False
+            started = time.monotonic()
             await self._together(self._put_off(now))
+            self.timing.acting += time.monotonic() - started
             humans = [human for human in humans if human.turns]
 
     def _put_off(self, turns: Sequence[Turn]) -> list[Turn]:
@@ -196,7 +202,7 @@ class Driver:
                 group.create_task(self._one(turn))
 
     async def _one(self, turn: Turn) -> None:
-        async with self._slots:
+        async with self._slots[SERVICE_OF[turn.step.verb]]:
             code = await self._acts.do(turn.standing, turn.step)
         self._done(turn, code)
 
