@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+import uvloop
 
 from contracts.cycle import CycleInvalid
 from deploy.cycle_commands import app as cycle_app
@@ -168,7 +169,8 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return await work()
 
     try:
-        return asyncio.run(inside())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(inside())
     except asyncio.CancelledError:
         raise SystemExit(128 + (received[0] if received else signal.SIGTERM)) from None
 

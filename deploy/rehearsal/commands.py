@@ -38,7 +38,6 @@ from deploy.rehearsal.streams import Streams
 from deploy.rehearsal.wire import Wire
 from deploy.rehearsal.world import World
 
-
 # Everybody of a moment acts at once, so their events go out together: one publish and one batch instead of ten.
 TOGETHER: Final = {"KAOWU_RELAY_LINGER_SECONDS": "0.03"}
 

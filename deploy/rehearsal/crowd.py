@@ -172,9 +172,9 @@ class _Story:
         return at + QUARTER
 
     def withdraw(self, registered_at: datetime) -> datetime | None:
-        at = self.calendar.grid(registered_at + timedelta(hours=self.chance.randint(2, 20)))
+        at = self.calendar.grid(registered_at + timedelta(hours=self.chance.randint(4, 20)))
         self.do(at, Verb.WITHDRAW)
-        again = self.calendar.grid(at + timedelta(hours=self.chance.randint(2, 10)))
+        again = self.calendar.grid(at + timedelta(hours=self.chance.randint(3, 10)))
         if self.happens(0.5) or not self.calendar.reachable(self.site, again + timedelta(hours=12)):
             return None
         self.do(again, Verb.PRE_REGISTER)
@@ -184,14 +184,14 @@ class _Story:
         """A few amend what they wrote; each save makes a new form."""
         at = registered_at
         if self.happens(0.07):
-            at = self.calendar.grid(at + timedelta(minutes=self.chance.choice((30, 45, 90, 240, 700))))
+            at = self.calendar.grid(at + timedelta(minutes=self.chance.choice((120, 180, 240, 420, 720))))
             self.do(at, Verb.AMEND, **self.amendment())
         if self.happens(0.015):
             reachable = [
                 site for site in self.cycle.sites if self.calendar.reachable(site, at + timedelta(hours=30))
             ]
-            if reachable and self.calendar.reachable(self.site, at + timedelta(hours=2)):
-                at = self.calendar.grid(at + timedelta(hours=1))
+            if reachable and self.calendar.reachable(self.site, at + timedelta(hours=4)):
+                at = self.calendar.grid(at + timedelta(hours=3))
                 self.site = self.chance.choice(reachable)
                 self.do(at, Verb.AMEND, site=self.site.id)
         return at
@@ -241,7 +241,7 @@ class _Story:
         )
         if self.happens(0.12):
             return None
-        mended_at = self.calendar.grid(at + timedelta(hours=self.chance.randint(1, 4)))
+        mended_at = self.calendar.grid(at + timedelta(hours=self.chance.randint(2, 5)))
         self.do(mended_at, Verb.AMEND, employer="双河岭镇中心卫生院")
         # Sent home on the last day, one may come back after the desk's window: until fix_until the desk still sees one.
         return self.calendar.desk_hour_after(mended_at, fix_until)

@@ -15,7 +15,7 @@ from deploy.rehearsal.doors import AT_ONCE
 from deploy.rehearsal.people import Verb, WorldEvent
 from deploy.rehearsal.people_file import callbacks
 from deploy.rehearsal.standing import Turn
-from deploy.rehearsal.streams import Streams
+from deploy.rehearsal.streams import HOPS, Streams
 from deploy.rehearsal.world import World
 
 # Up to so many moments a rehearsal stops at every due time of a job or carrier; a crowd's thousands pass over those
@@ -72,6 +72,8 @@ class Driver:
         self._world = world
         self._audience = audience
         self._thorough = agenda.moments <= THOROUGH
+        # What a step is decided by lies one hop away at most; with time to spare everything further has arrived too.
+        self._hops = HOPS if self._thorough else 1
         self._slots = {service: asyncio.Semaphore(AT_ONCE) for service in SERVICE_OF.values()}
         self._called_back: set[datetime] = set()
         self._stirred = True
@@ -222,7 +224,7 @@ class Driver:
             self._stirred |= code is None
             return
         self._stirred = True
-        human.needs = self._streams.after()
+        human.needs = self._streams.after(self._hops)
         if step.verb is Verb.PAY:
             for seconds in callbacks(step.fields):
                 self._expect_callback(turn, self._clock.now() + timedelta(seconds=seconds))
@@ -232,7 +234,7 @@ class Driver:
         self._called_back.add(at)
 
         def reached() -> None:
-            human.needs = self._streams.after()
+            human.needs = self._streams.after(self._hops)
 
         self._agenda.mark(at, reached)
 

@@ -168,7 +168,7 @@ class Calendar:
         return min(self.local(closes + self.QUARTER * chance.randrange(slots)), self.local(end))
 
     def desk_visit(self, site: Site, ready_at: datetime, chance: random.Random) -> datetime | None:
-        hours = self._desk_hours(site, ready_at + timedelta(hours=1))
+        hours = self._desk_hours(site, ready_at + timedelta(hours=2))
         if not hours:
             return None
         return chance.choices(hours, weights=[1.6 if hour.hour < 12 else 1.0 for hour in hours])[0]
@@ -177,7 +177,7 @@ class Calendar:
         return next(iter(self._desk_hours(site, at + timedelta(minutes=1))), None)
 
     def desk_hour_after(self, at: datetime, closes: datetime) -> datetime | None:
-        return next(iter(self._hours(at + timedelta(minutes=30), closes)), None)
+        return next(iter(self._hours(at + timedelta(minutes=90), closes)), None)
 
     def _desk_hours(self, site: Site, since: datetime) -> list[datetime]:
         opens, closes = self.desk_window(site)
