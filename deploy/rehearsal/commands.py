@@ -86,6 +86,8 @@ class Rehearsal:
             found = outcomes.outcomes(self.standings.values(), lists)
             outcomes.write(found, report / "outcomes.jsonl")
             clock.lap("outcomes")
+            # Before the evidence is collected: that is this process's own, not the system's.
+            runtime = _runtime(self.system)
             evidence = await checking.evidence_of(self.system, self.canaries())
             clock.lap("evidence")
             world.faults.update(await _reached(doors, outside.control_url))
@@ -98,7 +100,7 @@ class Rehearsal:
                 lists=lists,
                 evidence=evidence,
                 world=world,
-                runtime=_runtime(self.system),
+                runtime=runtime,
                 timing={**clock.laps, "stages": progress.stages, **_driven(driver, streams, doors)},
             )
 
@@ -134,6 +136,7 @@ def _driven(driver: Driver, streams: Streams, doors: Doors) -> dict[str, Any]:
         "answer_seconds": round(doors.counts.seconds, 2),
         "slowest_rest": streams.flow.slowest,
         "gate_seconds": round(streams.flow.gate_seconds, 2),
+        "driver_peak_mib": round(usage.ru_maxrss / 1024, 1),
         "driver_cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
     }
 

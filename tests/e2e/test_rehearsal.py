@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 CYCLE = Path(__file__).parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
 EDGES = Path(__file__).parent / "edges.jsonl"
 SEED = 20231201
-CROWD = 25
+CROWD = 12
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,13 @@ class Canaries:
             run = match[0].decode()
             for length in (11, 18):
                 yield from (run[start : start + length] for start in range(len(run) - length + 1))
-        for match in _MAILS.finditer(data):
-            yield match[0].decode().rstrip(".")
-        texts = [data.decode("utf-8", "ignore")]
-        texts.extend(_unescaped(match[0]) for match in _ESCAPED.finditer(data))
+        if b"@" in data:
+            for match in _MAILS.finditer(data):
+                yield match[0].decode().rstrip(".")
+        # Names have no ASCII letter: most of what is searched can hold none but in JSON's escapes.
+        texts = [] if data.isascii() else [data.decode("utf-8", "ignore")]
+        if b"\\u" in data:
+            texts.extend(_unescaped(match[0]) for match in _ESCAPED.finditer(data))
         for text in texts:
             for word in _WORDS.finditer(text):
                 yield from self._parts(word[0])
