@@ -21,7 +21,7 @@ from deploy.rehearsal.world import World
 # Up to so many moments a rehearsal stops at every due time of a job or carrier; a crowd's thousands pass over those
 # that lie close together, since nothing of theirs decides anything.
 THOROUGH: Final = 400
-LONG_WAY: Final = timedelta(hours=1)
+LONG_WAY: Final = timedelta(minutes=90)
 MINUTE: Final = timedelta(minutes=1)
 INSTANT: Final = timedelta(microseconds=1)
 # How long after the last edge late callbacks, retries and receipts are still waited for.
@@ -88,6 +88,7 @@ class Driver:
                 if due is not None and self._clock.now() < due < planned:
                     # A crowd's receipts come second by second: those of one minute are let come together.
                     self._jump(due if self._thorough else min(due + MINUTE, planned - INSTANT))
+                    await self._rest()
                     continue
             await self._visit(planned)
         await self._aftermath()

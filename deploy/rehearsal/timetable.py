@@ -122,8 +122,8 @@ class Calendar:
             )
             weekend = 0.75 if at.weekday() >= 5 else 1.0
             weight = HOUR_WEIGHTS.get(at.hour, 0) * (1 + first + last) * weekend
-            # Half hours will do on ordinary days; the rush of the last day is told by the quarter.
-            if weight and (at.minute % 30 == 0 or day == days - 1):
+            # The hour will do on ordinary days; the rush of the first and the last one is told by the quarter.
+            if weight and (at.minute == 0 or day in (0, days - 1)):
                 slots.append(at)
                 weights.append(weight)
             at += self.QUARTER
