@@ -13,9 +13,9 @@ import orjson
 
 from deploy.rehearsal.wire import NoAnswer, Wire
 
-# In flight at one service. It has one processor's thread and eight kept database connections: with more at once it
-# would open and close connections of its own, each dearer than the request it is for.
-AT_ONCE: Final = 6
+# In flight at one service; fewer than it keeps database connections (see commands.TOGETHER): beyond those it would open
+# and close connections of its own, each dearer than the request it is for.
+AT_ONCE: Final = 12
 PATIENCE: Final = 20.0  # real seconds that a busy or restarting service is asked again
 PAUSE: Final = 0.1
 MAY_BE_REFUSED: Final = frozenset({400, 403, 404, 409, 413, 415, 422, 502})
