@@ -73,11 +73,12 @@ class Gateways:
 
     async def _in_line(self, line: _Line, order: Order) -> None:
         async with line.places:
-            silent = line.silent.get(order.channel, 0)
-            if silent >= GIVE_UP_AFTER:
+            if line.silent.get(order.channel, 0) >= GIVE_UP_AFTER:
                 await self._no_answer(order)
                 return
             outcome = await self.settle(order)
+            # Read again: others in the line have counted meanwhile.
+            silent = line.silent.get(order.channel, 0)
             line.silent[order.channel] = silent + 1 if outcome is Settled.NO_ANSWER else 0
 
     async def _take(self, order: Order, answer: Answer) -> Settled:

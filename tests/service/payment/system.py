@@ -69,7 +69,7 @@ class System:
         self.database = self.process.plumbing.database
         self.cycle = self.process.plumbing.cycle
         self.close_job, self.settle_job, self.remind_job = self.process.jobs.jobs
-        turns = getattr(self.close_job.run, "__self__", None)
+        turns = getattr(self.remind_job.run, "__self__", None)
         assert isinstance(turns, Turns)
         self.turns = turns
         self.http = httpx2.AsyncClient(

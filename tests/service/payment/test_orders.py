@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from uuid_utils.compat import uuid7
 
 from contracts import payment
 from deploy.simulators.outage import Outage
+from services.payment.ports import PlacedOrder
 from tests.service.payment.system import CLOSES, OPENS, System, approved, hours, moment
 
 
@@ -167,6 +169,35 @@ async def test_many_orders_at_once_leave_one_open(system: System) -> None:
     assert len(still_open) <= 1
     payable = [o.out_trade_no for o in system.world.wechat.book.orders() if o.state == "NOTPAY"]
     assert payable == still_open, "an order nobody counts as open could still be paid"
+
+
+async def test_an_order_overtaken_on_its_way_to_the_gateway_is_closed_there(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = await system.owing()
+    channel = system.turns.gateways.channels["wechat"]
+    place, on_its_way, go = channel.place_order, asyncio.Event(), asyncio.Event()
+
+    async def slow(*asked: Any) -> PlacedOrder:
+        if not on_its_way.is_set():
+            on_its_way.set()
+            await go.wait()
+        return await place(*asked)
+
+    monkeypatch.setattr(channel, "place_order", slow)
+    first = asyncio.create_task(system.order(candidate))
+    await on_its_way.wait()
+    second = await system.ordered(candidate)
+    go.set()
+    answer = await first
+    assert (answer.status_code, answer.json()["code"]) == (409, "not-allowed")
+    book = {order.out_trade_no: order.state for order in system.world.wechat.book.orders()}
+    assert len(book) == 2
+    assert [number for number, state in book.items() if state == "NOTPAY"] == [second]
+    assert sorted(row["status"] for row in await system.rows("select status from orders")) == [
+        "closed",
+        "open",
+    ]
 
 
 async def test_a_gateway_without_an_answer_leaves_the_order_unknown_and_treated_as_open(
