@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ POSTGRES_IMAGE = "KAOWU_POSTGRES_IMAGE"
 _DATABASE_PASSWORD = "local"  # noqa: S105  a container that only this machine's loopback reaches
 
 
-def kafka_image() -> str:
-    return os.environ.get(KAFKA_IMAGE, f"apache/kafka:{kafka_version()}")
+def kafka_images() -> list[str]:
+    """The one that is named; else the official one, else ours of deploy/images."""
+    named = os.environ.get(KAFKA_IMAGE)
+    return [named] if named else [f"apache/kafka:{kafka_version()}", f"kaowu/kafka:{kafka_version()}"]
 
 
-def postgres_image() -> str:
-    return os.environ.get(POSTGRES_IMAGE, "postgres:18")
+def postgres_images() -> list[str]:
+    """The same for PostgreSQL."""
+    named = os.environ.get(POSTGRES_IMAGE)
+    return [named] if named else ["postgres:18", "kaowu/postgres:18"]
 
 
 def engine_answers() -> bool:
@@ -44,7 +49,8 @@ def engine_answers() -> bool:
         return False
 
 
-def _container(image: str) -> Any:
+def _container(images: Sequence[str]) -> Any:
+    """A container of the first image that is here, else of the first that can be pulled."""
     import docker  # noqa: PLC0415
 
     # Its reaper is an image of its own that cannot be pulled everywhere; we end what we start.
@@ -52,21 +58,22 @@ def _container(image: str) -> Any:
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
 
     if not engine_answers():
-        raise Missing("no Docker engine answers")
+        raise Missing("no Docker engine answers; start one, or set DOCKER_HOST")
     client = docker.from_env()
     try:
-        client.images.get(image)
-    except docker.errors.ImageNotFound:
+        here = {tag for image in client.images.list() for tag in image.tags}
+        if chosen := next((image for image in images if image in here), None):
+            return DockerContainer(chosen)
         try:
-            client.images.pull(image)
+            client.images.pull(images[0])
         except docker.errors.DockerException as error:
             raise Missing(
-                f"the image {image} is not on this machine and cannot be pulled ({type(error).__name__}); "
-                "make one with deploy/images/build, or name another"
+                f"the image {images[0]} is not on this machine and cannot be pulled ({type(error).__name__}); "
+                f"make one with deploy/images/build, or name another with {KAFKA_IMAGE} or {POSTGRES_IMAGE}"
             ) from None
+        return DockerContainer(images[0])
     finally:
         client.close()
-    return DockerContainer(image)
 
 
 class ContainerKafka:
@@ -76,7 +83,7 @@ class ContainerKafka:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.image = kafka_image()
+        self.image = ""
         self.port = 0
         self._container: Any = None
 
@@ -91,7 +98,8 @@ class ContainerKafka:
     async def start(self, *, timeout: float = 120.0) -> None:
         if self._container is None:
             self.port = free_port()
-            container = await asyncio.to_thread(_container, self.image)
+            container = await asyncio.to_thread(_container, kafka_images())
+            self.image = container.image
             container.with_bind_ports(9092, self.port)
             for key, value in self._environment().items():
                 container.with_env(key, value)
@@ -158,7 +166,7 @@ class ContainerPostgres(ServerDatabases):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.image = postgres_image()
+        self.image = ""
         self._container: Any = None
 
     @property
@@ -170,7 +178,8 @@ class ContainerPostgres(ServerDatabases):
         if self._container is None:
             self.port = free_port()
             self.passwords = {SUPERUSER: _DATABASE_PASSWORD}
-            container = await asyncio.to_thread(_container, self.image)
+            container = await asyncio.to_thread(_container, postgres_images())
+            self.image = container.image
             container.with_bind_ports(5432, self.port).with_env("POSTGRES_PASSWORD", _DATABASE_PASSWORD)
             self._container = container
             await asyncio.to_thread(container.start)

@@ -80,6 +80,8 @@ class Surroundings:
             "KAOWU_CYCLE_FILE": str(self.cycle_file),
             "KAOWU_TOKEN_KEYS_FILE": str(self.keys.token_keys_file),
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            # Everything shares two cores here: fewer, larger turns leave more of them to the work itself.
+            "KAOWU_PACE_SECONDS": "0.03",
         }
         if not self.real_broker:
             shared["KAOWU_BROKER_HAS_CLOCK"] = "false"
@@ -97,6 +99,7 @@ class Surroundings:
             }
         if service == "notification":
             told = {
+                "DELIVERY_PACE_SECONDS": "0.2",
                 "ALIYUN_ACCOUNT_FILE": self.accounts.get("aliyun", ""),
                 "SMTP_ACCOUNT_FILE": self.accounts.get("smtp", ""),
                 "RECEIPTS_SECRET_FILE": str(self.keys.receipts_secret_file),

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.local.processes import Child, free_port, wait_for_port
+from deploy.local.processes import Child, StartFailed, free_port, wait_for_port
 from deploy.local.topics import make_topics
 
 POM = Path(__file__).resolve().parents[1] / "kafka" / "pom.xml"
@@ -80,7 +80,7 @@ JVM = [
 ]
 
 
-class Missing(Exception):
+class Missing(StartFailed):
     """Something this rung needs is not on this machine. The message says what, and the remedy."""
 
 

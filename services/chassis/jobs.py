@@ -37,13 +37,15 @@ class Job:
 
     `run` does what is due now and returns the moment of its next turn, or None: only when woken, or after
     `every` at the latest (a safety net for what another process left behind). An exclusive job runs in one
-    process of the service at a time.
+    process of the service at a time. `pace` is the least real time between the starts of two runs: wake-ups that
+    come sooner are gathered into one.
     """
 
     name: str
     run: Callable[[], Awaitable[datetime | None]]
     every: timedelta
     exclusive: bool = True
+    pace: timedelta = timedelta(0)
     due_at: datetime | None = field(default=None, init=False)
     running: bool = field(default=False, init=False)
     runs: int = field(default=0, init=False)
@@ -94,9 +96,14 @@ class Jobs:
                 return
             job.running = True
             job.awake.clear()
+            started = time.monotonic()
             try:
                 job.due_at = await self._once(job)
                 failures = 0
+                if (early := started + job.pace.total_seconds() - time.monotonic()) > 0:
+                    job.running = False
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stopping.wait(), early)
             except Exception as error:
                 JOB_FAILURES.labels(job.name).inc()
                 log.exception("job-failed", job=job.name, error=type(error).__name__)

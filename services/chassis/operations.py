@@ -23,6 +23,7 @@ _OUTBOX = """
 with c as (select * from relay_cursor where id = 1)
 select coalesce((select max(id) from outbox), 0) as added,
        count(o.id) as unpublished,
+       (select count(*) from parked where status = 'parked') as parked,
        coalesce(extract(epoch from clock_timestamp() - min(uuid_extract_timestamp(o.event_id))), 0)::float8 as age
 from c left join outbox o on o.xid >= c.lower and not (c.upper is not null and o.xid < c.upper and o.id <= c.last_id)
 """
@@ -79,8 +80,6 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: PLR0915 - a table o
     async def rest() -> dict[str, Any]:
         """Whether this service is at rest, and when it next has something to do."""
         row = await outbox()
-        async with database.reading() as uow:
-            waiting = await uow.sql("select count(*) as n from parked where status = 'parked'")
         return {
             "service": plumbing.name,
             "at": plumbing.clock.now().isoformat(),
@@ -88,7 +87,7 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: PLR0915 - a table o
             "events_unpublished": row.unpublished,
             "handled": process.consumers.handled,
             "consuming": process.consumers.busy,
-            "parked": waiting[0].n,
+            "parked": row.parked,
             "jobs": [
                 {
                     "name": job.name,

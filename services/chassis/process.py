@@ -125,12 +125,13 @@ class Process:
             service=plumbing.name,
             deps=deps,
             tracing=self.tracing,
+            pace=settings.pace_seconds,
         )
         self.relay = Relay(
             settings.database_url,
             settings.kafka_bootstrap_servers,
             service=plumbing.name,
-            linger=settings.relay_linger_seconds,
+            pace=settings.pace_seconds,
         )
         plumbing.database.on_events = self.relay.wake
         self.jobs = Jobs(jobs, clock=plumbing.clock, database_url=settings.database_url)

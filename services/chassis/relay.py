@@ -86,13 +86,11 @@ class OutboxRow(Protocol):
 class Relay:
     """Publishes a service's events for as long as it leads; waits for its turn otherwise."""
 
-    def __init__(
-        self, database_url: str, bootstrap_servers: str, *, service: str, linger: float = 0.0
-    ) -> None:
+    def __init__(self, database_url: str, bootstrap_servers: str, *, service: str, pace: float = 0.0) -> None:
         self._dsn = driver_url(database_url)
         self._bootstrap = bootstrap_servers
         self._service = service
-        self._linger = linger
+        self._pace = pace
         self._awake = asyncio.Event()
         self._stop = asyncio.Event()
         self._partitioner = DefaultPartitioner()
@@ -156,16 +154,18 @@ class Relay:
             raise RuntimeError("relay_cursor has no row: the database is not migrated")
         cursor = Cursor(row["lower"], row["upper"], row["last_id"])
         delay = 0.002
+        clock = asyncio.get_running_loop().time
         while not self._stop.is_set():
             self._awake.clear()
+            started = clock()
             cursor, count = await self._step(connection, kafka, cursor)
             if count:
                 delay = 0.002
             if count < PAGE and cursor.upper is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._awake.wait(), delay)
-                if self._awake.is_set() and self._linger:
-                    await self._pause(self._linger)
+                if count and (early := started + self._pace - clock()) > 0:
+                    await self._pause(early)
                 # Right after a wake-up another writer may still hold the horizon, so look again soon.
                 delay = 0.004 if self._awake.is_set() else min(delay * 2, _IDLE)
 

@@ -49,7 +49,12 @@ class ServiceSettings(BaseSettings):
         description="false for the local last resort only: its broker stamps no times to compare",
     )
     otlp_endpoint: str | None = None
-    relay_linger_seconds: float = Field(default=0.0, ge=0, description="gather events before publishing")
+    pace_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=5,
+        description="least real time between two turns of relay, consumers and paced jobs: fewer, larger turns",
+    )
     start_patience_seconds: float = Field(
         default=30.0, gt=0, description="how long a start waits for its parts"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from contracts.reasons import Carrier
 from services.chassis.jobs import Job
@@ -58,7 +59,7 @@ def create_app(settings: Settings) -> Process:
         )
         for channel in channels
     ]
-    deliver = jobs.delivery_jobs(deliveries)
+    deliver = jobs.delivery_jobs(deliveries, timedelta(seconds=settings.delivery_pace_seconds))
     fetch = jobs.fetch_job(plumbing.database, contacts, plumbing.vault, _wake(deliver))
     teller = Teller(plumbing.cycle, wording, fetch.wake, _wake(deliver))
     return Process(

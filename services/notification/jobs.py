@@ -22,9 +22,9 @@ def fetch_job(database: Database, book: ContactBook, vault: Vault, on_messages: 
     )
 
 
-def delivery_jobs(deliveries: Sequence[tuple[str, Delivery]]) -> list[Job]:
+def delivery_jobs(deliveries: Sequence[tuple[str, Delivery]], pace: timedelta = timedelta(0)) -> list[Job]:
     """One per channel, so that a carrier that is away delays nobody else; every process of the service shares the work."""
     return [
-        Job(name=f"deliver-{channel}", run=delivery.deliver, every=timedelta(seconds=5), exclusive=False)
+        Job(f"deliver-{channel}", delivery.deliver, every=timedelta(seconds=5), exclusive=False, pace=pace)
         for channel, delivery in deliveries
     ]

@@ -27,6 +27,9 @@ class Settings(ServiceSettings):
     service_token_file: Path
     sms_in_flight: int = Field(default=32, ge=1, le=256)
     mails_in_flight: int = Field(default=4, ge=1, le=64)
+    delivery_pace_seconds: float = Field(
+        default=0.0, ge=0, le=5, description="gather messages before sending"
+    )
 
     def external_endpoints(self) -> list[str]:
         """The carriers that messages would go through."""
