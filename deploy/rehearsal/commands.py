@@ -40,7 +40,7 @@ from deploy.rehearsal.world import World
 
 # Everybody of a moment acts at once: their events go out together, one publish and one batch instead of ten, and
 # there is a kept database connection for each request in flight and for what runs beside them.
-TOGETHER: Final = {"KAOWU_RELAY_LINGER_SECONDS": "0.03", "KAOWU_DATABASE_POOL_SIZE": "16"}
+TOGETHER: Final = {"KAOWU_DATABASE_POOL_SIZE": "16"}
 
 
 @dataclass(slots=True)
