@@ -215,13 +215,15 @@ async def test_a_carrier_that_is_down_leaves_it_open_whether_it_took_the_message
 
 
 async def test_a_carrier_that_hangs_is_given_up_in_time(
-    stage: Outside, sms: AliyunSms, monkeypatch: pytest.MonkeyPatch
+    stage: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.notification.adapters.aliyun.PATIENCE", 0.2)
+    sms = AliyunSms(AliyunAccount.read(stage.world.accounts["aliyun"]), clock=stage.clock)
     await stage.control("/sim/sms/down", {"seconds": 60, "how": "hang"})
     with pytest.raises(NoAnswer, match="in time") as nothing:
         await send(sms)
     assert nothing.value.maybe_accepted
+    await sms.aclose()
 
 
 async def test_without_a_connection_the_message_surely_was_not_taken() -> None:
