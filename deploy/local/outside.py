@@ -13,6 +13,7 @@ from typing import Any
 
 from deploy.local.environment import ROOT, inherited
 from deploy.local.processes import Child
+from deploy.local.sms_texts import write_approved_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class OutsideStart:
         self._written.unlink(missing_ok=True)
         # By environment: the receipts' address is a secret, and a command line is read by everyone on the machine.
         told = {"KAOWU_SIMULATORS_KEYS": str(self._keys), "KAOWU_SIMULATORS_DATA": str(self._data)}
+        told["KAOWU_SIMULATORS_TEMPLATES"] = str(write_approved_texts(self._data / "approved-texts.json"))
         if receipts_url is not None:
             told["KAOWU_SIMULATORS_RECEIPTS_URL"] = receipts_url
         if clock_file is not None:
