@@ -3,6 +3,7 @@
 A field type here is a promise that no sentence, name, ID number or phone number fits into it.
 """
 
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
@@ -51,7 +52,7 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Event(BaseModel):
+class Event(BaseModel, ABC):
     """A fact. Readers ignore fields they do not know: optional ones may be added within a major version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -72,9 +73,9 @@ class Event(BaseModel):
         return self._envelope
 
     @property
+    @abstractmethod
     def key(self) -> str:
         """Key of the record on its topic: events of one key keep their order."""
-        raise NotImplementedError
 
     @classmethod
     def dataschema(cls) -> str:

@@ -8,14 +8,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deploy.local.databases import DatabaseLogin
 from deploy.local.kafka import LocalKafka
 from deploy.local.postgres import EmbeddedPostgres
+from services.chassis.telemetry import masking_processor
 from tests.support.kafka import TestKafka
 from tests.support.postgres import TestDatabases
 
 ServiceDatabase = Callable[[str], Awaitable[DatabaseLogin]]
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_in_production() -> Iterator[None]:
+    """structlog's own default draws every frame of a traceback with its locals: half a minute for a dozen errors."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            masking_processor,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+    )
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

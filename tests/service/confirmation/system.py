@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import httpx2
-from aiokafka import ConsumerRecord
-from sqlalchemy import event as sqlalchemy_event
 from uuid_utils.compat import uuid7
 
 from contracts import registration
-from contracts.catalogue import EVENTS, parse
-from contracts.envelope import Envelope
 from contracts.event import Event
 from contracts.reasons import WithdrawalReason
 from deploy.local.databases import DatabaseLogin
 from deploy.local.keys import LocalKeys
 from services.chassis.clock import ClockControl
-from services.chassis.consuming import Record
 from services.chassis.jobs import Job
 from services.confirmation.app import create_app
 from services.confirmation.settings import Settings
+from tests.support.service import ServiceUnderTest
 from tests.unit.confirmation.cases import BEIJING, leshan, moment
 
 CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 EARLY = "2023-12-03 10:00"
 
 
-class System:
+class System(ServiceUnderTest):
     """The service, and what a test does to it from outside."""
 
+    topic = "exam.confirmation"
+    tables: ClassVar[Mapping[str, str]] = {
+        "cases": "registration_id",
+        "decisions": "decision_id",
+        "desk_windows": "site_id",
+        "desk_window_changes": "site_id, version",
+        "outbox": "id",
+        "parked": "id",
+    }
+
     def __init__(self, login: DatabaseLogin, directory: Path) -> None:
+        super().__init__()
         self.clock = ClockControl(directory / "clock", moment(EARLY))
         keys = LocalKeys.of(directory / "keys", ["confirmation"])
         self._tokens = keys.tokens
@@ -50,11 +56,9 @@ class System:
             clock_file=directory / "clock",
         )
         self.process = create_app(self.settings)
-        self.database = self.process.plumbing.database
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=self.process.public), base_url="http://confirmation.test"
         )
-        self._offset = 0
 
     @property
     def job(self) -> Job:
@@ -134,40 +138,8 @@ class System:
     # --- door 2
 
     async def deliver(self, *events: Event, sequence: int = 1) -> None:
-        """Each event twice in one poll, and the whole poll a second time. The second time must change nothing."""
-        records = [record for event in events for record in [self.record(event, sequence)] * 2]
-        await self.process.consumers.on_batch(records)
-        before = await self.everything()
-        await self.process.consumers.on_batch(records)
-        assert await self.everything() == before, "an event that came again had an effect"
-
-    def record(self, event: Event, sequence: int) -> Record:
-        envelope = Envelope(
-            event_id=uuid7(),
-            type=event.type,
-            source=event.source,
-            subject=event.key,
-            time=self.clock.now(),
-            dataschema=event.dataschema(),
-            sequence=sequence,
-            correlation_id=str(uuid7()),
-        )
-        self._offset += 1
-        value = event.model_dump_json().encode()
-        record: Record = ConsumerRecord(
-            topic=event.topic,
-            partition=0,
-            offset=self._offset,
-            timestamp=0,
-            timestamp_type=0,
-            key=event.key.encode(),
-            value=value,
-            checksum=None,
-            serialized_key_size=0,
-            serialized_value_size=len(value),
-            headers=envelope.headers(),
-        )
-        return record
+        """Each event twice in one poll, and the whole poll a second time."""
+        await self.deliver_twice([self.record(event, sequence) for event in events])
 
     async def pre_registered(self, site: str = "shizhong", *, many: int = 1) -> list[UUID]:
         found = [uuid7() for _ in range(many)]
@@ -192,72 +164,8 @@ class System:
 
     # --- what is there
 
-    async def rows(self, statement: str, *args: object) -> list[dict[str, Any]]:
-        async with self.database.reading() as uow:
-            return [dict(row._mapping) for row in await uow.sql(statement, *args)]
-
     async def case(self, registration_id: UUID) -> dict[str, Any]:
         return (await self.rows("select * from cases where registration_id = $1", registration_id))[0]
-
-    async def said(self, key: object = None) -> list[Event]:
-        """Everything in the outbox, of one key if asked, read as others will read it. Versions have no gap."""
-        found: list[Event] = []
-        sequences: dict[str, int] = {}
-        for row in await self.rows("select * from outbox order by id"):
-            event_class = EVENTS[row["type"]]
-            envelope = Envelope(
-                event_id=row["event_id"],
-                type=row["type"],
-                source=event_class.source,
-                subject=row["key"],
-                time=row["occurred_at"],
-                dataschema=event_class.dataschema(),
-                sequence=row["sequence"],
-                correlation_id=row["correlation_id"],
-                causation_id=row["causation_id"],
-                traceparent=row["traceparent"],
-            )
-            read = parse(envelope, row["payload"].encode())
-            assert read.key == row["key"]
-            assert row["topic"] == "exam.confirmation"
-            assert row["sequence"] == sequences.get(row["key"], 0) + 1, "a version is missing or twice"
-            sequences[row["key"]] = row["sequence"]
-            if key is None or row["key"] == str(key):
-                found.append(read)
-        return found
-
-    async def everything(self) -> dict[str, list[dict[str, Any]]]:
-        """All that this service keeps, but for its inbox."""
-        tables = {
-            "cases": "registration_id",
-            "decisions": "decision_id",
-            "desk_windows": "site_id",
-            "desk_window_changes": "site_id, version",
-            "outbox": "id",
-            "parked": "id",
-        }
-        return {
-            table: await self.rows(f"select * from {table} order by {order}")
-            for table, order in tables.items()
-        }
-
-    async def parked(self) -> list[str]:
-        return [row["reason"] for row in await self.rows("select reason from parked order by id")]
-
-    @contextmanager
-    def statements(self) -> Iterator[list[str]]:
-        """The SQL that is run inside the block."""
-        seen: list[str] = []
-
-        def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-            seen.append(" ".join(statement.split())[:60])
-
-        engine = self.database.engine.sync_engine
-        sqlalchemy_event.listen(engine, "before_cursor_execute", note)
-        try:
-            yield seen
-        finally:
-            sqlalchemy_event.remove(engine, "before_cursor_execute", note)
 
 
 def pre_registered(
@@ -295,11 +203,6 @@ def withdrawn(registration_id: UUID) -> registration.Withdrawn:
         cycle_id=leshan().id,
         reason_code=WithdrawalReason.PERSONAL,
     )
-
-
-def names(events: Sequence[Event]) -> list[str]:
-    """What was said, without service and version."""
-    return [event.type.split(".")[2] for event in events]
 
 
 def payload(event: Event) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from uuid_utils.compat import uuid7
 
 from contracts import confirmation
 from contracts.refusals import Code
-from tests.service.confirmation.system import System, amended, names, payload, pre_registered, withdrawn
+from tests.service.confirmation.system import System, amended, payload, pre_registered, withdrawn
+from tests.support.service import names
 
 DURING = "2023-12-10 09:00"
 

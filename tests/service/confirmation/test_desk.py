@@ -7,7 +7,8 @@ from typing import Any
 from uuid_utils.compat import uuid7
 
 from contracts.refusals import Code
-from tests.service.confirmation.system import System, names, payload
+from tests.service.confirmation.system import System, payload
+from tests.support.service import names
 
 DURING = "2023-12-10 09:00"
 

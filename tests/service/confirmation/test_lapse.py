@@ -10,8 +10,9 @@ import pytest
 from contracts import confirmation
 from contracts.refusals import Code
 from services.confirmation import handlers
-from tests.service.confirmation.system import System, amended, names, payload, withdrawn
+from tests.service.confirmation.system import System, amended, payload, withdrawn
 from tests.support.eventually import eventually
+from tests.support.service import names
 from tests.unit.confirmation.cases import moment
 
 

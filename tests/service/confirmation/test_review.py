@@ -8,7 +8,8 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from contracts.refusals import Code
-from tests.service.confirmation.system import System, names, payload
+from tests.service.confirmation.system import System, payload
+from tests.support.service import names
 
 LATER = "2023-12-20 10:00"
 

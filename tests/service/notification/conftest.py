@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tests.conftest import ServiceDatabase
 from tests.service.notification.system import System, running
@@ -16,14 +15,6 @@ from tests.service.notification.system import System, running
 def carrier_keys(session_directory: Path) -> Path:
     """The simulated carriers' accounts, made once."""
     return session_directory / "carrier-keys"
-
-
-@pytest.fixture(autouse=True)
-def plain_log() -> Iterator[None]:
-    """structlog's default draws tracebacks with all their variables: seconds for each error that a test provokes."""
-    structlog.configure(processors=[structlog.processors.KeyValueRenderer(sort_keys=True)])
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

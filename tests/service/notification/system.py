@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx2
-from aiokafka import ConsumerRecord
 from uuid_utils.compat import uuid7
 
 from contracts import payment, registration
-from contracts.catalogue import EVENTS, parse
-from contracts.envelope import Envelope
 from contracts.event import Event
 from contracts.notification import Delivered, Undeliverable
 from contracts.reasons import Channel, ExpiryCause
@@ -28,11 +25,12 @@ from deploy.local.keys import LocalKeys
 from deploy.simulators.http import Reply, Request, serving
 from deploy.simulators.world import Plan, Simulators
 from services.chassis.clock import ClockControl, RehearsalClock
+from services.chassis.consuming import Record
 from services.notification.app import create_app
 from services.notification.settings import Settings
 from services.notification.templates.wording import Wording
+from tests.support.service import ServiceUnderTest
 
-Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 CYCLE = "2024-health-leshan"
 BEIJING = ZoneInfo("Asia/Shanghai")
@@ -72,12 +70,22 @@ class Registry:
         return Reply.of({"contacts": [self.people[one] for one in asked if one in self.people]})
 
 
-class System:
+class System(ServiceUnderTest):
     """The service, the carriers, and what a test does to both from outside."""
+
+    topic = "exam.notification"
+    tables: ClassVar[Mapping[str, str]] = {
+        "recipients": "registration_id",
+        "messages": "message_id",
+        "desks": "site_id",
+        "outbox": "id",
+        "parked": "id",
+    }
 
     def __init__(
         self, login: DatabaseLogin, directory: Path, world: Simulators, registry: Registry, registry_url: str
     ) -> None:
+        super().__init__()
         self.clock = ClockControl(directory / "clock")
         self.world, self.registry = world, registry
         keys = LocalKeys.of(directory / "keys", ["notification"])
@@ -98,13 +106,10 @@ class System:
             registration_internal_url=registry_url,
         )
         self.start()
-        self._offset = 0
-        self._sequences: dict[str, int] = {}
 
     def start(self) -> None:
         """A new process of the service on the same database."""
         self.process = create_app(self.settings)
-        self.database = self.process.plumbing.database
         self.cycle = self.process.plumbing.cycle
         self.fetch_job, self.sms_job, self.mail_job = self.process.jobs.jobs
         self.http = httpx2.AsyncClient(
@@ -144,41 +149,8 @@ class System:
     # --- door 2
 
     async def deliver(self, *events: Event) -> list[Record]:
-        """Each event twice in one poll, and the whole poll again: the second time must change nothing."""
-        records = [record for event in events for record in [self.record(event)] * 2]
-        await self.process.consumers.on_batch(records)
-        before = await self.everything()
-        await self.process.consumers.on_batch(records)
-        assert await self.everything() == before, "an event that came again had an effect"
-        return records
-
-    def record(self, event: Event) -> Record:
-        self._offset += 1
-        self._sequences[event.topic + event.key] = self._sequences.get(event.topic + event.key, 0) + 1
-        envelope = Envelope(
-            event_id=uuid7(),
-            type=event.type,
-            source=event.source,
-            subject=event.key,
-            time=self.clock.now(),
-            dataschema=event.dataschema(),
-            sequence=self._sequences[event.topic + event.key],
-            correlation_id=str(uuid7()),
-        )
-        value = event.model_dump_json().encode()
-        return ConsumerRecord(
-            topic=event.topic,
-            partition=0,
-            offset=self._offset,
-            timestamp=0,
-            timestamp_type=0,
-            key=event.key.encode(),
-            value=value,
-            checksum=None,
-            serialized_key_size=0,
-            serialized_value_size=len(value),
-            headers=envelope.headers(),
-        )
+        """Each event twice in one poll, and the whole poll again."""
+        return await self.deliver_twice([self.record(event) for event in events])
 
     async def registered(self, many: int = 1, **contact: str | None) -> list[UUID]:
         """People who pre-registered and were told so, by SMS with a receipt and by email."""
@@ -214,14 +186,6 @@ class System:
 
     # --- what is there
 
-    async def rows(self, statement: str, *args: object) -> list[dict[str, Any]]:
-        async with self.database.reading() as uow:
-            return [dict(row._mapping) for row in await uow.sql(statement, *args)]
-
-    async def write(self, statement: str, *args: object) -> None:
-        async with self.database.unit_of_work() as uow:
-            await uow.changed(statement, *args)
-
     async def messages(self, registration_id: UUID, occasion: str) -> dict[str, dict[str, Any]]:
         """The messages of one occasion by channel; exactly one each."""
         rows = await self.rows(
@@ -234,31 +198,15 @@ class System:
     async def states(self, registration_id: UUID, occasion: str) -> dict[str, str]:
         return {c: row["state"] for c, row in (await self.messages(registration_id, occasion)).items()}
 
-    async def said(self) -> list[Delivered | Undeliverable]:
-        """Everything in the outbox, read as others will read it. Versions have no gap, and stand in order."""
-        found: list[Delivered | Undeliverable] = []
-        sequences: dict[str, int] = {}
-        for row in await self.rows("select * from outbox order by id"):
-            event_class = EVENTS[row["type"]]
-            envelope = Envelope(
-                event_id=row["event_id"],
-                type=row["type"],
-                source=event_class.source,
-                subject=row["key"],
-                time=row["occurred_at"],
-                dataschema=event_class.dataschema(),
-                sequence=row["sequence"],
-                correlation_id=row["correlation_id"],
-                causation_id=row["causation_id"],
-            )
-            read = parse(envelope, row["payload"].encode())
-            assert isinstance(read, Delivered | Undeliverable)
-            assert read.key == row["key"]
-            assert row["topic"] == "exam.notification"
-            assert row["sequence"] == sequences.get(row["key"], 0) + 1, "a version is missing or twice"
-            sequences[row["key"]] = row["sequence"]
-            found.append(read)
-        return found
+    async def told(self) -> list[Delivered | Undeliverable]:
+        """What was said of deliveries."""
+        found = await self.said()
+        assert all(isinstance(event, Delivered | Undeliverable) for event in found)
+        return cast("list[Delivered | Undeliverable]", found)
+
+    def copies(self, one: UUID, channel: str) -> int:
+        """How many times this person was sent something on this channel."""
+        return len(self.sms_to(one)) if channel == "sms" else len(self.mails_to(one))
 
     def sms_to(self, registration_id: UUID) -> list[str]:
         """References the carrier was given for this person, copies included."""
@@ -270,20 +218,6 @@ class System:
         """Mails in this person's mailbox."""
         address = self.registry.people[str(registration_id)]["email"]
         return [self.world.mailbox.read(position) for position in self.world.mailbox.of(address or "")]
-
-    async def everything(self) -> dict[str, list[dict[str, Any]]]:
-        """All that this service keeps, but for its inbox."""
-        tables = {
-            "recipients": "registration_id",
-            "messages": "message_id",
-            "desks": "site_id",
-            "outbox": "id",
-            "parked": "id",
-        }
-        return {t: await self.rows(f"select * from {t} order by {order}") for t, order in tables.items()}
-
-    async def parked(self) -> list[str]:
-        return [row["reason"] for row in await self.rows("select reason from parked order by id")]
 
 
 @contextlib.asynccontextmanager

@@ -1,13 +1,10 @@
-"""Sending: retries by what went wrong, no copy without a count, nothing lost at any crash."""
+"""Sending: retries by what went wrong, no copy without a count, two processes, receipts."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-from collections.abc import Iterator
 from datetime import timedelta
-from uuid import UUID
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -16,33 +13,12 @@ from structlog.testing import capture_logs
 from contracts.notification import Delivered, Undeliverable
 from deploy.simulators.aliyun import DEAD_PREFIX, REFUSED_PREFIX, SILENT_PREFIX
 from deploy.simulators.outage import Outage
-from services.chassis import crash
 from services.notification.adapters import aliyun, smtp
 from services.notification.domain.life import CHANNEL_PAUSE, LEASE, NEXT, State, sources_of
 from services.notification.handlers import delivery
 from services.notification.repository import messages
 from services.notification.repository.messages import Claim, Outcome, Result
 from tests.service.notification.system import System, due, expired, moment, receipts
-
-
-class Killed(BaseException):
-    """Stands for `kill -9`: nothing below catches it."""
-
-
-@pytest.fixture
-def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Crash points kill this process's coroutine instead of the whole test run."""
-
-    def die(_code: int) -> None:
-        raise Killed
-
-    monkeypatch.setattr(os, "_exit", die)
-    yield
-    crash._name = ""
-
-
-def kill_at(name: str, count: int = 1) -> None:
-    crash._name, crash._left = name, count
 
 
 async def test_a_number_that_cannot_be_is_given_up_at_once(system: System) -> None:
@@ -55,7 +31,7 @@ async def test_a_number_that_cannot_be_is_given_up_at_once(system: System) -> No
     )
     assert told["sms"]["carrier_code"] == "isv.MOBILE_NUMBER_ILLEGAL"
     assert told["email"]["state"] == "delivered"
-    assert {(type(e), e.channel, e.reason_code) for e in await system.said()} == {
+    assert {(type(e), e.channel, e.reason_code) for e in await system.told()} == {
         (Undeliverable, "sms", "bad-number"),
         (Delivered, "email", None),
     }
@@ -70,7 +46,7 @@ async def test_a_number_not_in_use_is_learned_from_its_receipt(system: System) -
 async def test_without_a_receipt_an_sms_stays_accepted(system: System) -> None:
     (one,) = await system.registered(phone=f"{SILENT_PREFIX}0001")
     assert await system.states(one, "pre-registered") == {"sms": "accepted", "email": "delivered"}
-    assert [e.channel for e in await system.said()] == ["email"]
+    assert [e.channel for e in await system.told()] == ["email"]
 
 
 async def test_an_unknown_mailbox_is_given_up_at_once(system: System) -> None:
@@ -197,103 +173,6 @@ async def test_a_receipt_spares_the_second_copy(system: System) -> None:
     assert len(system.sms_to(one)) == 2
 
 
-@pytest.mark.parametrize("channel", ["sms", "email"])
-async def test_killed_between_accepted_and_recorded_repeats_only_what_was_under_way(
-    system: System, arm: None, channel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "BATCH", 10)
-    people = await system.registered(30)
-    system.world.sms.receipts_url = None  # what a receipt can mend is another test's
-    system.at("2024-02-01 10:00")
-    await system.deliver(*(due(one) for one in people))
-    job = system.sms_job if channel == "sms" else system.mail_job
-    kill_at(f"{channel}-before-record", 2)  # of three batches the second dies
-    with pytest.raises(Killed):
-        await job.run()
-    crash._name = ""
-    rows = await system.rows("select state from messages where occasion = 'due' and channel = $1", channel)
-    ended = {"sms": "accepted", "email": "delivered"}[channel]
-    states = [row["state"] for row in rows]
-    assert (states.count("sending"), states.count(ended), states.count("created")) == (10, 10, 10)
-
-    system.start()  # another process of the service, or the same one anew
-    job = system.sms_job if channel == "sms" else system.mail_job
-    lease = await job.run()
-    assert lease == system.clock.now() + LEASE
-    system.clock.jump(lease)
-    assert await job.run() is None
-    rows = await system.rows(
-        "select registration_id, state, ambiguous, body from messages where occasion = 'due' and channel = $1",
-        channel,
-    )
-    assert {row["state"] for row in rows} == {ended}
-    assert sorted(row["ambiguous"] for row in rows) == [0] * 20 + [1] * 10
-    for row in rows:
-        sent = _copies(system, row["registration_id"], channel) - 1
-        assert sent == 1 + row["ambiguous"], "a copy that was not counted, or a count without a copy"
-
-
-def _copies(system: System, one: UUID, channel: str) -> int:
-    return len(system.sms_to(one)) if channel == "sms" else len(system.mails_to(one))
-
-
-async def test_killed_in_the_middle_of_a_batch_loses_nothing(system: System, arm: None) -> None:
-    people = await system.registered(30)
-    system.world.sms.receipts_url = None  # what a receipt can mend is another test's
-    system.at("2024-02-01 10:00")
-    await system.deliver(*(due(one) for one in people))
-    kill_at("sms-accepted", 7)
-    with pytest.raises(BaseException):  # noqa: B017, PT011  # a group around the kill
-        await system.sms_job.run()
-    crash._name = ""
-    system.start()
-    system.clock.jump(system.clock.now() + LEASE)
-    await system.sms_job.run()
-    rows = await system.rows(
-        "select registration_id, ambiguous, state from messages where occasion = 'due' and channel = 'sms'"
-    )
-    assert {row["state"] for row in rows} == {"accepted"}
-    for row in rows:
-        assert 1 <= len(system.sms_to(row["registration_id"])) - 1 <= 1 + row["ambiguous"]
-
-
-async def test_killed_before_the_claim_is_durable_sends_nothing(system: System, arm: None) -> None:
-    (one,) = await system.registered()
-    system.at("2024-02-01 10:00")
-    await system.deliver(due(one))
-    kill_at("before-commit")
-    with pytest.raises(Killed):
-        await system.sms_job.run()
-    crash._name = ""
-    assert len(system.sms_to(one)) == 1
-    await system.sms_job.run()
-    assert len(system.sms_to(one)) == 2
-    assert (await system.messages(one, "due"))["sms"]["ambiguous"] == 0
-
-
-async def test_who_was_overtaken_cannot_overwrite(system: System) -> None:
-    """A process frozen beyond its lease comes back with the result of its old claim."""
-    (one,) = await system.registered()
-    system.at("2024-02-01 10:00")
-    await system.deliver(due(one))
-    row = (await system.messages(one, "due"))["sms"]
-    async with system.database.unit_of_work() as uow:
-        await messages.pick(uow, "sms", 10)  # type: ignore[arg-type]  # its value
-        await messages.claim(uow, [Claim(row["message_id"], 1, "", "first", 1)], uow.at + LEASE)
-    system.clock.jump(system.clock.now() + LEASE)
-    async with system.database.unit_of_work() as uow:
-        await messages.claim(uow, [Claim(row["message_id"], 1, "", "second", 1)], uow.at + LEASE)
-    late = Result(row["message_id"], 1, one, State.UNDELIVERED, reason_code="bad-number")
-    async with system.database.unit_of_work() as uow:
-        await messages.record(uow, [late])
-    assert (await system.messages(one, "due"))["sms"]["state"] == "sending"
-    async with system.database.unit_of_work() as uow:
-        await messages.record(uow, [Result(row["message_id"], 2, one, State.ACCEPTED, provider_ref="7")])
-        await messages.record(uow, [late])
-    after = (await system.messages(one, "due"))["sms"]
-    assert (after["state"], after["provider_ref"], after["ambiguous"]) == ("accepted", "7", 1)
-
-
 async def test_two_processes_share_the_work_and_send_nothing_twice(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,7 +184,7 @@ async def test_two_processes_share_the_work_and_send_nothing_twice(
     old = system.process
     system.start()
     await asyncio.gather(*(job.run() for job in (*first, system.sms_job, system.mail_job)))
-    assert all(_copies(system, one, channel) == 2 for one in people for channel in ("sms", "email"))
+    assert all(system.copies(one, channel) == 2 for one in people for channel in ("sms", "email"))
     await old.plumbing.database.dispose()
 
 
@@ -371,12 +250,12 @@ async def test_receipts_come_twice_late_unasked_and_broken(system: System) -> No
     await system.deliver(*(due(one) for one in people))
     await system.sms_job.run()
     references = [system.sms_to(one)[1] for one in people]
-    before = len(await system.said())
+    before = len(await system.told())
     unknown = ["018c0000-0000-7000-8000-000000000000", "no-reference", ""]
     for _ in range(3):
         answer = await system.push(receipts([*references, *references, *unknown]))
         assert answer.json() == {"code": 0, "msg": "接收成功"}
-    assert len(await system.said()) == before + 3
+    assert len(await system.told()) == before + 3
     # A contradiction that comes later changes nothing.
     await system.push(receipts(references, success=False, code="MOBILE_NOT_ON_SERVICE"))
     assert [(await system.states(one, "due"))["sms"] for one in people] == ["delivered"] * 3
@@ -418,7 +297,7 @@ async def test_events_name_their_cause_and_have_no_gap(system: System) -> None:
     system.at("2024-02-01 10:00")
     await system.deliver(*(due(one) for one in people))
     await system.settle()
-    said = await system.said()  # asserts the numbers
+    said = await system.told()  # asserts the numbers
     assert len(said) == 20 * 4
     causes = await system.rows("select distinct causation_id from outbox")
     inbox = {str(row["event_id"]) for row in await system.rows("select event_id from inbox")}

@@ -250,7 +250,7 @@ async def test_a_reminder_is_not_sent_to_who_has_paid_meanwhile(system: System) 
     assert await system.states(one, "closing-soon") == {"sms": "superseded", "email": "superseded"}
     assert await system.states(one, "due") == {"sms": "delivered", "email": "delivered"}
     assert await system.states(one, "paid") == {"sms": "delivered", "email": "delivered"}
-    assert {event.occasion for event in await system.said()} == {"pre-registered", "due", "paid"}
+    assert {event.occasion for event in await system.told()} == {"pre-registered", "due", "paid"}
 
 
 async def test_hours_that_the_office_set_are_told(system: System) -> None:

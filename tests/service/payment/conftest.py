@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.chassis.clock import SystemClock
 from services.chassis.clock_guard import ClockGuard, Disagreement
-from services.chassis.telemetry import configure_logging
 from tests.conftest import ServiceDatabase
 from tests.service.payment.system import System, running
 
@@ -18,12 +16,6 @@ from tests.service.payment.system import System, running
 def gateway_keys(session_directory: Path) -> Path:
     """The simulated gateway's keys, made once: RSA keys are slow to find."""
     return session_directory / "gateway-keys"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def plain_log() -> None:
-    """As in production: structlog's default draws a picture of every traceback, which takes seconds."""
-    configure_logging("payment", "json", SystemClock().now)
 
 
 @pytest.fixture

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx2
-from aiokafka import ConsumerRecord
 from uuid_utils.compat import uuid7
 
 from contracts import confirmation
-from contracts.catalogue import EVENTS, parse
-from contracts.envelope import Envelope
 from contracts.event import Event
 from contracts.reasons import ReasonCode, WithdrawalReason
 from contracts.registration import Withdrawn
@@ -32,8 +29,8 @@ from services.chassis.db import UnitOfWork
 from services.payment.app import create_app
 from services.payment.jobs import Turns
 from services.payment.settings import NOTIFY_PATH, Settings
+from tests.support.service import ServiceUnderTest, names
 
-Record: TypeAlias = Any  # aiokafka's ConsumerRecord, which is published without types
 CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 CYCLE = "2024-health-leshan"
 BEIJING = ZoneInfo("Asia/Shanghai")
@@ -45,10 +42,25 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=BEIJING).astimezone(UTC)
 
 
-class System:
+class System(ServiceUnderTest):
     """The service, the gateway, and what a test does to both from outside."""
 
+    topic = "exam.payment"
+    tables: ClassVar[Mapping[str, str]] = {
+        "obligations": "registration_id",
+        "orders": "order_no",
+        "answers": "answer_id",
+        "ledger": "entry_id",
+        "proofs": "number",
+        "closings": "closes_at",
+        "reminders": "registration_id, offset_seconds",
+        "reminder_runs": "offset_seconds",
+        "outbox": "id",
+        "parked": "id",
+    }
+
     def __init__(self, login: DatabaseLogin, directory: Path, world: Simulators, url: str) -> None:
+        super().__init__()
         self.clock = ClockControl(directory / "clock")
         self.world = world
         self.url = url
@@ -66,7 +78,6 @@ class System:
             notify_base_url=url,
         )
         self.process = create_app(self.settings)
-        self.database = self.process.plumbing.database
         self.cycle = self.process.plumbing.cycle
         self.close_job, self.settle_job, self.remind_job = self.process.jobs.jobs
         turns = getattr(self.remind_job.run, "__self__", None)
@@ -78,8 +89,6 @@ class System:
         self.clocks_disagree: str | None = None
         self.heard: list[int] = []
         self.kept: list[tuple[dict[str, str], bytes]] | None = None  # notices held back from the service
-        self._offset = 0
-        self._sequences: dict[str, int] = {}
 
     async def end(self) -> None:
         await self.http.aclose()
@@ -166,40 +175,8 @@ class System:
     # --- door 2
 
     async def deliver(self, *events: Event) -> None:
-        """Each event twice in one poll, and the whole poll again: the second time must change nothing."""
-        records = [record for event in events for record in [self.record(event)] * 2]
-        await self.process.consumers.on_batch(records)
-        before = await self.everything()
-        await self.process.consumers.on_batch(records)
-        assert await self.everything() == before, "an event that came again had an effect"
-
-    def record(self, event: Event) -> Record:
-        self._offset += 1
-        self._sequences[event.key] = self._sequences.get(event.key, 0) + 1
-        envelope = Envelope(
-            event_id=uuid7(),
-            type=event.type,
-            source=event.source,
-            subject=event.key,
-            time=self.clock.now(),
-            dataschema=event.dataschema(),
-            sequence=self._sequences[event.key],
-            correlation_id=str(uuid7()),
-        )
-        value = event.model_dump_json().encode()
-        return ConsumerRecord(
-            topic=event.topic,
-            partition=0,
-            offset=self._offset,
-            timestamp=0,
-            timestamp_type=0,
-            key=event.key.encode(),
-            value=value,
-            checksum=None,
-            serialized_key_size=0,
-            serialized_value_size=len(value),
-            headers=envelope.headers(),
-        )
+        """Each event twice in one poll, and the whole poll again."""
+        await self.deliver_twice([self.record(event) for event in events])
 
     async def approved(self, many: int = 1) -> list[UUID]:
         found = [uuid7() for _ in range(many)]
@@ -222,14 +199,6 @@ class System:
 
     # --- what is there
 
-    async def rows(self, statement: str, *args: object) -> list[dict[str, Any]]:
-        async with self.database.reading() as uow:
-            return [dict(row._mapping) for row in await uow.sql(statement, *args)]
-
-    async def write(self, statement: str, *args: object) -> None:
-        async with self.database.unit_of_work() as uow:
-            await uow.changed(statement, *args)
-
     async def obligation(self, registration_id: UUID) -> dict[str, Any]:
         return (await self.rows("select * from obligations where registration_id = $1", registration_id))[0]
 
@@ -246,59 +215,9 @@ class System:
         )
         return [(row["kind"], row["amount_fen"], row["cause"]) for row in rows]
 
-    async def said(self, key: object = None) -> list[Event]:
-        """Everything in the outbox, of one key if asked, read as others will read it. Versions have no gap."""
-        found: list[Event] = []
-        sequences: dict[str, int] = {}
-        log = "select * from outbox where $1::text is null or key = $1 order by id"
-        for row in await self.rows(log, None if key is None else str(key)):
-            event_class = EVENTS[row["type"]]
-            envelope = Envelope(
-                event_id=row["event_id"],
-                type=row["type"],
-                source=event_class.source,
-                subject=row["key"],
-                time=row["occurred_at"],
-                dataschema=event_class.dataschema(),
-                sequence=row["sequence"],
-                correlation_id=row["correlation_id"],
-                causation_id=row["causation_id"],
-                traceparent=row["traceparent"],
-            )
-            assert Envelope.from_headers(envelope.headers()) == envelope
-            read = parse(envelope, row["payload"].encode())
-            assert read.key == row["key"]
-            assert row["topic"] == "exam.payment"
-            assert row["sequence"] == sequences.get(row["key"], 0) + 1, "a version is missing or twice"
-            sequences[row["key"]] = row["sequence"]
-            found.append(read)
-        return found
-
-    async def words(self, key: object) -> list[str]:
+    async def words(self, key: UUID | str | None) -> list[str]:
         """What was said of this key, without service and version."""
-        return [event.type.split(".")[2] for event in await self.said(key)]
-
-    async def everything(self) -> dict[str, list[dict[str, Any]]]:
-        """All that this service keeps, but for its inbox."""
-        tables = {
-            "obligations": "registration_id",
-            "orders": "order_no",
-            "answers": "answer_id",
-            "ledger": "entry_id",
-            "proofs": "number",
-            "closings": "closes_at",
-            "reminders": "registration_id, offset_seconds",
-            "reminder_runs": "offset_seconds",
-            "outbox": "id",
-            "parked": "id",
-        }
-        return {
-            table: await self.rows(f"select * from {table} order by {order}")
-            for table, order in tables.items()
-        }
-
-    async def parked(self) -> list[str]:
-        return [row["reason"] for row in await self.rows("select reason from parked order by id")]
+        return names(await self.said(key))
 
     @contextlib.asynccontextmanager
     async def other_session(self) -> AsyncIterator[UnitOfWork]:

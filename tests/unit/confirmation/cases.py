@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from contracts.cycle import Cycle, Interval, Window
+from contracts.refusals import Code, Refused
 from services.confirmation.domain import Case, Desk, DeskCheck, Form, Mark, State
 
 TINY = timedelta(microseconds=1)
@@ -60,3 +64,13 @@ def check(version: int = 1, **changed: Any) -> DeskCheck:
     documents.update(changed.pop("documents", {}))
     facts: dict[str, Any] = {"identity_seen": True, "stamped": True, **changed}
     return DeskCheck(form_version=version, documents=documents, **facts)
+
+
+DURING = moment("2023-12-10 09:00")  # 市中区 is open
+
+
+def refusal(call: Callable[..., object], *args: object) -> Code:
+    with pytest.raises(Refused) as refused:
+        call(*args)
+    assert refused.value.message.endswith("。"), "a person is told in a sentence"
+    return refused.value.code

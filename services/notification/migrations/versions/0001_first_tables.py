@@ -108,4 +108,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("what was told cannot be untold: restore a backup instead")
+    raise RuntimeError("what was told cannot be untold: restore a backup instead")

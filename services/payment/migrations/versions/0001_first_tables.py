@@ -211,4 +211,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a close cannot be undone: restore a backup instead")
+    raise RuntimeError("a close cannot be undone: restore a backup instead")

@@ -1,0 +1,128 @@
+"""Killed while sending: nothing is lost, and a second copy is counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from services.chassis import crash
+from services.notification.domain.life import LEASE, State
+from services.notification.handlers import delivery
+from services.notification.repository import messages
+from services.notification.repository.messages import Claim, Result
+from tests.service.notification.system import System, due
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing below catches it."""
+
+
+@pytest.fixture
+def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Crash points kill this process's coroutine instead of the whole test run."""
+
+    def die(_code: int) -> None:
+        raise Killed
+
+    monkeypatch.setattr(os, "_exit", die)
+    yield
+    crash._name = ""
+
+
+def kill_at(name: str, count: int = 1) -> None:
+    crash._name, crash._left = name, count
+
+
+@pytest.mark.parametrize("channel", ["sms", "email"])
+async def test_killed_between_accepted_and_recorded_repeats_only_what_was_under_way(
+    system: System, arm: None, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "BATCH", 10)
+    people = await system.registered(30)
+    system.world.sms.receipts_url = None  # what a receipt can mend is another test's
+    system.at("2024-02-01 10:00")
+    await system.deliver(*(due(one) for one in people))
+    job = system.sms_job if channel == "sms" else system.mail_job
+    kill_at(f"{channel}-before-record", 2)  # of three batches the second dies
+    with pytest.raises(Killed):
+        await job.run()
+    crash._name = ""
+    rows = await system.rows("select state from messages where occasion = 'due' and channel = $1", channel)
+    ended = {"sms": "accepted", "email": "delivered"}[channel]
+    states = [row["state"] for row in rows]
+    assert (states.count("sending"), states.count(ended), states.count("created")) == (10, 10, 10)
+
+    system.start()  # another process of the service, or the same one anew
+    job = system.sms_job if channel == "sms" else system.mail_job
+    lease = await job.run()
+    assert lease == system.clock.now() + LEASE
+    system.clock.jump(lease)
+    assert await job.run() is None
+    rows = await system.rows(
+        "select registration_id, state, ambiguous, body from messages where occasion = 'due' and channel = $1",
+        channel,
+    )
+    assert {row["state"] for row in rows} == {ended}
+    assert sorted(row["ambiguous"] for row in rows) == [0] * 20 + [1] * 10
+    for row in rows:
+        sent = system.copies(row["registration_id"], channel) - 1
+        assert sent == 1 + row["ambiguous"], "a copy that was not counted, or a count without a copy"
+
+
+async def test_killed_in_the_middle_of_a_batch_loses_nothing(system: System, arm: None) -> None:
+    people = await system.registered(30)
+    system.world.sms.receipts_url = None  # what a receipt can mend is another test's
+    system.at("2024-02-01 10:00")
+    await system.deliver(*(due(one) for one in people))
+    kill_at("sms-accepted", 7)
+    with pytest.raises(BaseException):  # noqa: B017, PT011  # a group around the kill
+        await system.sms_job.run()
+    crash._name = ""
+    system.start()
+    system.clock.jump(system.clock.now() + LEASE)
+    await system.sms_job.run()
+    rows = await system.rows(
+        "select registration_id, ambiguous, state from messages where occasion = 'due' and channel = 'sms'"
+    )
+    assert {row["state"] for row in rows} == {"accepted"}
+    for row in rows:
+        assert 1 <= len(system.sms_to(row["registration_id"])) - 1 <= 1 + row["ambiguous"]
+
+
+async def test_killed_before_the_claim_is_durable_sends_nothing(system: System, arm: None) -> None:
+    (one,) = await system.registered()
+    system.at("2024-02-01 10:00")
+    await system.deliver(due(one))
+    kill_at("before-commit")
+    with pytest.raises(Killed):
+        await system.sms_job.run()
+    crash._name = ""
+    assert len(system.sms_to(one)) == 1
+    await system.sms_job.run()
+    assert len(system.sms_to(one)) == 2
+    assert (await system.messages(one, "due"))["sms"]["ambiguous"] == 0
+
+
+async def test_who_was_overtaken_cannot_overwrite(system: System) -> None:
+    """A process frozen beyond its lease comes back with the result of its old claim."""
+    (one,) = await system.registered()
+    system.at("2024-02-01 10:00")
+    await system.deliver(due(one))
+    row = (await system.messages(one, "due"))["sms"]
+    async with system.database.unit_of_work() as uow:
+        await messages.pick(uow, "sms", 10)  # type: ignore[arg-type]  # its value
+        await messages.claim(uow, [Claim(row["message_id"], 1, "", "first", 1)], uow.at + LEASE)
+    system.clock.jump(system.clock.now() + LEASE)
+    async with system.database.unit_of_work() as uow:
+        await messages.claim(uow, [Claim(row["message_id"], 1, "", "second", 1)], uow.at + LEASE)
+    late = Result(row["message_id"], 1, one, State.UNDELIVERED, reason_code="bad-number")
+    async with system.database.unit_of_work() as uow:
+        await messages.record(uow, [late])
+    assert (await system.messages(one, "due"))["sms"]["state"] == "sending"
+    async with system.database.unit_of_work() as uow:
+        await messages.record(uow, [Result(row["message_id"], 2, one, State.ACCEPTED, provider_ref="7")])
+        await messages.record(uow, [late])
+    after = (await system.messages(one, "due"))["sms"]
+    assert (after["state"], after["provider_ref"], after["ambiguous"]) == ("accepted", "7", 1)
