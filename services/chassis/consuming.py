@@ -27,8 +27,6 @@ from aiokafka import ConsumerRecord
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from opentelemetry.trace import SpanKind
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from contracts.catalogue import EVENTS, MalformedEvent, Unknown, look_up, parse
 from contracts.envelope import Envelope, MalformedEnvelope
@@ -307,15 +305,10 @@ def name_of(handler: Handler) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same thing may work a moment later, because the fault lies with the infrastructure."""
-    if isinstance(error, OSError | TimeoutError | PoolTimeout | asyncpg.InterfaceError | Blocked):
+    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | Blocked):
         return True
-    original = getattr(error, "orig", None) if isinstance(error, DBAPIError) else error
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    if isinstance(state, str):
-        return state.startswith(_TRANSIENT_SQLSTATES)
-    return isinstance(original, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError)
+    state = getattr(error, "sqlstate", None)
+    return isinstance(state, str) and state.startswith(_TRANSIENT_SQLSTATES)
 
 
 def _key(record: Record) -> str | None:

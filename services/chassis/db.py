@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import MetaData, Row, event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+import asyncpg
+from sqlalchemy import MetaData
 from sqlalchemy.orm import registry
 from sqlmodel import SQLModel
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.chassis.cause import Cause, current_cause
 from services.chassis.clock import Clock
@@ -28,6 +28,8 @@ _NAMING = {
 
 # Bounds on how long one statement or one forgotten transaction may hold others up. An open writer also holds
 # the relay's horizon, so nothing of this service would be published while it idles.
+_CONNECT_WITHIN = 5.0  # seconds, to a server
+_CONNECTION_WITHIN = 5.0  # seconds, for a free one of the pool
 SESSION_SETTINGS = {
     "timezone": "UTC",
     "lock_timeout": "10s",
@@ -49,29 +51,44 @@ def make_base() -> type[SQLModel]:
     return Base
 
 
+class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg is published without types
+    """One row of an answer; its columns are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
 class UnitOfWork:
     """One transaction: everything in it becomes true together, or nothing does.
 
     `at` is the moment it is decided by; `cause` is what led here. Only `Database.unit_of_work` commits it.
     """
 
-    def __init__(self, session: AsyncSession, at: datetime, cause: Cause) -> None:
-        self.session = session
+    def __init__(self, connection: Any, at: datetime, cause: Cause) -> None:
+        self._connection = connection
         self.at = at
         self.cause = cause
         self.events_added = 0
         self._callbacks: list[Callable[[], None]] = []
 
-    async def sql(self, statement: str, *args: object) -> Sequence[Row[Any]]:
+    async def sql(self, statement: str, *args: object) -> Sequence[Row]:
         """Run one statement in the driver's own form (`$1`, lists are arrays) and return its rows, if any."""
-        connection: AsyncConnection = await self.session.connection()
-        result = await connection.exec_driver_sql(statement, args)
-        return result.fetchall() if result.returns_rows else ()
+        try:
+            rows: list[Row] = await self._connection.fetch(statement, *args)
+        except asyncpg.DataError as error:
+            raise _without_values(error) from None
+        return rows
 
     async def changed(self, statement: str, *args: object) -> int:
         """Run one statement in the driver's own form and return how many rows it changed."""
-        connection: AsyncConnection = await self.session.connection()
-        return (await connection.exec_driver_sql(statement, args)).rowcount
+        try:
+            done: str = await self._connection.execute(statement, *args)
+        except asyncpg.DataError as error:
+            raise _without_values(error) from None
+        return int(done.rpartition(" ")[2])
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call this once the transaction is durable; never when it is rolled back."""
@@ -83,6 +100,15 @@ class UnitOfWork:
             callback()
 
 
+def _without_values(error: Exception) -> Exception:
+    """A value that does not fit is quoted by the driver, and may be personal data: only what was wrong is kept."""
+    return WrongArgument(getattr(error, "sqlstate", None) or "an argument does not fit its type")
+
+
+class WrongArgument(ValueError):
+    """A statement was given a value that its column cannot hold. A programming error; never carries the value."""
+
+
 class Database:
     """A service's connections. `on_events` is called after each commit that added events."""
 
@@ -90,32 +116,52 @@ class Database:
         self.clock = clock
         self.url = url
         self.on_events: Callable[[], None] = lambda: None
-        self.engine: AsyncEngine = create_async_engine(
-            url,
-            pool_size=pool_size,
-            max_overflow=pool_size,
-            # A full pool answers soon (503 upstream); a caller that waits for ever only hides the fault.
-            pool_timeout=5,
-            pool_pre_ping=False,
-            isolation_level="READ COMMITTED",
-            connect_args={
-                "server_settings": {**SESSION_SETTINGS, "application_name": application},
-                "timeout": 5,
-                "command_timeout": 120,
-            },
-        )
-        event.listen(self.engine.sync_engine, "handle_error", _forget_statement)
+        self.pool_size = pool_size
+        self._application = application
+        self._pool: Any = None
+        self._opening = asyncio.Lock()
+
+    async def _connections(self) -> Any:
+        if self._pool is None:
+            async with self._opening:
+                if self._pool is None:
+                    self._pool = await asyncpg.create_pool(
+                        driver_url(self.url),
+                        min_size=1,
+                        max_size=self.pool_size,
+                        max_inactive_connection_lifetime=0,
+                        statement_cache_size=256,
+                        timeout=_CONNECT_WITHIN,
+                        command_timeout=120,
+                        server_settings={**SESSION_SETTINGS, "application_name": self._application},
+                        record_class=Row,
+                        # A unit of work leaves nothing behind but its transaction, which has ended: no round trip to reset.
+                        reset=_nothing_to_reset,
+                        init=_read_json,
+                    )
+        return self._pool
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        pool = await self._connections()
+        # A full pool answers soon (503 upstream); a caller that waits for ever only hides the fault.
+        async with asyncio.timeout(_CONNECTION_WITHIN):
+            connection = await pool.acquire()
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
 
     @asynccontextmanager
     async def unit_of_work(
         self, at: datetime | None = None, cause: Cause | None = None
     ) -> AsyncIterator[UnitOfWork]:
         """A transaction that is committed when the block ends, and rolled back when it raises."""
-        async with AsyncSession(self.engine, expire_on_commit=False) as session:
-            uow = UnitOfWork(session, at or self.clock.now(), cause or current_cause())
-            yield uow
-            crash_point("before-commit")
-            await session.commit()
+        async with self._connection() as connection:
+            uow = UnitOfWork(connection, at or self.clock.now(), cause or current_cause())
+            async with connection.transaction():
+                yield uow
+                crash_point("before-commit")
             crash_point("after-commit")
         if uow.events_added:
             self.on_events()
@@ -123,28 +169,27 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, at: datetime | None = None) -> AsyncIterator[UnitOfWork]:
-        """A transaction that only reads: it is never committed, and cannot write."""
-        async with AsyncSession(self.engine, expire_on_commit=False) as session:
-            uow = UnitOfWork(session, at or self.clock.now(), current_cause())
-            yield uow
-            if uow.events_added:
-                raise RuntimeError("a reading unit of work added events; use unit_of_work")
+        """A transaction that only reads: the database refuses a write in it."""
+        async with self._connection() as connection, connection.transaction(readonly=True):
+            yield UnitOfWork(connection, at or self.clock.now(), current_cause())
 
     async def dispose(self) -> None:
         """Close every connection."""
-        await self.engine.dispose()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), _CONNECTION_WITHIN)
+            except TimeoutError:
+                pool.terminate()
+
+
+async def _read_json(connection: Any) -> None:
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads)
+
+
+async def _nothing_to_reset(_connection: object) -> None: ...
 
 
 def driver_url(url: str) -> str:
     """The same address in the form the bare driver takes, for connections outside the pool."""
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)
-
-
-def _forget_statement(context: Any) -> None:
-    """Bound values can be personal data: they must not ride along in an error's text."""
-    original = context.sqlalchemy_exception
-    if original is not None:
-        original.hide_parameters = True
-
-
-logging.getLogger("sqlalchemy").setLevel(logging.WARNING)

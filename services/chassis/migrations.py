@@ -167,12 +167,22 @@ async def drift(database_url: str, service: str) -> None:
         await engine.dispose()
 
 
-def check_current(connection: Connection, service: str) -> None:
+async def require_current(database_url: str, service: str) -> None:
     """Raises NotMigrated unless the database is at this version's head."""
-    head = ScriptDirectory.from_config(_config(service, connection)).get_current_head()
-    found = MigrationContext.configure(connection).get_current_revision()
+    engine = create_async_engine(database_url)
+    try:
+        async with engine.connect() as connection:
+            head, found = await connection.run_sync(lambda c: _revisions(c, service))
+    finally:
+        await engine.dispose()
     if found != head:
         raise NotMigrated(
             f"the database is at revision {found or 'none'}, this version needs {head}: "
             f"run `python -m services.{service} migrate` first"
         )
+
+
+def _revisions(connection: Connection, service: str) -> tuple[str | None, str | None]:
+    """The head of the service's chain, and where its database is."""
+    head = ScriptDirectory.from_config(_config(service, connection)).get_current_head()
+    return head, MigrationContext.configure(connection).get_current_revision()

@@ -65,7 +65,6 @@ async def add(uow: UnitOfWork, event: Event, *, sequence: int, cause: Cause | En
     `sequence` is the version of the event's key in this service: 1, 2, 3, … without a gap.
     `cause` is the envelope of the event that led here, or nothing for the unit of work's own cause.
     """
-    await uow.session.flush()
     await uow.sql(_INSERT_ONE, *_row(uow, event, sequence, cause))
     uow.events_added += 1
 
@@ -74,7 +73,6 @@ async def add_all(uow: UnitOfWork, events: Sequence[tuple[Event, int, Cause | En
     """The same for many (event, sequence, cause), in this order, in one statement."""
     if not events:
         return
-    await uow.session.flush()
     rows = [_row(uow, event, sequence, cause) for event, sequence, cause in events]
     await uow.sql(_INSERT_MANY, *[list(column) for column in zip(*rows, strict=True)])
     uow.events_added += len(rows)

@@ -191,8 +191,7 @@ class Process:
                 raise CannotStart("a listener ended: is its port taken?")
 
     async def _check_database(self) -> None:
-        async with self.plumbing.database.engine.connect() as connection:
-            await connection.run_sync(lambda c: migrations.check_current(c, self.plumbing.name))
+        await migrations.require_current(self.plumbing.database.url, self.plumbing.name)
 
     async def _patiently(self, what: str, start: Callable[[], Awaitable[object]]) -> None:
         """Try for a bounded time; then end, so that whoever supervises this process sees it and starts it again."""

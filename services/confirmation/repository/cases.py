@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
 from uuid_utils.compat import uuid7
 
 from contracts.cycle import Cycle, Interval, Window
 from contracts.reasons import ReasonCode
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.confirmation.domain import Case, Desk, Form, State
 
 CASE = (
@@ -198,7 +196,7 @@ def _forms(cases: Sequence[Case]) -> tuple[list[object], ...]:
     )
 
 
-def case_of(row: Row[Any]) -> Case:
+def case_of(row: Row) -> Case:
     return Case(
         registration_id=UUID(int=row.registration_id.int),
         cycle_id=row.cycle_id,
@@ -211,7 +209,7 @@ def case_of(row: Row[Any]) -> Case:
     )
 
 
-def window_of(row: Row[Any]) -> Window | None:
+def window_of(row: Row) -> Window | None:
     if row.opens_at is None:
         return None
     return Window(intervals=(Interval(opens=row.opens_at, closes=row.closes_at),))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.confirmation.domain import Case, State
 from services.confirmation.repository.cases import CASE, case_of
 
@@ -19,7 +16,7 @@ async def find(uow: UnitOfWork, registration_id: UUID) -> Case | None:
     return case_of(rows[0]) if rows else None
 
 
-async def decisions_of(uow: UnitOfWork, registration_id: UUID) -> Sequence[Row[Any]]:
+async def decisions_of(uow: UnitOfWork, registration_id: UUID) -> Sequence[Row]:
     """Everything that was decided about a case, in order."""
     return await uow.sql(
         "select decision_id, version, kind, level, actor_kind, reason_codes, note, fix_until, form_version, "

@@ -10,18 +10,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import orjson
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Row
 
 from contracts.cycle import Cycle
 from contracts.reasons import Carrier
 from services.chassis.crash import crash_point
-from services.chassis.db import Database
+from services.chassis.db import Database, Row
 from services.chassis.vault import Vault
 from services.notification.domain.life import (
     CHANNEL_PAUSE,
@@ -135,7 +134,7 @@ class Delivery:
         log.info("delivered", channel=carrier, messages=len(results), down=down)
         return down, due_at
 
-    def _outgoing(self, row: Row[Any]) -> Outgoing:
+    def _outgoing(self, row: Row) -> Outgoing:
         occasion, carrier = Occasion(row.occasion), self._channel.carrier
         said = variables(occasion, orjson.loads(row.facts), row.tail, self._cycle)
         address = row.address and self._vault.decrypt_text(
@@ -236,7 +235,7 @@ class Delivery:
         )
 
 
-def _holds(row: Row[Any]) -> bool:
+def _holds(row: Row) -> bool:
     return still_holds(Occasion(row.occasion), Standing(row.standing))
 
 

@@ -11,15 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
-
-from sqlalchemy import Row
 
 from contracts import notification
 from contracts.reasons import Carrier
 from services.chassis import outbox
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.notification.domain.life import State, sources_of
 from services.notification.domain.occasions import Occasion
 from services.notification.repository import recipients
@@ -236,7 +234,7 @@ async def postpone(uow: UnitOfWork, until: datetime) -> int:
     return await uow.changed(_POSTPONE, uow.at, until)
 
 
-async def pick(uow: UnitOfWork, channel: Carrier, limit: int) -> Sequence[Row[Any]]:
+async def pick(uow: UnitOfWork, channel: Carrier, limit: int) -> Sequence[Row]:
     """Lock messages that are due, whichever process asks first; with what is needed to render and address them."""
     await uow.sql(_PIN)
     return await uow.sql(_PICK, str(channel), uow.at, limit)
@@ -313,7 +311,7 @@ async def receive(uow: UnitOfWork, outcomes: Sequence[Outcome], people: set[UUID
     return len(rows)
 
 
-async def _say_all(uow: UnitOfWork, rows: Sequence[Row[Any]]) -> None:
+async def _say_all(uow: UnitOfWork, rows: Sequence[Row]) -> None:
     """One event per message that ended; a registration's are numbered in the order in which they are added here."""
     # Delivered ones come first, in the numbers as in the log, because each type is one statement.
     numbered: Counter[UUID] = Counter()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 
 _OF_ONE = """
 select message_id, occasion, channel, state, state_at, created_at, subject, body, reason_code
@@ -25,16 +22,16 @@ from messages group by occasion, channel, state order by occasion, channel, stat
 """
 
 
-async def of_one(uow: UnitOfWork, registration_id: UUID) -> Sequence[Row[Any]]:
+async def of_one(uow: UnitOfWork, registration_id: UUID) -> Sequence[Row]:
     """Every message to one registration, oldest first."""
     return await uow.sql(_OF_ONE, registration_id)
 
 
-async def page(uow: UnitOfWork, after: UUID, limit: int) -> Sequence[Row[Any]]:
+async def page(uow: UnitOfWork, after: UUID, limit: int) -> Sequence[Row]:
     """Messages in the order in which they were created."""
     return await uow.sql(_PAGE, after, limit)
 
 
-async def funnel(uow: UnitOfWork) -> Sequence[Row[Any]]:
+async def funnel(uow: UnitOfWork) -> Sequence[Row]:
     """How many messages of each occasion and channel are in which state."""
     return await uow.sql(_FUNNEL)

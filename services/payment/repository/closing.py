@@ -7,15 +7,13 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
-
-from sqlalchemy import Row
 
 from contracts import payment
 from contracts.reasons import ExpiryCause
 from services.chassis import outbox
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.payment.repository.vocabulary import MAY_BE_HELD, MAY_EXPIRE, UNDECIDED_ORDER
 
 CHUNK: Final = 5000
@@ -238,7 +236,7 @@ async def close(uow: UnitOfWork, event: payment.WindowClosed, last_proof: int) -
     return int(rows[0].sequence)
 
 
-async def find(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> Row[Any] | None:
+async def find(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> Row | None:
     """The close as it stands, if it has begun."""
     rows = await uow.sql(
         "select begun_at, guard, guard_stops, closed_at, counts::text as counts, sums_fen::text as sums_fen, "
@@ -249,7 +247,7 @@ async def find(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> Row[Any] 
     return rows[0] if rows else None
 
 
-async def held(uow: UnitOfWork, limit: int) -> Sequence[Row[Any]]:
+async def held(uow: UnitOfWork, limit: int) -> Sequence[Row]:
     """Who is held, with the order the gateway has not answered about."""
     return await uow.sql(
         f"select o.registration_id, o.amount_fen, o.changed_at, r.order_no, r.channel, r.attempts, r.ask_at "

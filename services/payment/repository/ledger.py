@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-
 from contracts.reasons import RefundCause
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.chassis.vault import Vault
 from services.payment.domain import Success
 from services.payment.repository.orders import Evidence
@@ -80,7 +77,7 @@ async def owe_back_all(uow: UnitOfWork, registration_id: UUID, cause: RefundCaus
     )
 
 
-async def totals(uow: UnitOfWork) -> Row[Any]:
+async def totals(uow: UnitOfWork) -> Row:
     """received = paid (kept as fees) + refunded + due (to go back) + held (in the book, not yet judged)."""
     rows = await uow.sql(
         """
@@ -103,7 +100,7 @@ async def totals(uow: UnitOfWork) -> Row[Any]:
     return rows[0]
 
 
-async def refunds_due(uow: UnitOfWork, limit: int) -> Sequence[Row[Any]]:
+async def refunds_due(uow: UnitOfWork, limit: int) -> Sequence[Row]:
     """Money that has to go back, oldest first."""
     return await uow.sql(
         "select registration_id, order_no, channel, transaction_id, amount_fen, cause, paid_at, recorded_at "

@@ -6,12 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.payment.domain import Cancellation, Obligation, Status
 from services.payment.repository.vocabulary import UNDECIDED_ORDER
 
@@ -25,7 +22,7 @@ class Overtaken(Exception):
     """Somebody else changed the obligation between our reading and our writing: nothing was written."""
 
 
-def obligation(row: Row[Any]) -> Obligation:
+def obligation(row: Row) -> Obligation:
     """The obligation in a row that holds COLUMNS."""
     return Obligation(
         registration_id=row.registration_id,
@@ -50,7 +47,7 @@ async def lock_all(uow: UnitOfWork, registration_ids: Sequence[UUID]) -> dict[UU
     return {row.registration_id: obligation(row) for row in rows}
 
 
-async def find(uow: UnitOfWork, registration_id: UUID) -> Row[Any] | None:
+async def find(uow: UnitOfWork, registration_id: UUID) -> Row | None:
     """COLUMNS and paid_at, unlocked, for reading."""
     rows = await uow.sql(
         f"select {COLUMNS}, o.paid_at from obligations o where o.registration_id = $1", registration_id
@@ -162,7 +159,7 @@ async def pay(
         raise Overtaken
 
 
-async def page(uow: UnitOfWork, after: UUID | None, limit: int) -> Sequence[Row[Any]]:
+async def page(uow: UnitOfWork, after: UUID | None, limit: int) -> Sequence[Row]:
     """Obligations in the order of their ids, each with its sums from the ledger."""
     return await uow.sql(
         """

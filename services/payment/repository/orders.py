@@ -8,12 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.chassis.vault import Vault
 from services.payment.domain import Obligation, Order, OrderStatus
 from services.payment.repository.obligations import COLUMNS, obligation
@@ -30,7 +27,7 @@ _ORDER_ASIDE = (
 )
 
 
-def _order(row: Row[Any]) -> Order:
+def _order(row: Row) -> Order:
     return Order(
         order_no=row.order_no,
         registration_id=row.registration_id,
@@ -45,7 +42,7 @@ def _order(row: Row[Any]) -> Order:
     )
 
 
-def _order_aside(row: Row[Any]) -> Order:
+def _order_aside(row: Row) -> Order:
     return Order(
         order_no=row.order_no,
         registration_id=row.order_of,

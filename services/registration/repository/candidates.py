@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row
 
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.chassis.vault import Vault
 from services.registration.domain.form import Changes, Choice, Form, Person
 from services.registration.domain.people import Paper
@@ -132,7 +130,7 @@ async def lock(uow: UnitOfWork, registration_id: UUID) -> tuple[Registration, li
     return (_standing(rows[0]), list(rows[0].remarks)) if rows else None
 
 
-def _standing(row: Row[Any]) -> Registration:
+def _standing(row: Row) -> Registration:
     return Registration(
         id=row.id,
         number=row.number,
@@ -225,12 +223,12 @@ async def contacts_to_fix(
     return [(row.id, row.number, _failing(row)) for row in await uow.sql(_TO_FIX, cycle_id, site_id)]
 
 
-def _failing(row: Row[Any]) -> tuple[str, ...]:
+def _failing(row: Row) -> tuple[str, ...]:
     channels = (("sms", row.phone_failed_at), ("email", row.email_failed_at))
     return tuple(channel for channel, failed_at in channels if failed_at is not None)
 
 
-def _view(vault: Vault, row: Row[Any]) -> View:
+def _view(vault: Vault, row: Row) -> View:
     return View(
         registration=_standing(row),
         person=Person(
@@ -255,5 +253,5 @@ def _view(vault: Vault, row: Row[Any]) -> View:
     )
 
 
-def _opened(vault: Vault, row: Row[Any], stored: bytes) -> str:
+def _opened(vault: Vault, row: Row, stored: bytes) -> str:
     return vault.decrypt_text(stored, row=str(row.id))

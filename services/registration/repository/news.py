@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row
 
-from services.chassis.db import UnitOfWork
+from services.chassis.db import Row, UnitOfWork
 from services.registration.domain.registration import Confirmation, Payment
 
 # Rows are locked in the order of their ids, so that two batches that touch the same people cannot deadlock.
@@ -154,6 +153,6 @@ def _turns(news: Iterable[News]) -> list[list[News]]:
     return turns
 
 
-def _refuse_strangers(strangers: Sequence[Row[Any]]) -> None:
+def _refuse_strangers(strangers: Sequence[Row]) -> None:
     if strangers:
         raise Unknown(f"{len(strangers)} registrations are not here, the first is {strangers[0].id}")

@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from asyncpg import IntegrityConstraintViolationError
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from contracts import confirmation, payment
@@ -91,7 +91,7 @@ async def test_a_version_can_be_said_once_only(blank_database: DatabaseLogin) ->
             await outbox.add(uow, confirmed(person), sequence=1)
             await outbox.add(uow, confirmed(person), sequence=1)
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityConstraintViolationError):
         await twice()
     await db.dispose()
 

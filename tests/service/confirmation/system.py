@@ -21,7 +21,7 @@ from services.chassis.clock import ClockControl
 from services.chassis.jobs import Job
 from services.confirmation.app import create_app
 from services.confirmation.settings import Settings
-from tests.support.service import ServiceUnderTest
+from tests.support.under_test import ServiceUnderTest
 from tests.unit.confirmation.cases import BEIJING, leshan, moment
 
 CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"

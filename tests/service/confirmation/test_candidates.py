@@ -7,7 +7,7 @@ from uuid_utils.compat import uuid7
 from contracts import confirmation
 from contracts.refusals import Code
 from tests.service.confirmation.system import System, amended, payload, pre_registered, withdrawn
-from tests.support.service import names
+from tests.support.under_test import names
 
 DURING = "2023-12-10 09:00"
 

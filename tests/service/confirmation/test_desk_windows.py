@@ -7,7 +7,7 @@ from datetime import datetime
 from contracts import confirmation
 from contracts.refusals import Code
 from tests.service.confirmation.system import System, payload
-from tests.support.service import names
+from tests.support.under_test import names
 from tests.unit.confirmation.cases import moment
 
 OPENS, CLOSES = "2023-12-11T09:00:00+08:00", "2023-12-13T17:00:00+08:00"

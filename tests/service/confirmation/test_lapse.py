@@ -12,7 +12,7 @@ from contracts.refusals import Code
 from services.confirmation import handlers
 from tests.service.confirmation.system import System, amended, payload, withdrawn
 from tests.support.eventually import eventually
-from tests.support.service import names
+from tests.support.under_test import names
 from tests.unit.confirmation.cases import moment
 
 

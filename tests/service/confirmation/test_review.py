@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from contracts.refusals import Code
 from tests.service.confirmation.system import System, payload
-from tests.support.service import names
+from tests.support.under_test import names
 
 LATER = "2023-12-20 10:00"
 

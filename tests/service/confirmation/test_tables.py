@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from asyncpg import IntegrityConstraintViolationError, PostgresError
 
 from services.chassis import migrations
 from services.confirmation import repository
@@ -24,7 +24,7 @@ async def test_what_was_decided_is_never_rewritten(system: System) -> None:
     before = await system.everything()
     for table in ("decisions", "desk_window_changes"):
         for act in ("update {} set at = at", "delete from {}", "truncate {}"):
-            with pytest.raises(DBAPIError, match="append-only"):
+            with pytest.raises(PostgresError, match="append-only"):
                 async with system.database.unit_of_work() as uow:
                     await uow.sql(act.format(table))
     assert await system.everything() == before
@@ -43,7 +43,7 @@ IMPOSSIBLE = [
 async def test_a_case_that_cannot_be_is_not_kept(system: System) -> None:
     await system.registered()
     for change in IMPOSSIBLE:
-        with pytest.raises(IntegrityError):
+        with pytest.raises(IntegrityConstraintViolationError):
             async with system.database.unit_of_work() as uow:
                 await uow.sql(f"update cases set {change}")
 

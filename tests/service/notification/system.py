@@ -29,7 +29,7 @@ from services.chassis.consuming import Record
 from services.notification.app import create_app
 from services.notification.settings import Settings
 from services.notification.templates.wording import Wording
-from tests.support.service import ServiceUnderTest
+from tests.support.under_test import ServiceUnderTest
 
 CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 CYCLE = "2024-health-leshan"

@@ -7,7 +7,7 @@ import itertools
 from datetime import timedelta
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from asyncpg import IntegrityConstraintViolationError
 from structlog.testing import capture_logs
 
 from contracts.notification import Delivered, Undeliverable
@@ -320,7 +320,7 @@ async def test_events_name_their_cause_and_have_no_gap(system: System) -> None:
 )
 async def test_a_message_that_cannot_be_is_not_kept(system: System, change: str) -> None:
     await system.registered()
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityConstraintViolationError):
         await system.write(f"update messages set {change}")
 
 

@@ -29,7 +29,7 @@ from services.chassis.db import UnitOfWork
 from services.payment.app import create_app
 from services.payment.jobs import Turns
 from services.payment.settings import NOTIFY_PATH, Settings
-from tests.support.service import ServiceUnderTest, names
+from tests.support.under_test import ServiceUnderTest, names
 
 CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 CYCLE = "2024-health-leshan"

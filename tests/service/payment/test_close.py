@@ -392,7 +392,7 @@ async def test_what_is_due_is_the_domains_rule_and_nothing_else(system: System) 
                 at,
             )
     expected: set[UUID] = set()
-    async with system.database.reading() as uow:
+    async with system.database.unit_of_work() as uow:
         owed = await obligations.lock_all(uow, list(cases))
     for one, (_, _, order) in cases.items():
         try:

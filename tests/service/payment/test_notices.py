@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 from uuid_utils.compat import uuid7
 
 from contracts import payment
+from services.chassis.db import Database
 from tests.service.payment.system import CLOSES, OPENS, System, moment, rejected, returned, withdrawn
 
 LAST = "2024-02-08 23:57:59"
@@ -61,15 +62,14 @@ async def test_without_a_database_a_notice_is_not_acknowledged_and_comes_again(
 ) -> None:
     candidate = await system.owing()
     headers, body = await captured(system, await system.ordered(candidate))
-    pool = system.database.engine.sync_engine.pool
     with monkeypatch.context() as cut:
-        cut.setattr(pool, "connect", _away)
+        cut.setattr(Database, "_connections", _away)
         assert (await system.notify(headers, body)).status_code == 503
     assert (await system.notify(headers, body)).status_code == 204
     assert await system.words(candidate) == ["due", "paid"]
 
 
-def _away() -> None:
+async def _away(_: Database) -> None:
     raise OSError("the database is away")
 
 

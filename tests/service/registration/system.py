@@ -16,7 +16,7 @@ from deploy.local.keys import LocalKeys
 from services.chassis.clock import ClockControl
 from services.registration.app import create_app
 from services.registration.settings import Settings
-from tests.support.service import ServiceUnderTest
+from tests.support.under_test import ServiceUnderTest
 from tests.unit.registration.samples import DURING, ROOT, form
 
 ACCOUNT = "account-of-somebody"

@@ -15,7 +15,7 @@ from contracts.refusals import Code
 from contracts.registration import Amended, ContactChanged, Withdrawn
 from services.registration.repository import candidates
 from tests.service.registration.system import System
-from tests.support.service import names
+from tests.support.under_test import names
 from tests.unit.registration.samples import MICROSECOND, cycle, encoded, form, id_number, jpeg
 
 NOON = datetime(2023, 12, 14, 4, tzinfo=UTC)  # 市中区 「14日上午」

@@ -15,7 +15,7 @@ from contracts.refusals import Code
 from contracts.registration import PreRegistered
 from services.chassis import migrations, outbox
 from tests.service.registration.system import System
-from tests.support.service import names
+from tests.support.under_test import names
 from tests.unit.registration.samples import DURING, MICROSECOND, cycle, encoded, form, id_number, jpeg, people
 
 OPENS = datetime(2023, 11, 30, 16, tzinfo=UTC)

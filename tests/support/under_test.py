@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
+import pytest
 from aiokafka import ConsumerRecord
-from sqlalchemy import event as sqlalchemy_event
 from uuid_utils.compat import uuid7
 
 from contracts.catalogue import EVENTS, parse
@@ -17,7 +17,7 @@ from contracts.envelope import Envelope
 from contracts.event import Event
 from services.chassis.clock import ClockControl
 from services.chassis.consuming import Record
-from services.chassis.db import Database
+from services.chassis.db import Database, UnitOfWork
 from services.chassis.process import Process
 
 
@@ -85,7 +85,7 @@ class ServiceUnderTest:
 
     async def rows(self, statement: str, *args: object) -> list[dict[str, Any]]:
         async with self.database.reading() as uow:
-            return [dict(row._mapping) for row in await uow.sql(statement, *args)]
+            return [dict(row) for row in await uow.sql(statement, *args)]
 
     async def write(self, statement: str, *args: object) -> None:
         async with self.database.unit_of_work() as uow:
@@ -131,15 +131,17 @@ class ServiceUnderTest:
         """The SQL that is run inside the block."""
         seen: list[str] = []
 
-        def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-            seen.append(" ".join(statement.split())[:60])
+        def noting(run: Callable[..., Any]) -> Callable[..., Any]:
+            def noted(uow: UnitOfWork, statement: str, *args: object) -> Any:
+                seen.append(" ".join(statement.split())[:60])
+                return run(uow, statement, *args)
 
-        engine = self.database.engine.sync_engine
-        sqlalchemy_event.listen(engine, "before_cursor_execute", note)
-        try:
+            return noted
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("sql", "changed"):
+                patch.setattr(UnitOfWork, name, noting(getattr(UnitOfWork, name)))
             yield seen
-        finally:
-            sqlalchemy_event.remove(engine, "before_cursor_execute", note)
 
 
 def names(events: Sequence[Event]) -> list[str]:
