@@ -47,6 +47,9 @@ class Agenda:
         now = self._clock.now()
         due = sum(1 for at, _, _ in self._heap if at <= now)
         later = min((at for at, _, _ in self._heap if at > now), default=None)
+        if due:
+            # Whoever asks has moved the clock: the sleeper need not find it out by itself.
+            self._wake.set()
         return Pending(due + len(self._under_way), later)
 
     async def run(self) -> None:
