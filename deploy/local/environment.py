@@ -99,7 +99,7 @@ class Surroundings:
             }
         if service == "notification":
             told = {
-                "DELIVERY_PACE_SECONDS": "0.2",
+                "DELIVERY_PACE_SECONDS": "1.0",
                 "ALIYUN_ACCOUNT_FILE": self.accounts.get("aliyun", ""),
                 "SMTP_ACCOUNT_FILE": self.accounts.get("smtp", ""),
                 "RECEIPTS_SECRET_FILE": str(self.keys.receipts_secret_file),

@@ -194,7 +194,7 @@ class Streams:
         pause, whom = SOON, tuple(self._services)
         while True:
             try:
-                look = await self._look(whom)
+                look = await self._look(whom, soon=True)
                 stirring = look.stirring()
                 now = await self._still(look) if not stirring else None
             except (KafkaError, OSError) as error:
@@ -342,12 +342,17 @@ class Streams:
         except TimeoutError:
             return
 
-    async def _look(self, whom: Sequence[str] | None = None) -> Look:
-        """Ask these services (all of them unless named) and the world outside."""
+    async def _look(self, whom: Sequence[str] | None = None, *, soon: bool = False) -> Look:
+        """Ask these services (all of them unless named) and the world outside. `soon`: somebody waits for their rest."""
         names = (
             tuple(self._services) if whom is None else tuple(name for name in whom if name in self._services)
         )
-        asked = [self._doors.get(f"{self._services[name]}/ops/rest", self._ops, LOOKED) for name in names]
+        asked = [
+            self._doors.get(
+                f"{self._services[name]}/ops/rest{'?soon=true' if soon else ''}", self._ops, LOOKED
+            )
+            for name in names
+        ]
         if self._simulators is not None:
             asked.append(self._doors.get(f"{self._simulators}/sim/rest", {}, LOOKED))
         answers = await asyncio.gather(*asked)

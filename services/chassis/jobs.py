@@ -50,10 +50,21 @@ class Job:
     running: bool = field(default=False, init=False)
     runs: int = field(default=0, init=False)
     _awake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _hurried: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def wake(self) -> None:
         """Something may be due: run soon. Use as `uow.after_commit(job.wake)`."""
         self._awake.set()
+
+    def hurry(self) -> None:
+        """Somebody waits for what is gathered: do not wait out the pace."""
+        self._hurried.set()
+
+    async def keep_pace(self, seconds: float) -> None:
+        """Gather wake-ups for so long, or until hurried."""
+        self._hurried.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), seconds)
 
     @property
     def awake(self) -> asyncio.Event:
@@ -76,6 +87,7 @@ class Jobs:
         """Let every job finish its run, then end."""
         self._stopping.set()
         for job in self.jobs:
+            job.hurry()
             job.wake()
 
     async def run(self) -> None:
@@ -102,8 +114,7 @@ class Jobs:
                 failures = 0
                 if (early := started + job.pace.total_seconds() - time.monotonic()) > 0:
                     job.running = False
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._stopping.wait(), early)
+                    await job.keep_pace(early)
             except Exception as error:
                 JOB_FAILURES.labels(job.name).inc()
                 log.exception("job-failed", job=job.name, error=type(error).__name__)

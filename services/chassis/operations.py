@@ -36,7 +36,7 @@ class Note(BaseModel):
     note: Annotated[str, Field(min_length=1, max_length=500)]
 
 
-def operator_routes(process: Process) -> APIRouter:  # noqa: PLR0915 - a table of routes
+def operator_routes(process: Process) -> APIRouter:  # noqa: C901, PLR0915 - a table of routes
     """The routes of one running service."""
     router = APIRouter()
     plumbing = process.plumbing
@@ -77,8 +77,11 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: PLR0915 - a table o
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/ops/rest", dependencies=[allow("ops")])
-    async def rest() -> dict[str, Any]:
-        """Whether this service is at rest, and when it next has something to do."""
+    async def rest(soon: bool = False) -> dict[str, Any]:
+        """Whether this service is at rest, and when it next has something to do. `soon`: do not wait out any pace."""
+        if soon:
+            for job in process.jobs.jobs:
+                job.hurry()
         row = await outbox()
         return {
             "service": plumbing.name,

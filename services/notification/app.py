@@ -59,8 +59,9 @@ def create_app(settings: Settings) -> Process:
         )
         for channel in channels
     ]
-    deliver = jobs.delivery_jobs(deliveries, timedelta(seconds=settings.delivery_pace_seconds))
-    fetch = jobs.fetch_job(plumbing.database, contacts, plumbing.vault, _wake(deliver))
+    pace = timedelta(seconds=settings.delivery_pace_seconds)
+    deliver = jobs.delivery_jobs(deliveries, pace)
+    fetch = jobs.fetch_job(plumbing.database, contacts, plumbing.vault, _wake(deliver), pace)
     teller = Teller(plumbing.cycle, wording, fetch.wake, _wake(deliver))
     return Process(
         plumbing,

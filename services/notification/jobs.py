@@ -13,12 +13,19 @@ from services.notification.handlers.delivery import Delivery
 from services.notification.ports import ContactBook
 
 
-def fetch_job(database: Database, book: ContactBook, vault: Vault, on_messages: Callable[[], None]) -> Job:
+def fetch_job(
+    database: Database,
+    book: ContactBook,
+    vault: Vault,
+    on_messages: Callable[[], None],
+    pace: timedelta = timedelta(0),
+) -> Job:
     """Asks registration for contacts as soon as one is wanted. One process at a time: two would only ask twice."""
     return Job(
         name="fetch-contacts",
         run=lambda: fetch_contacts(database, book, vault, on_messages),
         every=timedelta(seconds=10),
+        pace=pace,
     )
 
 
