@@ -19,14 +19,13 @@ from deploy.local.environment import SERVICES
 from deploy.local.keys import Tokens
 from deploy.local.system import LocalSystem
 from deploy.rehearsal import people_file
-from deploy.rehearsal.doors import Doors
+from deploy.rehearsal.doors import Doors, on_this_machine
 from deploy.rehearsal.identity import Identity, invent_all
 from deploy.rehearsal.invariants.evidence import Evidence
 from deploy.rehearsal.invariants.privacy import Canaries
 from deploy.rehearsal.invariants.reading import gather, subscriptions_of
 from deploy.rehearsal.people import People
 from deploy.rehearsal.streams import Streams
-from deploy.rehearsal.wire import Wire
 from services.chassis.clock import RehearsalClock, SystemClock
 
 SECRETS: Final = ("name", "id_number", "phone", "email")
@@ -105,7 +104,7 @@ async def _rest(
     internals: Mapping[str, str], control: str | None, bootstrap: str, tokens: Tokens, at: datetime
 ) -> None:
     """The invariants are of a system at rest: wait for it, as a rehearsal does."""
-    async with Wire() as wire:
+    async with on_this_machine() as wire:
         doors = Doors(wire, tokens, at)
         streams = Streams(doors, internals, control, bootstrap, doors.headers("ops", "check"))
         await streams.start()

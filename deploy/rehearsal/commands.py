@@ -22,7 +22,7 @@ from deploy.rehearsal import checking, outcomes, people_file
 from deploy.rehearsal.acts import Acts, Addresses
 from deploy.rehearsal.agenda import Agenda
 from deploy.rehearsal.crowd import crowd
-from deploy.rehearsal.doors import Doors, RehearsalStopped
+from deploy.rehearsal.doors import Doors, RehearsalStopped, on_this_machine
 from deploy.rehearsal.driver import Driver
 from deploy.rehearsal.identity import Identity, invent_all
 from deploy.rehearsal.invariants import judge
@@ -35,7 +35,6 @@ from deploy.rehearsal.report import Run, summary, tables
 from deploy.rehearsal.report.page import page
 from deploy.rehearsal.standing import Standing
 from deploy.rehearsal.streams import Streams
-from deploy.rehearsal.wire import Wire
 from deploy.rehearsal.world import World
 
 # Everybody of a moment acts at once: their events go out together, one publish and one batch instead of ten, and
@@ -59,7 +58,7 @@ class Rehearsal:
         outside = self.system.outside
         assert outside is not None
         assert self.system.clock_control is not None
-        async with Wire() as wire:
+        async with on_this_machine() as wire:
             doors = Doors(wire, self.system.keys.tokens, self.system.clock.now())
             office = doors.headers("office", "office")
             ops = doors.headers("ops", "ops")

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from deploy.rehearsal.wire import NoAnswer, Wire
+from services.chassis.wire import Lost, NoAnswer, Wires
 
 # In flight at one service; fewer than it keeps database connections (see commands.TOGETHER): beyond those it would open
 # and close connections of its own, each dearer than the request it is for.
@@ -42,6 +42,11 @@ class Answer:
         return str(self.data.get("code", f"http-{self.status}"))
 
 
+def on_this_machine() -> Wires:
+    """Connections to everything a rehearsal asks: as many as people act at once, and no answer is too large."""
+    return Wires(connections=1024, patience=30.0, limit=1 << 30)
+
+
 @dataclass(slots=True)
 class Counts:
     requests: int = 0
@@ -51,7 +56,7 @@ class Counts:
 
 
 class Doors:
-    def __init__(self, wire: Wire, tokens: Minting, first_at: datetime) -> None:
+    def __init__(self, wire: Wires, tokens: Minting, first_at: datetime) -> None:
         self._wire = wire
         self._tokens = tokens
         self._first_at = first_at
@@ -78,7 +83,7 @@ class Doors:
         """Yes or a coded no. Where a service is busy or just starting, it is asked again for a bounded time.
 
         `what` is for people who read why a rehearsal stopped: the verb and the person's name in the file."""
-        content = None if body is None else orjson.dumps(body)
+        content = b"" if body is None else orjson.dumps(body)
         self.counts.requests += 1
         deadline = time.monotonic() + PATIENCE
         started = time.perf_counter()
@@ -104,7 +109,7 @@ class Doors:
         """What ops and the office read. Raises NoAnswer where nobody answers."""
         reply = await self._wire.request("GET", url, headers, patience=patience)
         if reply.status == 503:
-            raise NoAnswer(f"GET {url}: HTTP 503")
+            raise Lost(f"GET {url}: HTTP 503")
         if reply.status != 200:
             raise RehearsalStopped(
                 f"GET {url}: HTTP {reply.status} {reply.body[:300].decode('utf-8', 'replace')}"

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
-import httpx2
-
 from deploy.simulators.agenda import Agenda
 from deploy.simulators.credentials import AliyunWorld
 from deploy.simulators.http import Reply, Request
@@ -28,6 +26,7 @@ from deploy.simulators.journal import Journal
 from deploy.simulators.outage import Outage, Weather
 from deploy.simulators.wechat_orders import BEIJING
 from services.chassis.clock import Clock
+from services.chassis.wire import NoAnswer, Wires
 
 ALGORITHM = "ACS3-HMAC-SHA256"
 VERSION = "2017-05-25"
@@ -80,7 +79,7 @@ class SmsCarrier:
         clock: Clock,
         agenda: Agenda,
         journal: Journal,
-        client: httpx2.AsyncClient,
+        client: Wires,
         *,
         templates: Mapping[str, str],
         receipts_url: str | None,
@@ -297,12 +296,11 @@ class SmsCarrier:
             return False
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         try:
-            async with asyncio.timeout(_PATIENCE):
-                response = await self._client.post(
-                    self.receipts_url, content=body, headers={"Content-Type": "application/json"}
-                )
-            return response.status_code == 200 and response.json().get("code") == 0
-        except (httpx2.HTTPError, TimeoutError, ValueError, AttributeError):
+            answer = await self._client.request(
+                "POST", self.receipts_url, {"Content-Type": "application/json"}, body, _PATIENCE
+            )
+            return answer.status == 200 and json.loads(answer.body).get("code") == 0
+        except (NoAnswer, ValueError, AttributeError):
             return False
 
     def _remember(self) -> None:

@@ -15,8 +15,8 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,6 +28,7 @@ from deploy.simulators.http import Reply, Request
 from deploy.simulators.outage import Outage, Weather
 from deploy.simulators.wechat_orders import BEIJING, Order, OrderBook, Refusal, TradeState, read_expiry
 from services.chassis.clock import Clock
+from services.chassis.wire import NoAnswer, Wires
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 # After the first try; 24 h 4 m in all.
@@ -53,7 +54,7 @@ MISBEHAVIOURS = ("altered-body", "wrong-signature", "probe", "stale", "unlisted-
 
 class WeChatGateway:
     def __init__(
-        self, world: WeChatWorld, book: OrderBook, clock: Clock, agenda: Agenda, client: httpx2.AsyncClient
+        self, world: WeChatWorld, book: OrderBook, clock: Clock, agenda: Agenda, client: Wires
     ) -> None:
         self._world = world
         self._clock = clock
@@ -297,11 +298,10 @@ class WeChatGateway:
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> bool:
         try:
-            async with asyncio.timeout(_PATIENCE):
-                response = await self._client.post(url, content=body, headers=headers)
-        except (httpx2.HTTPError, TimeoutError):
+            answer = await self._client.request("POST", url, headers, body, _PATIENCE)
+        except (NoAnswer, ValueError):
             return False
-        return response.status_code in {200, 204}
+        return answer.status in {200, 204}
 
     def _signed(self, reply: Reply, asked_serial: str | None) -> Reply:
         key = self._by_serial.get(asked_serial or "", self._signer)
@@ -355,10 +355,10 @@ def _json_object(body: bytes) -> dict[str, Any]:
 def _may_be_notified(url: str) -> bool:
     """HTTPS without a query; plain HTTP on this machine, where the whole world is simulated."""
     try:
-        parts = httpx2.URL(url)
-    except httpx2.InvalidURL:
+        parts = urlsplit(url)
+    except ValueError:
         return False
-    local = parts.scheme == "http" and parts.host in {"127.0.0.1", "localhost"}
+    local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"}
     return (parts.scheme == "https" or local) and not parts.query and len(url) <= 256
 
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
-
-import httpx2
 
 from deploy.simulators.agenda import Agenda
 from deploy.simulators.aliyun import SmsCarrier
@@ -26,6 +22,7 @@ from deploy.simulators.smtp import SmtpSession
 from deploy.simulators.wechat import WeChatGateway
 from deploy.simulators.wechat_orders import OrderBook
 from services.chassis.clock import Clock
+from services.chassis.wire import Wires
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Simulators:
         self.credentials = Credentials.of(plan.keys)
         self._sessions: set[SmtpSession] = set()
         self._journals = (Journal(plan.data / "wechat.jsonl"), Journal(plan.data / "sms.jsonl"))
-        self._client = httpx2.AsyncClient(trust_env=False, verify=_trust())
+        self._client = Wires(connections=64, patience=30.0, limit=1 << 20)
         self.wechat = WeChatGateway(
             self.credentials.wechat, OrderBook(self._journals[0]), clock, self.agenda, self._client
         )
@@ -129,12 +126,6 @@ class Simulators:
     def _end_sessions(self) -> None:
         for session in list(self._sessions):
             session.close()
-
-
-@functools.cache
-def _trust() -> ssl.SSLContext:
-    """Read once: simulators start often in tests."""
-    return httpx2.create_ssl_context(trust_env=False)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from contracts.catalogue import EVENTS
 from contracts.cycle import Cycle
 from contracts.topics import TOPICS
+from deploy.rehearsal.doors import on_this_machine
 from deploy.rehearsal.invariants.evidence import (
     Booked,
     Case,
@@ -34,7 +35,7 @@ from deploy.rehearsal.invariants.evidence import (
     Registration,
 )
 from deploy.rehearsal.invariants.privacy import Canaries, search
-from deploy.rehearsal.wire import Wire
+from services.chassis.wire import Wires
 
 _FACTS: Final = (
     "select event_id, topic, key, type, sequence, occurred_at, payload, causation_id from outbox order by id"
@@ -96,7 +97,7 @@ async def gather(
             await connection.close()
     await _topics(evidence, bootstrap, canaries)
     await _lag(evidence, bootstrap)
-    async with Wire() as wire:
+    async with on_this_machine() as wire:
         if simulators is not None:
             evidence.book = [order async for order in _book(wire, simulators)]
         for service, url in metrics.items():
@@ -254,7 +255,7 @@ async def _lag(evidence: Evidence, bootstrap: str) -> None:
         await admin.close()
 
 
-async def _book(wire: Wire, simulators: str) -> Any:
+async def _book(wire: Wires, simulators: str) -> Any:
     after: int | None = 0
     while after is not None:
         reply = await wire.request("GET", f"{simulators}/sim/wechat/book?after={after}", {})

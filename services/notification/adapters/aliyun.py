@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from services.chassis import wire
 from services.chassis.clock import Clock
-from services.notification.adapters.wire import Lost, Unreached, Wire
 from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected
 
 PATIENCE = 5.0  # real seconds for one call, connecting included
@@ -84,8 +84,7 @@ class AliyunSms:
     def __init__(self, account: AliyunAccount, *, clock: Clock, connections: int = 32) -> None:
         self._account = account
         self._clock = clock
-        self._host = urlsplit(account.endpoint).netloc
-        self._wire = Wire(account.endpoint, connections=connections, patience=PATIENCE, limit=BODY_LIMIT)
+        self._wire = wire.Wire(account.endpoint, connections=connections, patience=PATIENCE, limit=BODY_LIMIT)
 
     async def aclose(self) -> None:
         await self._wire.aclose()
@@ -105,12 +104,14 @@ class AliyunSms:
             }
         )
         headers = signed_headers(
-            self._account, self._host, "SendSms", query, self._clock.now(), secrets.token_hex(16)
+            self._account, self._wire.host, "SendSms", query, self._clock.now(), secrets.token_hex(16)
         )
         try:
-            status, raw = await self._wire.post(f"/?{query}", {**headers, "accept": "application/json"})
-        except (Lost, Unreached) as error:
-            raise NoAnswer(str(error), maybe_accepted=isinstance(error, Lost)) from None
+            status, _, raw = await self._wire.request(
+                "POST", f"/?{query}", {**headers, "accept": "application/json"}
+            )
+        except wire.NoAnswer as error:
+            raise NoAnswer(str(error), maybe_accepted=isinstance(error, wire.Lost)) from None
         content = _object(raw)
         code = str((content or {}).get("Code", ""))[:64]
         if status == 429 or code.startswith("Throttling"):

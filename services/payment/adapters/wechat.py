@@ -6,19 +6,15 @@ an unsealed "order unknown" must never cost somebody an exam.
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import json
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 from urllib.parse import quote
 
-import httpx2
-
+from services.chassis import wire
 from services.chassis.clock import Clock
 from services.payment.adapters.wechat_signatures import (
     Seal,
@@ -44,6 +40,12 @@ from services.payment.ports import (
 
 PATIENCE = 5.0  # real seconds for one call, connecting included
 BODY_LIMIT = 64 * 1024  # the gateway's own bodies are below 4 KiB
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # the seal is over the bytes as they travel
+    "Content-Type": "application/json",
+    "User-Agent": "kaowu",
+}
 _BEIJING = timezone(timedelta(hours=8))
 _ORDER_NO = re.compile(r"[0-9A-Za-z_\-|*]{6,32}", re.ASCII)
 _STATES = {
@@ -73,8 +75,18 @@ class _Reply:
         return str(self.content.get("code", ""))[:64]
 
 
+class Asking(Protocol):
+    """What carries a request to the gateway. Raises wire.NoAnswer."""
+
+    async def request(
+        self, method: str, target: str, headers: Mapping[str, str], content: bytes = b""
+    ) -> wire.Answer: ...
+
+    async def aclose(self) -> None: ...
+
+
 class WeChatPay:
-    """One pooled client for the life of the process; close it with `aclose`."""
+    """A few kept connections for the life of the process; close them with `aclose`."""
 
     def __init__(
         self,
@@ -83,25 +95,13 @@ class WeChatPay:
         notify_url: str,
         clock: Clock,
         connections: int = 32,
-        transport: httpx2.AsyncBaseTransport | None = None,
+        asking: Asking | None = None,
     ) -> None:
         self._account = account
         self._notify_url = notify_url
         self._clock = clock
-        self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(PATIENCE),
-            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-            transport=transport,
-            verify=_trust(),
-            follow_redirects=False,
-            trust_env=False,
-            headers={
-                "Accept": "application/json",
-                # The seal is over the bytes as they travel.
-                "Accept-Encoding": "identity",
-                "Content-Type": "application/json",
-                "User-Agent": "kaowu",
-            },
+        self._wire: Asking = asking or wire.Wire(
+            account.gateway_url, connections=connections, patience=PATIENCE, limit=BODY_LIMIT
         )
 
     @property
@@ -113,7 +113,7 @@ class WeChatPay:
         return frozenset({Capability.CLOSABLE, Capability.EXPIRES})
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._wire.aclose()
 
     async def place_order(
         self, order_no: str, amount_fen: int, description: str, expires_at: datetime
@@ -214,48 +214,26 @@ class WeChatPay:
             b"" if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         )
         asked_at = self._clock.now()
-        headers = {"Authorization": authorization(self._account, method, target, content, asked_at)}
+        headers = {
+            **_HEADERS,
+            "Authorization": authorization(self._account, method, target, content, asked_at),
+        }
         try:
-            async with asyncio.timeout(PATIENCE):
-                request = self._client.build_request(
-                    method, self._account.gateway_url + target, content=content, headers=headers
-                )
-                response = await self._client.send(request, stream=True)
-                try:
-                    raw = await _read(response)
-                finally:
-                    await response.aclose()
-        except TimeoutError:
-            raise ChannelUnavailable("no answer in time") from None
-        except httpx2.HTTPError as error:
-            raise ChannelUnavailable(type(error).__name__) from None
-        if response.status_code >= 500 or response.status_code == 429:
-            raise ChannelUnavailable(f"status {response.status_code}")
+            status, fields, raw = await self._wire.request(method, target, headers, content)
+        except wire.NoAnswer as error:
+            raise ChannelUnavailable(str(error)) from None
+        if status >= 500 or status == 429:
+            raise ChannelUnavailable(f"status {status}")
         try:
-            seal = verify(self._account, response.headers, raw, asked_at, self._clock.now())
-            if response.status_code == 204 and not raw:
+            seal = verify(self._account, fields, raw, asked_at, self._clock.now())
+            if status == 204 and not raw:
                 return _Reply(204, raw, seal, {})
-            return _Reply(response.status_code, raw, seal, _object(raw))
+            return _Reply(status, raw, seal, _object(raw))
         except NotificationRefused as refused:
-            if response.status_code == 401:
+            if status == 401:
                 # The gateway does not know us, so it does not sign: our keys are wrong, and nothing was done.
                 raise ChannelRefused("SIGN_ERROR", 401) from None
             raise ChannelUnavailable(f"unverified answer: {refused.reason}") from None
-
-
-@functools.cache
-def _trust() -> ssl.SSLContext:
-    """Who may vouch for the other side: the public authorities. One for the process, they take long to read."""
-    return httpx2.create_ssl_context(trust_env=False)
-
-
-async def _read(response: httpx2.Response) -> bytes:
-    raw = b""
-    async for chunk in response.aiter_raw():
-        raw += chunk
-        if len(raw) > BODY_LIMIT:
-            raise ChannelUnavailable("answer too large")
-    return raw
 
 
 def _object(raw: bytes) -> dict[str, Any]:

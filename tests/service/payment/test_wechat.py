@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from deploy.simulators.credentials import Credentials
 from deploy.simulators.http import Reply, Request, serving
+from services.chassis.wire import Answer
 from services.payment.adapters.wechat import BODY_LIMIT, WeChatPay
 from services.payment.adapters.wechat_signatures import WeChatAccount, verify
 from services.payment.ports import (
@@ -212,7 +212,7 @@ async def test_nobody_at_home_leaves_the_outcome_unknown(stage: Outside) -> None
     async with serving(_never) as url:
         gone = url
     client = WeChatPay(_moved(account, gone), notify_url="https://office.test/notify", clock=stage.clock)
-    with pytest.raises(ChannelUnavailable, match="ConnectError"):
+    with pytest.raises(ChannelUnavailable, match="ConnectionRefusedError"):
         await client.query(NUMBER)
     await client.aclose()
 
@@ -253,28 +253,35 @@ def _moved(account: WeChatAccount, url: str) -> WeChatAccount:
     )
 
 
-class _Body(httpx2.AsyncByteStream):
-    def __init__(self, content: bytes) -> None:
-        self._content = content
+class _Says:
+    """Somebody on the line who always answers this."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._content
+    def __init__(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+        self._answer = Answer(status, headers, content)
+
+    async def request(
+        self, method: str, target: str, headers: Mapping[str, str], content: bytes = b""
+    ) -> Answer:
+        return self._answer
+
+    async def aclose(self) -> None: ...
 
 
 def _answering(stage: Outside, status: int, headers: Mapping[str, str], content: bytes) -> WeChatPay:
     """The channel, with somebody on the line who always answers this."""
     account = WeChatAccount.read(stage.world.accounts["wechat"])
-    transport = httpx2.MockTransport(
-        lambda _: httpx2.Response(status, headers=dict(headers), stream=_Body(content))
+    return WeChatPay(
+        account,
+        notify_url="https://office.test/n",
+        clock=stage.clock,
+        asking=_Says(status, headers, content),
     )
-    return WeChatPay(account, notify_url="https://office.test/n", clock=stage.clock, transport=transport)
 
 
 @pytest.mark.parametrize(
     ("status", "content", "reason"),
     [
         (302, b"", "unverified answer"),
-        (200, b"x" * (BODY_LIMIT + 1), "too large"),
         (429, b'{"code":"FREQUENCY_LIMITED"}', "429"),
         (404, b'{"code":"ORDER_NOT_EXIST"}', "unverified answer"),
         (200, b'{"trade_state":"NOTPAY"}', "unverified answer"),
@@ -286,6 +293,18 @@ async def test_odd_answers_are_no_answers(stage: Outside, status: int, content: 
     with pytest.raises(ChannelUnavailable, match=reason):
         await client.query(NUMBER)
     await client.aclose()
+
+
+async def test_an_answer_without_end_is_not_read_to_its_end(stage: Outside) -> None:
+    async def endless(_: Request) -> Reply:
+        return Reply(200, b"x" * (BODY_LIMIT + 1))
+
+    account = WeChatAccount.read(stage.world.accounts["wechat"])
+    async with serving(endless) as url:
+        client = WeChatPay(_moved(account, url), notify_url="https://office.test/n", clock=stage.clock)
+        with pytest.raises(ChannelUnavailable, match="too large"):
+            await client.query(NUMBER)
+        await client.aclose()
 
 
 async def test_an_answer_about_another_order_is_refused(stage: Outside, wechat: WeChatPay) -> None:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to one carrier over a few kept connections: requests of ours, answers of a known kind, nothing else.
+"""HTTP/1.1 to a gateway, a carrier or another service over a few kept connections: requests of ours, answers of a known kind.
 
 A general client spends ten times as much processor time on a request as this does (1.1 ms against 0.1 ms for an SMS),
 and a storm is nothing but requests. What it leaves out: redirects, proxies, cookies, compression, HTTP/2.
@@ -7,10 +7,12 @@ and a storm is nothing but requests. What it leaves out: redirects, proxies, coo
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import httptools
@@ -19,24 +21,38 @@ import httptools
 # is one whose outcome nobody knows.
 FRESH: Final = 4.0
 _FINAL: Final = 200  # below: interim answers, another follows
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-class Unreached(Exception):
+class NoAnswer(OSError):
+    """Nothing usable came back: Unreached or Lost."""
+
+
+class Unreached(NoAnswer):
     """No connection could be made: the request surely was not taken."""
 
 
-class Lost(Exception):
+class Lost(NoAnswer):
     """The request may have been taken, its answer did not come or is not HTTP."""
+
+
+class Answer(NamedTuple):
+    """What came back, whatever its status. Names of headers are in lower case; of a repeated one the last counts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class _Connection(asyncio.Protocol):
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._transport: asyncio.BaseTransport | None = None
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._answer: asyncio.Future[Answer] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._body = bytearray()
+        self._headers: dict[str, str] = {}
         self._headed = self._framed = False
         self.idle_since = 0.0
 
@@ -50,7 +66,7 @@ class _Connection(asyncio.Protocol):
     def open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
+    async def ask(self, request: bytes) -> Answer:
         """One request and its answer. Raises Lost."""
         if not self.open:
             raise Lost("closed")
@@ -87,7 +103,7 @@ class _Connection(asyncio.Protocol):
 
     def _complete(self) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result((self._parser.get_status_code(), bytes(self._body)))
+            self._answer.set_result(Answer(self._parser.get_status_code(), self._headers, bytes(self._body)))
 
     # What the parser calls
 
@@ -95,8 +111,10 @@ class _Connection(asyncio.Protocol):
         if self._answer is None or self._answer.done():
             self.close()  # a second answer to one request: nothing here can be trusted any more
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        self._framed = self._framed or name.lower() in (b"content-length", b"transfer-encoding")
+    def on_header(self, name: bytes, value: bytes) -> None:
+        field = name.decode("latin-1").lower()
+        self._headers[field] = value.decode("latin-1")
+        self._framed = self._framed or field in _FRAMING
 
     def on_headers_complete(self) -> None:
         self._headed = self._parser.get_status_code() >= _FINAL
@@ -110,12 +128,12 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if not self._headed:
-            self._framed = False
+            self._framed, self._headers = False, {}
             return
         self._complete()
         keep = self._parser.should_keep_alive()
         self._headed = self._framed = False
-        self._body = bytearray()
+        self._body, self._headers = bytearray(), {}
         self._parser = httptools.HttpResponseParser(self)
         if not keep:
             self.close()
@@ -128,9 +146,10 @@ class Wire:
         parts = urlsplit(origin)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.path.strip("/"):
             raise ValueError("an origin is a scheme, a host and perhaps a port")
-        self._host = parts.hostname
+        self.host = parts.netloc.rpartition("@")[2]
+        self._name = parts.hostname
         self._port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = _trust() if parts.scheme == "https" else None
         self._patience, self._limit = patience, limit
         self._slots = asyncio.Semaphore(connections)
         self._resting: list[_Connection] = []
@@ -139,9 +158,18 @@ class Wire:
         while self._resting:
             self._resting.pop().close()
 
-    async def post(self, target: str, headers: Mapping[str, str], content: bytes = b"") -> tuple[int, bytes]:
-        """Status and body of the answer, whatever they are. `headers` names the host. Raises Unreached or Lost."""
-        head = [f"POST {target} HTTP/1.1"]
+    async def request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        content: bytes = b"",
+        patience: float | None = None,
+    ) -> Answer:
+        """The answer, whatever its status. Raises Unreached or Lost."""
+        head = [f"{method} {target} HTTP/1.1"]
+        if "host" not in headers:
+            head.append(f"host: {self.host}")
         head += [f"{name}: {value}" for name, value in headers.items()]
         head.append(f"content-length: {len(content)}")
         if any("\r" in line or "\n" in line for line in head):
@@ -150,7 +178,7 @@ class Wire:
         async with self._slots:
             connection = self._rested()
             try:
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self._patience if patience is None else patience):
                     if connection is None:
                         connection = await self._connect()
                     answer = await connection.ask(request)
@@ -182,11 +210,52 @@ class Wire:
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self._limit),
-                self._host,
+                self._name,
                 self._port,
                 ssl=self._tls,
-                server_hostname=self._host if self._tls else None,
+                server_hostname=self._name if self._tls else None,
             )
         except OSError as error:
             raise Unreached(type(error).__name__) from None
         return connection
+
+
+class Wires:
+    """The same to any number of origins, for callers that are told whole addresses."""
+
+    def __init__(self, *, connections: int, patience: float, limit: int) -> None:
+        self._make = partial(Wire, connections=connections, patience=patience, limit=limit)
+        self._origins: dict[str, Wire] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        for wire in self._origins.values():
+            await wire.aclose()
+        self._origins.clear()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes = b"",
+        patience: float | None = None,
+    ) -> Answer:
+        """The answer, whatever its status. Raises Unreached, Lost, or ValueError for what is no address."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if (wire := self._origins.get(origin)) is None:
+            wire = self._origins[origin] = self._make(origin)
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        return await wire.request(method, target, headers, content, patience)
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """Who may vouch for the other side: the public authorities. One for the process, they take long to read."""
+    return ssl.create_default_context()

@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from services.notification.adapters import wire
-from services.notification.adapters.wire import Lost, Unreached, Wire
+from services.chassis import wire
+from services.chassis.wire import Lost, Unreached, Wire, Wires
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-HOST = {"host": "carrier.test"}
 
 
 @contextlib.asynccontextmanager
@@ -52,6 +51,11 @@ async def client(origin: str, *, connections: int = 4, patience: float = 2.0) ->
     await one.aclose()
 
 
+async def told(one: Wire, content: bytes = b"") -> tuple[int, bytes]:
+    answer = await one.request("POST", "/", {}, content)
+    return answer.status, answer.body
+
+
 @pytest.mark.parametrize(
     "pieces",
     [
@@ -65,7 +69,7 @@ async def client(origin: str, *, connections: int = 4, patience: float = 2.0) ->
 async def test_an_answer_is_read_however_it_is_cut(pieces: tuple[bytes, ...]) -> None:
     async with peer(always(*pieces)) as (origin, connections), client(origin) as one:
         for _ in range(3):
-            assert await one.post("/", HOST, b"x") == (200, b"ok")
+            assert await told(one, b"x") == (200, b"ok")
         assert len(connections) == 1
 
 
@@ -76,7 +80,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
 
     async with peer(talk) as (origin, connections), client(origin) as one:
         for _ in range(2):
-            assert await one.post("/", HOST) == (500, b"half a page")
+            assert await told(one) == (500, b"half a page")
         assert len(connections) == 2
 
 
@@ -84,15 +88,15 @@ async def test_a_connection_the_carrier_says_it_closes_is_not_used_again() -> No
     closing = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
     async with peer(always(closing)) as (origin, connections), client(origin) as one:
         for _ in range(3):
-            assert (await one.post("/", HOST))[1] == b"ok"
+            assert (await told(one))[1] == b"ok"
         assert len(connections) == 3
 
 
 async def test_a_connection_that_rested_too_long_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with peer(always(OK)) as (origin, connections), client(origin) as one:
-        await one.post("/", HOST)
+        await told(one)
         monkeypatch.setattr(wire, "FRESH", 0.0)
-        await one.post("/", HOST)
+        await told(one)
         assert len(connections) == 2
 
 
@@ -104,7 +108,7 @@ async def test_a_connection_closed_while_it_rested_costs_nothing() -> None:
 
     async with peer(talk) as (origin, connections), client(origin) as one:
         for _ in range(3):
-            assert await one.post("/", HOST) == (200, b"ok")
+            assert await told(one) == (200, b"ok")
             await asyncio.sleep(0.05)
         assert len(connections) == 3
 
@@ -128,7 +132,7 @@ async def test_half_an_answer_leaves_the_outcome_open(said: bytes) -> None:
 
     async with peer(talk) as (origin, _), client(origin) as one:
         with pytest.raises(Lost):
-            await one.post("/", HOST)
+            await told(one)
 
 
 async def test_silence_is_an_open_outcome_and_its_late_answer_is_nobodys() -> None:
@@ -142,14 +146,14 @@ async def test_silence_is_an_open_outcome_and_its_late_answer_is_nobodys() -> No
 
     async with peer(talk) as (origin, _), client(origin, connections=1, patience=0.1) as one:
         with pytest.raises(Lost):
-            await one.post("/", HOST)
-        assert await one.post("/", HOST) == (200, b"01")
+            await told(one)
+        assert await told(one) == (200, b"01")
 
 
 async def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one() -> None:
     async with peer(always(OK + OK.replace(b"ok", b"no"))) as (origin, _), client(origin) as one:
         for _ in range(3):
-            assert await one.post("/", HOST) == (200, b"ok")
+            assert await told(one) == (200, b"ok")
             await asyncio.sleep(0.02)
 
 
@@ -158,12 +162,12 @@ async def test_without_a_listener_the_request_surely_was_not_taken() -> None:
         pass
     async with client(origin) as one:
         with pytest.raises(Unreached):
-            await one.post("/", HOST)
+            await told(one)
 
 
 async def test_no_more_than_so_many_at_one_time() -> None:
     async with peer(always(OK)) as (origin, connections), client(origin, connections=3) as one:
-        answers = await asyncio.gather(*(one.post("/", HOST) for _ in range(50)))
+        answers = await asyncio.gather(*(told(one) for _ in range(50)))
         assert set(answers) == {(200, b"ok")}
         assert len(connections) <= 3
 
@@ -171,9 +175,9 @@ async def test_no_more_than_so_many_at_one_time() -> None:
 async def test_a_header_cannot_begin_another() -> None:
     async with client("http://127.0.0.1:9") as one:
         with pytest.raises(ValueError, match="one line"):
-            await one.post("/", {"host": "x\r\nauthorization: me"})
+            await one.request("POST", "/", {"host": "x\r\nauthorization: me"})
         with pytest.raises(ValueError, match="one line"):
-            await one.post("/?a\r\nb", HOST)
+            await one.request("POST", "/?a\r\nb", {})
 
 
 @pytest.mark.parametrize("origin", ["ftp://x", "http://", "carrier.test", "http://x/path"])
@@ -186,4 +190,64 @@ async def test_another_machines_certificate_is_not_believed() -> None:
     async with peer(always(OK)) as (origin, _):
         one = Wire(origin.replace("http", "https"), connections=1, patience=2, limit=10)
         with pytest.raises(Unreached):
-            await one.post("/", HOST)
+            await told(one)
+
+
+async def test_a_request_is_written_as_it_is_asked_for() -> None:
+    heard: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
+        for length in (0, 3):
+            heard.append(await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(length))
+            writer.write(OK)
+
+    async with peer(talk) as (origin, connections), client(origin) as one:
+        await one.request("GET", "/a?b=c", {"x": "y"})
+        await one.request("PUT", "/d", {"host": "signed.test"}, b"abc")
+        here = one.host.encode()
+    assert heard == [
+        b"GET /a?b=c HTTP/1.1\r\nhost: " + here + b"\r\nx: y\r\ncontent-length: 0\r\n\r\n",
+        b"PUT /d HTTP/1.1\r\nhost: signed.test\r\ncontent-length: 3\r\n\r\nabc",
+    ]
+    assert len(connections) == 1
+
+
+async def test_an_answers_headers_are_its_own() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 103 Early\r\nHint: x\r\n\r\nHTTP/1.1 200 OK\r\nSeal: One\r\ncontent-length: 0\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 None\r\nSeal: Two\r\n\r\n")
+        await reader.read()
+
+    async with peer(talk) as (origin, connections), client(origin) as one:
+        first, second = [await one.request("GET", "/", {}) for _ in range(2)]
+    assert first.headers == {"seal": "One", "content-length": "0"}
+    assert (second.status, second.headers) == (204, {"seal": "Two"})
+    assert len(connections) == 1
+
+
+async def test_one_request_may_have_a_patience_of_its_own() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.2)
+        writer.write(OK)
+
+    async with peer(talk) as (origin, _), client(origin, patience=0.05) as one:
+        assert (await one.request("GET", "/", {}, patience=2.0)).body == b"ok"
+
+
+async def test_every_origin_has_connections_of_its_own() -> None:
+    async with (
+        peer(always(OK)) as (first, ones),
+        peer(always(OK.replace(b"ok", b"no"))) as (second, twos),
+        Wires(connections=4, patience=2.0, limit=10) as wires,
+    ):
+        for _ in range(3):
+            assert (await wires.request("GET", f"{first}/x", {})).body == b"ok"
+            assert (await wires.request("GET", second, {})).body == b"no"
+        with pytest.raises(ValueError, match="origin"):
+            await wires.request("GET", "no address", {})
+    assert (len(ones), len(twos)) == (1, 1)
