@@ -6,7 +6,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from contracts.cycle import Cycle
 from deploy.rehearsal.people import People, Verb, WorldEvent, WorldVerb
@@ -22,6 +22,7 @@ class Agenda:
         self._edges: set[datetime] = set()
         self._heap: list[datetime] = []
         self._known: set[datetime] = set()
+        self._cycle = cycle
         self.humans: dict[str, Human] = {}
         for event in people.world:
             self._events[event.at].append(event)
@@ -55,6 +56,10 @@ class Agenda:
 
     def add_edges(self, edges: Iterable[datetime]) -> None:
         self._add_edges(edges)
+
+    def add_mornings(self) -> None:
+        """Stop at the end of every night's quiet hours too: what was held back leaves before anybody acts that day."""
+        self._add_edges(mornings(self._cycle, self.first_at, self.last_at))
 
     @property
     def next_at(self) -> datetime | None:
@@ -99,6 +104,16 @@ def edges(cycle: Cycle) -> set[datetime]:
     payment = windows.payment
     found.add(payment.last_order_at)
     found |= {payment.told_closes - offset for offset in payment.reminders}
+    return found
+
+
+def mornings(cycle: Cycle, first: datetime, last: datetime) -> list[datetime]:
+    """The ends of the quiet hours, first ≤ end < last."""
+    day, found = first.astimezone(cycle.zone).date(), []
+    while (end := datetime.combine(day, cycle.quiet_hours.ends, cycle.zone)) < last:
+        if end >= first:
+            found.append(end)
+        day += timedelta(days=1)
     return found
 
 

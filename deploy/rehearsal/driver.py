@@ -72,6 +72,9 @@ class Driver:
         self._world = world
         self._audience = audience
         self._thorough = agenda.moments <= THOROUGH
+        if not self._thorough:
+            # A crowd acts in passing: without a stop, a step soon after eight would overtake the night's messages.
+            agenda.add_mornings()
         # What a step is decided by lies one hop away at most; with time to spare everything further has arrived too.
         self._hops = HOPS if self._thorough else 1
         self._slots = {service: asyncio.Semaphore(AT_ONCE) for service in SERVICE_OF.values()}

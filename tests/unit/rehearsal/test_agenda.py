@@ -12,7 +12,7 @@ import pytest
 
 from contracts.cycle import Cycle
 from deploy.rehearsal.acts import is_bulk, note_of, reason_codes
-from deploy.rehearsal.agenda import Agenda, edges
+from deploy.rehearsal.agenda import Agenda, edges, mornings
 from deploy.rehearsal.identity import invent_all
 from deploy.rehearsal.people import Step, Verb
 from deploy.rehearsal.people_file import parse
@@ -134,3 +134,27 @@ def test_reviewers_decide_together_and_desks_one_by_one() -> None:
     assert not is_bulk(step(Verb.REJECT, level="desk"))
     assert not is_bulk(step(Verb.RETURN))
     assert not is_bulk(step(Verb.CONFIRM))
+
+
+def test_a_crowd_stops_at_the_end_of_every_night() -> None:
+    found = agenda(person("a", ("2023-12-03T07:59:59+08:00", "pre-register")))
+    end = datetime.fromisoformat("2023-12-04T08:00:00+08:00")
+    assert not found.is_edge(end)
+    found.add_mornings()
+    assert found.is_edge(end)
+    assert not found.is_edge(end - timedelta(days=200))
+    seen = []
+    while (at := found.next_at) is not None:
+        seen.append(at)
+        found.take(at)
+    assert end in seen
+    assert seen[-1] == found.last_at
+
+
+def test_mornings_are_those_between_first_and_last() -> None:
+    first = datetime.fromisoformat("2023-12-04T08:00:00+08:00")
+    day, moment = timedelta(days=1), timedelta(microseconds=1)
+    assert mornings(cycle(), first, first + day) == [first]
+    assert mornings(cycle(), first, first + day + moment) == [first, first + day]
+    assert mornings(cycle(), first + moment, first + day + moment) == [first + day]
+    assert mornings(cycle(), first.astimezone(UTC), first) == []
