@@ -61,6 +61,10 @@ class Turns:
 
     async def remind(self) -> datetime | None:
         """The close is near: tell those who still owe."""
+        if self.clock.now() < self.gateways.cycle.windows.payment.closes:
+            # Who is paying is not reminded, and a reminder comes once: an order that has just ended must be nobody's reason
+            # to miss it, nor a callback that got lost a reason to be told to pay again.
+            await self.settle_orders(lambda: None)
         return await reminding.remind(self.gateways.database, self.gateways.cycle, self.clock.now())
 
 

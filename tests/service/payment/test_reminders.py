@@ -61,6 +61,33 @@ async def test_nobody_who_paid_is_paying_or_owes_nothing_is_reminded(system: Sys
     assert await system.words(paying) == ["due"]
 
 
+async def test_an_order_that_ends_at_a_reminders_moment_is_asked_about_first(system: System) -> None:
+    """Its job may come later: the reminder must neither be missed by who did not pay nor sent to who did."""
+    system.at("2024-02-01 22:00")
+    over, lost, under_way = await system.approved(3)
+    await system.ordered(over)
+    system.pay(await system.ordered(lost))  # no callback ever comes
+    system.at("2024-02-01 22:00:00.000001")
+    await system.ordered(under_way)
+    system.at("2024-02-02 00:00")
+    await system.remind()
+    assert [await system.words(one) for one in (over, lost, under_way)] == [
+        ["due", "closing-soon"],
+        ["due", "paid"],
+        ["due"],
+    ]
+
+
+async def test_while_the_gateway_is_away_whose_payment_is_unknown_is_not_told_to_pay(system: System) -> None:
+    system.at("2024-02-01 22:00")
+    perhaps, owes = await system.approved(2)
+    await system.ordered(perhaps)
+    system.at("2024-02-02 00:00")
+    system.gateway_down(3600)
+    await system.remind()
+    assert [await system.words(one) for one in (perhaps, owes)] == [["due"], ["due", "closing-soon"]]
+
+
 async def test_after_an_outage_only_the_latest_missed_reminder_is_sent(system: System) -> None:
     candidate = await system.owing()
     system.at("2024-02-08 20:00")
