@@ -1,6 +1,7 @@
 """The tables that every service has beside its own: log of events, relay's cursor, inbox, parked, keys, audit.
 
-The same shape stands in migrations.PLUMBING_V1 as frozen SQL; a test holds the two together.
+The same shape stands in migrations (PLUMBING_V1, then PARTITIONS_V2) as frozen SQL; a test holds the two together.
+Outbox and inbox are partitioned by the time in their event ids; retention makes and drops the partitions.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def add_plumbing(metadata: MetaData) -> None:
     Table(
         "outbox",
         metadata,
-        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        # A partitioned table can have no key without its event id. Every partition has what the whole table had before:
+        # primary key (id), and unique (key, sequence), so that a version is said once within a period.
+        Column("id", BigInteger, Identity(always=True), nullable=False),
         Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
         Column("event_id", Uuid, nullable=False),
         Column("topic", Text, nullable=False),
@@ -64,8 +67,8 @@ def add_plumbing(metadata: MetaData) -> None:
         Column("traceparent", Text),
         CheckConstraint(f"octet_length(payload) <= {MAX_PAYLOAD_BYTES}", name="payload_fits_the_broker"),
         CheckConstraint("sequence > 0", name="sequence_starts_at_one"),
-        UniqueConstraint("key", "sequence"),
         Index(None, "xid", "id"),
+        postgresql_partition_by="RANGE (event_id)",
     )
     Table(
         "relay_cursor",
@@ -83,6 +86,7 @@ def add_plumbing(metadata: MetaData) -> None:
         Column("event_id", Uuid, nullable=False),
         Column("received_at", moment, nullable=False),
         PrimaryKeyConstraint("handler", "event_id"),
+        postgresql_partition_by="RANGE (event_id)",
     )
     Table(
         "parked",

@@ -19,7 +19,7 @@ from services.chassis import outbox
 from services.chassis.clock import SystemClock
 from services.chassis.consuming import Consumers, make_broker
 from services.chassis.db import Database, UnitOfWork
-from services.chassis.migrations import PLUMBING_V1
+from services.chassis.migrations import PARTITIONS_V2, PLUMBING_V1
 from services.chassis.relay import Relay
 from tests.support.kafka import Record
 
@@ -35,7 +35,7 @@ async def make_tables(login: DatabaseLogin) -> None:
     """The plumbing's tables and this small service's own."""
     engine = create_async_engine(login.url)
     async with engine.begin() as connection:
-        for statement in (*PLUMBING_V1, *OWN_TABLES):
+        for statement in (*PLUMBING_V1, *PARTITIONS_V2, *OWN_TABLES):
             await connection.execute(text(statement.replace(":", "\\:")))
     await engine.dispose()
 
