@@ -14,8 +14,9 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 CYCLE := deploy/cycles/2024-health-leshan.toml
 CANDIDATES ?= 4000
 SEED ?= 20240208
+SEEDS ?= 20000
 
-.PHONY: help setup demo test check lint types imports format lock up clean
+.PHONY: help setup demo test simulate check lint types imports format lock up clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ up: setup  ## the local system on the real clock, until Ctrl-C
 
 test: check  ## all checks and the whole test suite
 	@$(BIN)/pytest
+
+simulate: $(DEV)  ## play 20,000 seeded runs (SEEDS=...), or repeat one and cut it down when it fails (SEED=...)
+	@$(BIN)/python -m tests.simulation $(if $(filter command line,$(origin SEED)),--seed $(SEED),--seeds $(SEEDS))
 
 check: lint types imports  ## ruff, ruff format, mypy --strict, import-linter
 

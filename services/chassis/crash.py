@@ -12,6 +12,11 @@ _name, _, _count = os.environ.get("KAOWU_CRASH_AT", "").partition(":")
 _left = int(_count or 1)
 
 
+def _die() -> None:
+    """At once, as `kill -9`. The seeded simulation, many lives in one process, puts an exception in its place."""
+    os._exit(_EXIT)
+
+
 def crash_point(name: str) -> None:
     """Die here at once, without flushing or closing anything, if this point is armed and its turn has come."""
     global _left  # noqa: PLW0603 - one process, one count, and it ends here
@@ -19,4 +24,4 @@ def crash_point(name: str) -> None:
         return
     _left -= 1
     if _left <= 0:
-        os._exit(_EXIT)
+        _die()

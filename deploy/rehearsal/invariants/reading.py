@@ -91,8 +91,7 @@ async def gather(
     for service, url in databases.items():
         connection = await asyncpg.connect(url.replace("+asyncpg", ""))
         try:
-            await _plumbing(evidence, service, connection)
-            await _OWN[service](evidence, connection, now)
+            await read_database(evidence, service, connection, now)
         finally:
             await connection.close()
     await _topics(evidence, bootstrap, canaries)
@@ -113,6 +112,12 @@ def search_file(evidence: Evidence, canaries: Canaries, path: Path, where: str =
     with path.open("rb") as file:
         while lines := file.readlines(_PIECE):
             search(evidence, canaries, where, [(path.name, b"".join(lines))])
+
+
+async def read_database(evidence: Evidence, service: str, connection: Any, now: Any) -> None:
+    """What one service's database says: its log, inbox, parked events and keys, and its own tables."""
+    await _plumbing(evidence, service, connection)
+    await _OWN[service](evidence, connection, now)
 
 
 async def _plumbing(evidence: Evidence, service: str, connection: Any) -> None:
@@ -200,16 +205,17 @@ async def _topics(evidence: Evidence, bootstrap: str, canaries: Canaries) -> Non
         while left:
             batches = await consumer.getmany(timeout_ms=1000, max_records=20_000)
             for partition, batch in batches.items():
-                _read_batch(evidence, canaries, partition, batch)
+                read_records(evidence, canaries, partition, batch)
                 if batch and batch[-1].offset + 1 >= ends[partition]:
                     left.discard(partition)
     finally:
         await consumer.stop()
 
 
-def _read_batch(
+def read_records(
     evidence: Evidence, canaries: Canaries, partition: TopicPartition, batch: Iterable[Any]
 ) -> None:
+    """What lies in a partition, in order; looked through for personal data on the way."""
     records = evidence.records[partition.topic]
     seen: list[bytes] = []
     for record in batch:

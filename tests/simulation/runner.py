@@ -1,0 +1,214 @@
+"""Many seeds on several processes, with a bar; a failing one is named with the command that repeats it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty
+from typing import Any, Final, TypeVar
+
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tests.simulation.chance import Chance
+from tests.simulation.run import Run, Stage, Told, Violation
+from tests.simulation.shrink import shrunk
+from tests.simulation.stage import server, stage
+from tests.support.postgres import TestDatabases
+
+T = TypeVar("T")
+
+# Each must be met in a run of many seeds, or the simulation has gone blind to it.
+KINDS: Final = (
+    "work put off", "two at once", "request meets something", "one waited for the other's row", "batch lost",
+    "acknowledgement lost", "offset commit lost", "offsets reset", "delivered twice at once", "callback lost", "callback twice",
+    "receipt twice", "carrier away", "carrier busy", "carrier's answer lost", "number out of service",
+    "gateway away while an order is placed", "gateway away while it is asked", "gateway away while an order is closed",
+    "gateway's answer to an order lost", "gateway's answer to a close lost", "died at before-commit", "died at after-commit",
+    "died at consumer-in-transaction", "died at consumer-before-offset-commit", "died at relay-before-publish",
+    "died at relay-after-ack", "died at sms-accepted", "died at email-accepted", "died at sms-before-record",
+)  # fmt: skip
+ENOUGH_FOR_EVERY_KIND: Final = 1000  # seeds
+
+
+@dataclass
+class Totals:
+    seeds: int = 0
+    late: int = 0
+    actions: int = 0
+    reached: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, told: Told) -> None:
+        self.seeds += 1
+        self.late += told.late
+        self.actions += told.actions
+        self.reached.update(told.reached)
+
+    @property
+    def missed(self) -> list[str]:
+        """Kinds of trouble that never came, where enough seeds ran for each to come."""
+        return (
+            [kind for kind in KINDS if not self.reached[kind]] if self.seeds >= ENOUGH_FOR_EVERY_KIND else []
+        )
+
+
+def on_a_stage(work: Callable[[Stage], Awaitable[T]]) -> T:
+    """Run it on a stage of its own, in this process."""
+    directory = Path(tempfile.mkdtemp(prefix="kaowu-simulation-"))
+    directory.chmod(0o711)  # PostgreSQL runs as another account when we are root
+
+    async def inside() -> T:
+        async with (
+            server(directory / "postgres") as found,
+            stage(TestDatabases(found), directory / "stage") as one,
+        ):
+            # What was imported stays; collecting it again and again is a fifth of a run's time.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(200_000, 50, 100)
+            return await work(one)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(inside())
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def attempt(one: Stage, seed: int, plan: dict[int, int] | None = None) -> tuple[Run, Told | str]:
+    """A run and what it came to: its outcome, or what was violated or went wrong."""
+    run = Run(one, seed, Chance(seed, plan))
+    try:
+        return run, await run.play()
+    except Violation as violation:
+        return run, str(violation)
+    except Exception as error:  # a service that raises where it must not is a finding too
+        return run, f"{type(error).__name__}: {error}"
+
+
+def _work(numbers: Any, results: Any, until: float) -> None:
+    async def all_of_them(one: Stage) -> None:
+        while time.monotonic() < until:
+            try:
+                seed = numbers.get_nowait()
+            except Empty:
+                return
+            _, outcome = await attempt(one, seed)
+            results.put((seed, outcome))
+
+    try:
+        on_a_stage(all_of_them)
+    finally:
+        results.put(None)
+
+
+def simulate(
+    seeds: Sequence[int], *, workers: int, console: Console, minutes: float = 60.0, most_failures: int = 5
+) -> Totals:
+    """Play these seeds. Stops early after `most_failures`."""
+    context = multiprocessing.get_context("spawn")
+    numbers, results = context.Queue(), context.Queue()
+    for seed in seeds:
+        numbers.put(seed)
+    totals, started = Totals(), time.monotonic()
+    processes = [
+        context.Process(target=_work, args=(numbers, results, started + minutes * 60), daemon=True)
+        for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    columns = (
+        TextColumn("seeds"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    try:
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("", total=len(seeds))
+            left = workers
+            while left and len(totals.failures) < most_failures:
+                try:
+                    came = results.get(timeout=2.0)
+                except Empty:
+                    if not any(process.is_alive() for process in processes):
+                        break
+                    continue
+                if came is None:
+                    left -= 1
+                    continue
+                seed, outcome = came
+                if isinstance(outcome, str):
+                    totals.failures.append((seed, outcome))
+                else:
+                    totals.add(outcome)
+                progress.update(
+                    bar, advance=1, description=f"{len(totals.failures)} failed" if totals.failures else ""
+                )
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join(10)
+    totals.seconds = time.monotonic() - started
+    return totals
+
+
+def show(totals: Totals, console: Console) -> None:
+    """What was met, as a table, and how to repeat what failed."""
+    table = Table(
+        title=f"{totals.seeds} seeds, {totals.late} of them late, {totals.actions} actions, {totals.seconds:.0f} s"
+    )
+    table.add_column("what went wrong on purpose")
+    table.add_column("times", justify="right")
+    for kind, times in sorted(totals.reached.items()):
+        if not kind.startswith("death in"):
+            table.add_row(kind, f"{times}")
+    console.print(table)
+    for kind in totals.missed:
+        console.print(f"never met: {kind}", style="red")
+    for seed, what in totals.failures:
+        console.print(f"seed {seed}: {what}", style="red", highlight=False, markup=False)
+        console.print(f"    repeat and cut down: make simulate SEED={seed}", highlight=False)
+
+
+def repeat(seed: int, console: Console) -> bool:
+    """One seed again, twice over to see that it repeats; a failing one is cut down. True when it passes."""
+
+    async def look(one: Stage) -> bool:
+        run, outcome = await attempt(one, seed)
+        again, second = await attempt(one, seed)
+        same = run.trace == again.trace
+        console.print(f"repeats step by step: {'yes' if same else 'NO'}")
+        if not isinstance(outcome, str):
+            console.print(f"seed {seed} passes: {outcome.actions} actions, outcome {outcome.digest}")
+            return not isinstance(second, str)
+        console.print(outcome, style="red", highlight=False, markup=False)
+        word = outcome.partition(":")[0].split()[0]
+
+        async def fails(plan: Any) -> bool:
+            _, found = await attempt(one, seed, dict(plan))
+            return isinstance(found, str) and found.startswith(word)
+
+        plan = run.chance.plan
+        small = await shrunk(plan, fails)
+        smallest, found = await attempt(one, seed, small)
+        console.print(f"cut down from {len(plan)} to {len(small)} decisions that are not calm: {small}")
+        for line in smallest.trace[-60:]:
+            console.print(f"  {line}", highlight=False, markup=False)
+        console.print(str(found), style="red", highlight=False, markup=False)
+        return False
+
+    return on_a_stage(look)

@@ -1,0 +1,285 @@
+"""The four services in one process: their real doors, handlers, jobs and relays, with clock, broker and outside simulated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from contracts.reasons import Carrier
+from deploy.local.databases import DatabaseLogin
+from deploy.local.keys import LocalKeys
+from services.chassis.clock import RehearsalClock
+from services.chassis.clock_guard import ClockGuard
+from services.chassis.jobs import Job
+from services.chassis.process import Plumbing, Process
+from services.confirmation import app as confirmation
+from services.confirmation.settings import Settings as ConfirmationSettings
+from services.notification import api as notification_api
+from services.notification import jobs as notification_jobs
+from services.notification.app import sending_by_mail, sending_by_sms
+from services.notification.consumers import HANDLERS as NOTIFICATION_HANDLERS
+from services.notification.domain.life import State
+from services.notification.handlers.delivery import Channel, Delivery
+from services.notification.handlers.telling import Teller
+from services.notification.ports import Contact
+from services.notification.settings import Settings as NotificationSettings
+from services.notification.templates.wording import Wording
+from services.payment import api as payment_api
+from services.payment.consumers import HANDLERS as PAYMENT_HANDLERS
+from services.payment.handlers.settling import Gateways
+from services.payment.jobs import Turns, make_jobs
+from services.payment.settings import Settings as PaymentSettings
+from services.registration import app as registration
+from services.registration.settings import Settings as RegistrationSettings
+from tests.simulation.outside import SimulatedCarriers, SimulatedGateway
+
+ORDER = ("registration", "confirmation", "payment", "notification")
+SECRET = "simulated-receipts-secret"
+CYCLE_FILE = Path(__file__).parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else {}
+
+
+async def call(app: Any, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Reply:
+    """One request through a door, without a socket."""
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    parts: list[bytes] = []
+    status = 0
+    given = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal given
+        if given:
+            return {"type": "http.disconnect"}
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        else:
+            parts.append(message.get("body", b""))
+
+    await app(scope, receive, send)
+    return Reply(status, b"".join(parts))
+
+
+class _Agreeing:
+    """Clocks that agree: how they are compared is tested where it is done."""
+
+    async def check(self) -> None:
+        return None
+
+
+@dataclass
+class _Contacts:
+    """Registration's internal route, through its real door."""
+
+    door: Callable[[], Any]
+    headers: Mapping[str, str]
+
+    async def look_up(self, registration_ids: Sequence[UUID]) -> list[Contact]:
+        body = json.dumps({"registration_ids": [str(one) for one in registration_ids]}).encode()
+        reply = await call(
+            self.door(),
+            "POST",
+            "/internal/contacts",
+            {**self.headers, "content-type": "application/json"},
+            body,
+        )
+        assert reply.status == 200, reply
+        return [
+            Contact(UUID(one["registration_id"]), one["number"][-4:], one.get("phone"), one.get("email"))
+            for one in reply.json()["contacts"]
+        ]
+
+
+@dataclass
+class Services:
+    """What a run is played on. Made once for many runs."""
+
+    directory: Path
+    logins: Mapping[str, DatabaseLogin]
+    clock: RehearsalClock
+    gateway: SimulatedGateway
+    carriers: SimulatedCarriers
+    keys: LocalKeys = field(init=False)
+    processes: dict[str, Process] = field(init=False, default_factory=dict)
+    dirty: set[str] = field(default_factory=set)
+    """Services whose relay was told of something new."""
+
+    def __post_init__(self) -> None:
+        self.keys = LocalKeys.of(self.directory / "keys", ORDER)
+        for name, content in (
+            ("wechat", {"gateway_url": "http://127.0.0.1:9"}),
+            ("aliyun", {"endpoint": "http://127.0.0.1:9"}),
+            ("smtp", {"host": "127.0.0.1", "port": 9}),
+        ):
+            (self.directory / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        for name in ORDER:
+            self.start(name)
+
+    def start(self, name: str) -> None:
+        """Put this service together."""
+        process: Process = getattr(self, f"_{name}")()
+        process.plumbing.database.on_events = lambda: self.dirty.add(name)
+        self.processes[name] = process
+        self.restart(name)
+
+    def restart(self, name: str) -> None:
+        """As a process that has just begun: all that one remembers between two actions is when its jobs are due.
+
+        A relay and jobs that start look at once.
+        """
+        self.dirty.add(name)
+        for job in self.processes[name].jobs.jobs:
+            job.due_at = None
+            job.wake()
+
+    def _given(self, service: str) -> dict[str, Any]:
+        return {
+            "environment": "local",
+            "database_url": self.logins[service].url,
+            "database_pool_size": 6,
+            "kafka_bootstrap_servers": "127.0.0.1:9",
+            "cycle_file": CYCLE_FILE,
+            "token_keys_file": self.keys.token_keys_file,
+            "vault_keys_file": self.keys.vault_file(service),
+            "clock_file": self.directory / "clock",
+        }
+
+    def _registration(self) -> Process:
+        return registration.create_app(RegistrationSettings(**self._given("registration")))
+
+    def _confirmation(self) -> Process:
+        return confirmation.create_app(ConfirmationSettings(**self._given("confirmation")))
+
+    def _payment(self) -> Process:
+        settings = PaymentSettings(
+            **self._given("payment"),
+            wechat_account_file=self.directory / "wechat.json",
+            notify_base_url="http://127.0.0.1:9",
+        )
+        plumbing = Plumbing.of(settings)
+        gateways = Gateways(
+            channels={"wechat": self.gateway},
+            database=plumbing.database,
+            cycle=plumbing.cycle,
+            vault=plumbing.vault,
+        )
+        jobs = make_jobs(Turns(gateways, plumbing.clock, cast("ClockGuard", _Agreeing())))
+        close, settle, _ = jobs
+
+        def ask_at(moment: datetime) -> None:
+            if settle.due_at is None or moment < settle.due_at:
+                settle.wake()
+
+        return Process(
+            plumbing,
+            public=[payment_api.public_routes(gateways, ask_at=ask_at)],
+            handlers=PAYMENT_HANDLERS,
+            deps={"cycle": plumbing.cycle, "ask_gateway": settle.wake, "close_again": close.wake},
+            jobs=jobs,
+        )
+
+    def _notification(self) -> Process:
+        settings = NotificationSettings(
+            **self._given("notification"),
+            aliyun_account_file=self.directory / "aliyun.json",
+            smtp_account_file=self.directory / "smtp.json",
+            receipts_secret_file=self.keys.receipts_secret_file,
+            registration_internal_url="http://127.0.0.1:9",
+            service_token_file=self.keys.service_token_file(
+                "notification", at=datetime(2023, 1, 1, tzinfo=UTC)
+            ),
+        )
+        plumbing = Plumbing.of(settings)
+        wording = Wording.load()
+        # One at a time: which of several leaves first is not chance's to say.
+        channels = (
+            Channel(Carrier.SMS, sending_by_sms(self.carriers), State.ACCEPTED, 1),
+            Channel(Carrier.EMAIL, sending_by_mail(self.carriers), State.DELIVERED, 1),
+        )
+        deliver = notification_jobs.delivery_jobs(
+            [
+                (
+                    str(channel.carrier),
+                    Delivery(
+                        channel,
+                        database=plumbing.database,
+                        cycle=plumbing.cycle,
+                        wording=wording,
+                        vault=plumbing.vault,
+                    ),
+                )
+                for channel in channels
+            ]
+        )
+
+        def on_messages() -> None:
+            for job in deliver:
+                job.wake()
+
+        token = self.keys.tokens.mint(
+            ["service"], "notification", at=datetime(2023, 1, 1, tzinfo=UTC), lifetime=timedelta(days=3650)
+        )
+        contacts = _Contacts(
+            lambda: self.processes["registration"].internal, {"authorization": f"Bearer {token}"}
+        )
+        fetch = notification_jobs.fetch_job(plumbing.database, contacts, plumbing.vault, on_messages)
+        return Process(
+            plumbing,
+            public=[notification_api.public_routes(plumbing.database, self.carriers, SECRET)],
+            handlers=NOTIFICATION_HANDLERS,
+            deps={"teller": Teller(plumbing.cycle, wording, fetch.wake, on_messages)},
+            jobs=[fetch, *deliver],
+        )
+
+    # What a run does with them
+
+    def jobs(self) -> list[tuple[str, Job]]:
+        return [(name, job) for name in ORDER for job in self.processes[name].jobs.jobs]
+
+    async def run_job(self, job: Job) -> None:
+        """One turn, as the job's keeper takes it."""
+        job.awake.clear()
+        try:
+            job.due_at = await job.run()
+        except Exception:
+            job.due_at = self.clock.now()
+            raise
+
+    def door(self, name: str, *, internal: bool = False) -> Any:
+        process = self.processes[name]
+        return process.internal if internal else process.public
+
+    async def end(self) -> None:
+        for process in self.processes.values():
+            await process.plumbing.database.dispose()

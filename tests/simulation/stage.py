@@ -1,0 +1,98 @@
+"""Makes what runs are played on: four migrated databases on a PostgreSQL of our own, and everything else in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import structlog
+
+from contracts.cycle import Cycle
+from contracts.topics import TOPICS
+from deploy.local.databases import SUPERUSER, DatabaseLogin
+from deploy.local.postgres import UNSYNCED, EmbeddedPostgres
+from services.chassis.clock import ClockControl, RehearsalClock
+from services.chassis.relay import _PLANNER, Relay
+from tests.simulation.broker import SimulatedBroker
+from tests.simulation.lives import Interleaver, simulated
+from tests.simulation.outside import SimulatedCarriers, SimulatedGateway
+from tests.simulation.run import Stage
+from tests.simulation.services import CYCLE_FILE, ORDER, Services
+from tests.support.postgres import TestDatabases
+
+# What a run leaves is thrown away; a deadlock is seen at once instead of after a second.
+SERVER = {**UNSYNCED, "synchronous_commit": "off", "deadlock_timeout": "20ms", "autovacuum_naptime": "10s"}
+_KEPT = ("alembic_version", "relay_cursor")
+_TABLES = """
+select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'public' and c.relkind in ('r', 'p') and not c.relispartition order by 1
+"""
+
+
+@contextlib.asynccontextmanager
+async def server(directory: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """A PostgreSQL for simulations only."""
+    found = EmbeddedPostgres(directory, settings=SERVER)
+    await found.start()
+    try:
+        yield found
+    finally:
+        await found.stop()
+
+
+@contextlib.asynccontextmanager
+async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stage]:
+    """Use it for any number of runs, one after the other."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    directory.mkdir(parents=True, exist_ok=True)
+    control = ClockControl(directory / "clock", datetime(2023, 11, 1, tzinfo=UTC))
+    clock = RehearsalClock(directory / "clock")
+    logins = {name: await databases.migrated(name) for name in ORDER}
+    services = Services(directory, logins, clock, SimulatedGateway(clock.now), SimulatedCarriers(clock.now))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(services.end)
+        superuser: dict[str, Any] = {}
+        relays: dict[str, tuple[Relay, Any]] = {}
+        for name, login in logins.items():
+            superuser[name] = await _connected(stack, databases.server, login)
+            relays[name] = (
+                Relay(login.url, "127.0.0.1:9", service=name),
+                await asyncpg.connect(login.dsn),
+            )
+            stack.push_async_callback(relays[name][1].close)
+            await relays[name][1].execute(_PLANNER)
+        watching = await _connected(stack, databases.server, logins["payment"])
+        stack.enter_context(simulated())
+        yield Stage(
+            services,
+            control,
+            SimulatedBroker({topic.name: topic.partitions for topic in TOPICS.values()}),
+            relays,
+            superuser,
+            Interleaver(watching, [login.database for login in logins.values()]),
+            {name: await _wipe(superuser[name]) for name in ORDER},
+            Cycle.read(CYCLE_FILE),
+        )
+
+
+async def _connected(
+    stack: contextlib.AsyncExitStack, found: EmbeddedPostgres, login: DatabaseLogin
+) -> asyncpg.Connection[Any]:
+    connection = await asyncpg.connect(found.login(login.database, SUPERUSER).dsn)
+    stack.push_async_callback(connection.close)
+    return connection
+
+
+async def _wipe(connection: asyncpg.Connection[Any]) -> str:
+    """One round trip that empties every table; deleting a few rows is much quicker than truncating."""
+    names = [row[0] for row in await connection.fetch(_TABLES) if row[0] not in _KEPT]
+    deletes = "; ".join(f'delete from "{name}"' for name in names)
+    return (
+        f"set session_replication_role = replica; {deletes}; set session_replication_role = default; "
+        "update relay_cursor set lower = pg_snapshot_xmin(pg_current_snapshot())::text::xid8, upper = null, last_id = 0"
+    )
