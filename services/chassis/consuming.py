@@ -258,13 +258,13 @@ class Consumers:
         await parked.park(uow, record, envelope, handler=handler, reason=reason)
         uow.after_commit(partial(_count_parked, reason, record.topic, record.partition, record.offset))
 
-    async def replay(self, uow: UnitOfWork, record: Record) -> None:
-        """Take a parked record in as if it came now; through the same inbox. Raises what its handler raises."""
-        found = self.sort_out(record)
-        if isinstance(found, Unfit):
-            raise ValueError(found.reason)
-        if found is not None:
-            await self._apply(uow, [found])
+    async def replay(self, uow: UnitOfWork, *records: Record) -> None:
+        """Take records in as if they came now; through the same inbox. Raises what a handler raises."""
+        found = [one for record in records if (one := self.sort_out(record)) is not None]
+        for one in found:
+            if isinstance(one, Unfit):
+                raise ValueError(one.reason)
+        await self._apply(uow, [one for one in found if isinstance(one, Taken)])
 
 
 def runs(taken: Iterable[Taken]) -> list[tuple[str, list[Event]]]:
