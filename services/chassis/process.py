@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 
 from contracts.cycle import Cycle
 from contracts.event import Event
-from services.chassis import migrations
+from services.chassis import migrations, retention
 from services.chassis.clock import Clock, RehearsalClock, SystemClock
 from services.chassis.clock_guard import ClockGuard
 from services.chassis.consuming import Consumers, Handler, make_broker
@@ -135,6 +135,9 @@ class Process:
         )
         plumbing.database.on_events = self.relay.wake
         self.jobs = Jobs(jobs, clock=plumbing.clock, database_url=settings.database_url)
+        old = retention.make_job(plumbing.database, plumbing.clock, plumbing.cycle, settings.outbox_days)
+        # Apart from the service's own: whether a service is at rest does not depend on it.
+        self.housekeeping = Jobs([old], clock=plumbing.clock, database_url=settings.database_url)
         self.broker: KafkaBroker = make_broker(settings.kafka_bootstrap_servers, service=plumbing.name)
         self.consumers.subscribe(self.broker, group_instance_id=settings.group_instance_id)
         self.resources = tuple(resources)
@@ -161,8 +164,8 @@ class Process:
             stack.push_async_callback(_ended, relay, self.relay.stop)
             # Handlers under way still need the database, so the broker goes first on the way down.
             stack.push_async_callback(self.broker.stop)
-            jobs = asyncio.create_task(self.jobs.run(), name="jobs")
-            stack.push_async_callback(_ended, jobs, self.jobs.stop)
+            for jobs in (self.housekeeping, self.jobs):
+                stack.push_async_callback(_ended, asyncio.create_task(jobs.run(), name="jobs"), jobs.stop)
             log.info("started", fingerprint=self.plumbing.cycle.fingerprint, cycle_id=self.plumbing.cycle.id)
             yield
         log.info("stopped")

@@ -49,6 +49,11 @@ class ServiceSettings(BaseSettings):
         description="false for the local last resort only: its broker stamps no times to compare",
     )
     otlp_endpoint: str | None = None
+    outbox_days: int = Field(
+        default=730,
+        ge=365,
+        description="how long events are kept after their period and cycle; set it for all services at once",
+    )
     pace_seconds: float = Field(
         default=0.0,
         ge=0,
