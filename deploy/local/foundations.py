@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.environment import ROOT, inherited
-from deploy.local.processes import Child
+from deploy.local.processes import Child, NotOurs
 from deploy.local.rungs import Broker, Databases, choose_databases, start_broker
 from deploy.local.topics import make_topics
 
@@ -65,6 +65,15 @@ class Foundations:
     async def restart_database(self) -> None:
         """As an operator restarts it: sessions end, committed work stays."""
         await self.databases.restart()
+        self._note_process("postgres", self.databases)
+
+    async def kill_database(self) -> None:
+        """SIGKILL to all of it, then a start that recovers. Raises NotOurs where somebody else runs it."""
+        kill = getattr(self.databases, "kill", None)
+        if kill is None:
+            raise NotOurs(f"PostgreSQL is {self.databases.description}: only one of ours can be killed")
+        await kill()
+        await self.databases.start()
         self._note_process("postgres", self.databases)
 
     async def stop_broker(self) -> None:

@@ -70,6 +70,8 @@ class LocalSystem:
         self.cycle_file = cycle.resolve()
         self.cycle = Cycle.read(self.cycle_file)
         self.services: dict[str, Service] = {}
+        self.replicas: dict[str, Service] = {}
+        """Further processes of services, by a name of their own: `registration-2`."""
         self.outside: Outside | None = None
         self.clock: Clock = SystemClock()
         self.clock_control: ClockControl | None = None
@@ -159,7 +161,8 @@ class LocalSystem:
 
     async def stop(self) -> None:
         """Services first, then what they stand on. Safe to call twice, and after a start that failed."""
-        await asyncio.gather(*(service.process.stop() for service in self.services.values()))
+        every = (*self.services.values(), *self.replicas.values())
+        await asyncio.gather(*(service.process.stop() for service in every))
         if self._outside_start is not None:
             await self._outside_start.process.stop()
         await self._foundations.stop()
@@ -210,11 +213,12 @@ class LocalSystem:
             self._spawn(name)
         await asyncio.gather(*(self._ready(name) for name in self._wanted))
 
-    def _spawn(self, name: str) -> None:
+    def _spawn(
+        self, name: str, extra: Mapping[str, str] | None = None, module: Sequence[str] | None = None
+    ) -> None:
         process = self.services[name].process
-        process.start(
-            [sys.executable, "-m", f"services.{name}", "run"], cwd=ROOT, env=self.surroundings.of(name)
-        )
+        command = [sys.executable, "-m", *(module or (f"services.{name}", "run"))]
+        process.start(command, cwd=ROOT, env={**self.surroundings.of(name), **(extra or {})})
         self.directory.started(name, process.pid or 0)
 
     async def _ready(self, name: str) -> None:
@@ -235,11 +239,46 @@ class LocalSystem:
         finally:
             self.resume(name)
 
-    async def restart(self, name: str) -> None:
-        """Start a service that was killed (or stop and start it), and wait until it is ready."""
+    async def restart(
+        self,
+        name: str,
+        extra: Mapping[str, str] | None = None,
+        *,
+        module: Sequence[str] | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Start a service that was killed (or stop and start it), and wait until it is ready unless told otherwise.
+
+        `extra`: more environment for this start alone. `module`: what runs instead of `services.<name> run`.
+        """
         await self.services[name].process.stop()
-        self._spawn(name)
-        await self._ready(name)
+        self._spawn(name, extra, module)
+        if wait:
+            await self._ready(name)
+
+    async def add_replica(self, name: str, extra: Mapping[str, str] | None = None) -> str:
+        """One more process of a service, on ports of its own, ready to work. Returns its name."""
+        number = 2 + sum(1 for replica in self.replicas if replica.startswith(f"{name}-"))
+        replica = f"{name}-{number}"
+        address = Address.choose({})
+        service = Service(replica, Child(replica, self.logs / f"{replica}.log"), address)
+        prefix = name.upper()
+        env = {
+            **self.surroundings.of(name),
+            f"{prefix}_PUBLIC_PORT": str(address.public_port),
+            f"{prefix}_INTERNAL_PORT": str(address.internal_port),
+            f"{prefix}_GROUP_INSTANCE_ID": replica,
+            **(extra or {}),
+        }
+        service.process.start([sys.executable, "-m", f"services.{name}", "run"], cwd=ROOT, env=env)
+        self.replicas[replica] = service
+        self.directory.started(replica, service.process.pid or 0)
+        await wait_until_ready(service.process, address.internal_port)
+        return replica
+
+    async def remove_replica(self, replica: str) -> None:
+        """Stop it in order; its name is free for the next one."""
+        await self.replicas.pop(replica).process.stop()
 
     async def stop_broker(self) -> None:
         """Kafka away. What it holds stays."""
@@ -252,6 +291,10 @@ class LocalSystem:
         """PostgreSQL restarted under the running services."""
         await self._foundations.restart_database()
 
+    async def kill_database(self) -> None:
+        """PostgreSQL killed as a power cut would, and started again: it recovers from its log."""
+        await self._foundations.kill_database()
+
     def suspend(self, name: str) -> None:
         """SIGSTOP, until `resume`."""
         self._process(name).signal(signal.SIGSTOP)
@@ -262,13 +305,13 @@ class LocalSystem:
     def _process(self, name: str) -> Child:
         if name == SIMULATORS and self._outside_start is not None:
             return self._outside_start.process
-        return self.services[name].process
+        return (self.replicas.get(name) or self.services[name]).process
 
     def processes(self) -> dict[str, Child]:
         """Everything that was started as a process of ours."""
         found = {
             **self._foundations.processes(),
-            **{name: service.process for name, service in self.services.items()},
+            **{name: one.process for name, one in (self.services | self.replicas).items()},
         }
         if self.outside is not None:
             found[SIMULATORS] = self.outside.process

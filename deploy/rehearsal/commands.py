@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +24,7 @@ from deploy.rehearsal import checking, outcomes, people_file
 from deploy.rehearsal.acts import Acts, Addresses
 from deploy.rehearsal.agenda import Agenda
 from deploy.rehearsal.crowd import crowd
-from deploy.rehearsal.doors import Doors, RehearsalStopped, on_this_machine
+from deploy.rehearsal.doors import Doors, Minting, RehearsalStopped, on_this_machine
 from deploy.rehearsal.driver import Driver
 from deploy.rehearsal.identity import Identity, invent_all
 from deploy.rehearsal.invariants import judge
@@ -36,6 +38,7 @@ from deploy.rehearsal.report.page import page
 from deploy.rehearsal.standing import Standing
 from deploy.rehearsal.streams import Streams
 from deploy.rehearsal.world import World
+from services.chassis.wire import Wires
 
 # Everybody of a moment acts at once: their events go out together, one publish and one batch instead of ten, and
 # there is a kept database connection for each request in flight and for what runs beside them.
@@ -52,6 +55,9 @@ class Rehearsal:
     standings: dict[str, Standing]
     console: Console
     seed: int
+    doors: Callable[[Wires, Minting, datetime], Doors] = Doors
+    beside: Callable[[Driver, Streams], Coroutine[Any, Any, None]] | None = None
+    """What else happens to the system meanwhile; the rehearsal ends when both have."""
 
     async def run(self, report: Path) -> Run:
         cycle, agenda = self.system.cycle, Agenda(self.people, self.system.cycle, self.standings)
@@ -59,7 +65,7 @@ class Rehearsal:
         assert outside is not None
         assert self.system.clock_control is not None
         async with on_this_machine() as wire:
-            doors = Doors(wire, self.system.keys.tokens, self.system.clock.now())
+            doors = self.doors(wire, self.system.keys.tokens, self.system.clock.now())
             office = doors.headers("office", "office")
             ops = doors.headers("ops", "ops")
             publics = {name: service.public_url for name, service in self.system.services.items()}
@@ -78,7 +84,7 @@ class Rehearsal:
             clock = _Stopwatch()
             try:
                 with progress:
-                    await driver.run()
+                    await self._drive(driver, streams)
             finally:
                 await streams.stop()
             clock.lap("cycle")
@@ -103,6 +109,14 @@ class Rehearsal:
                 runtime=runtime,
                 timing={**clock.laps, "stages": progress.stages, **_driven(driver, streams, doors)},
             )
+
+    async def _drive(self, driver: Driver, streams: Streams) -> None:
+        if self.beside is None:
+            await driver.run()
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(driver.run())
+            group.create_task(self.beside(driver, streams))
 
     def canaries(self) -> Canaries:
         return checking.canaries_of(self.people, self.identities)

@@ -269,13 +269,16 @@ class Streams:
     # Watching
 
     async def _watch(self) -> None:
+        blind_since: float | None = None
         while True:
             try:
                 async with self._looking:
                     await self._go_on()
+                blind_since = None
             except (KafkaError, OSError, TimeoutError) as error:
                 self.flow.failures += 1
-                if not self.faulted and self.flow.failures > 200:
+                blind_since = blind_since or time.monotonic()
+                if not self.faulted and time.monotonic() - blind_since > TOO_LONG:
                     await self._fail(
                         RehearsalStopped(f"the streams cannot be watched: {type(error).__name__}: {error}")
                     )

@@ -1,0 +1,209 @@
+"""A fault run: the real local system, a seeded crowd that lives through the whole cycle, somebody who breaks things, and
+at rest the invariants, with what was checked and proof that each fault was really reached.
+
+    async def breaks(battle: Battle) -> None:
+        await battle.until(0.1)                                   # a tenth of the crowd's steps done
+        await battle.dies("payment", "before-commit", row=9)      # killed at a named crash point, started again
+        battle.reached["what proves it"] += 1                     # or any other counter of your own
+
+    fought = await fight(tmp_path, breaks, people=40)
+    fought.holds(rows={9: "payment died at before-commit"})
+
+A fault that was not reached fails the run, and so does a counter that stays at 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import pytest
+from rich.console import Console
+
+from contracts.cycle import Cycle
+from deploy.local.system import LocalSystem, Service
+from deploy.rehearsal import doors as rehearsal_doors
+from deploy.rehearsal.agenda import Agenda
+from deploy.rehearsal.commands import TOGETHER, Rehearsal
+from deploy.rehearsal.crowd import crowd
+from deploy.rehearsal.doors import Answer, Doors
+from deploy.rehearsal.driver import Driver
+from deploy.rehearsal.identity import invent_all
+from deploy.rehearsal.invariants import judge
+from deploy.rehearsal.invariants.evidence import Finding
+from deploy.rehearsal.standing import Standing
+from deploy.rehearsal.streams import Streams
+from services.chassis.wire import NoAnswer, Wires
+
+CYCLE: Final = Path(__file__).parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
+KILLED: Final = 137
+PATIENCE: Final = 60.0  # real seconds for a fault to be reached
+_COUNTER: Final = re.compile(r"^(kaowu_\w+?)(?:_total)?(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
+class NotReached(AssertionError):
+    """The fault never happened: the run proves nothing."""
+
+
+class KeyedDoors(Doors):
+    """A request hit by a fault is repeated with the key it had the first time, as people's browsers do."""
+
+    asked = 0
+
+    async def ask(
+        self, what: str, method: str, url: str, headers: Mapping[str, str], body: object | None = None
+    ) -> Answer:
+        type(self).asked += 1
+        return await super().ask(
+            what, method, url, {"idempotency-key": f"fault-run-{type(self).asked}", **headers}, body
+        )
+
+
+@dataclass
+class Battle:
+    """What somebody who breaks things can see and do."""
+
+    system: LocalSystem
+    driver: Driver
+    streams: Streams
+    steps: int
+    reached: Counter[str] = field(default_factory=Counter)
+
+    async def until(self, share: float) -> None:
+        """Until this share of the crowd's steps is done."""
+        await self.eventually(
+            lambda: self.driver.timing.steps >= share * self.steps, f"{share:.0%} of the steps", within=240
+        )
+
+    async def eventually(
+        self, look: Callable[[], bool | Awaitable[bool]], what: str, within: float = PATIENCE
+    ) -> None:
+        """Raises NotReached when it does not come true."""
+        deadline = time.monotonic() + within
+        while True:
+            try:
+                answer = look()
+                if await answer if not isinstance(answer, bool) else answer:
+                    return
+            except (NoAnswer, OSError):
+                pass  # whoever is asked is away, which is what a fault run is about
+            if time.monotonic() > deadline:
+                raise NotReached(f"{what}: not within {within:.0f} s")
+            await asyncio.sleep(0.05)
+
+    async def dies(self, service: str, point: str, turn: int = 1) -> None:
+        """The service is started with this crash point armed, reaches it and dies as `kill -9`, and is started again."""
+        armed = {"KAOWU_CRASH_AT": f"{point}:{turn}"}
+        await self.system.restart(service, armed, wait=False)
+        process = self.system.services[service].process
+        await self.eventually(lambda: not process.alive, f"{service} reaching {point}")
+        if process.exit_code != KILLED:
+            raise NotReached(
+                f"{service} ended with {process.exit_code} and not at {point}: {process.tail(5)}"
+            )
+        self.reached[f"{service} died at {point}"] += 1
+        await self.system.restart(service)
+
+    async def metric(self, name: str, *services: Service) -> float:
+        """The sum of a counter over these processes (all services unless named) and all labels."""
+        total = 0.0
+        async with Wires(connections=8, patience=5.0, limit=1 << 24) as wires:
+            for service in services or tuple((self.system.services | self.system.replicas).values()):
+                answer = await wires.request("GET", f"{service.internal_url}/metrics", {})
+                total += sum(
+                    float(value) for found, value in _COUNTER.findall(answer.body.decode()) if found == name
+                )
+        return total
+
+    async def ready(self, service: Service) -> Mapping[str, Any]:
+        """What the process says of itself on /ready."""
+        async with Wires(connections=1, patience=5.0, limit=1 << 20) as wires:
+            found: Mapping[str, Any] = orjson.loads(
+                (await wires.request("GET", f"{service.internal_url}/ready", {})).body
+            )
+            return found
+
+    async def grows(self, counter: str, since: float, name: str, *services: Service) -> None:
+        """Until this counter exceeds what it was; `name` is what is then reached."""
+
+        async def more() -> bool:
+            return await self.metric(counter, *services) > since
+
+        await self.eventually(more, f"{name} ({counter} > {since:.0f})")
+        self.reached[name] += 1
+
+
+Breaks = Callable[[Battle], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Fought:
+    """A run that came to its end."""
+
+    findings: list[Finding]
+    reached: Mapping[str, int]
+    steps: int
+    seconds: float
+
+    def holds(self, rows: Mapping[int, str]) -> None:
+        """Every invariant holds, something was checked for each, and the counter of every row of the matrix is above 0."""
+        broken = [
+            f"{one.id} {one.title}: {violation}" for one in self.findings for violation in one.violations
+        ]
+        assert not broken, "\n".join(broken[:20])
+        missed = [f"row {row}: {name}" for row, name in rows.items() if not self.reached.get(name)]
+        assert not missed, f"not reached: {missed}; reached: {dict(self.reached)}"
+
+    def summary(self) -> str:
+        checked = "; ".join(f"{one.id} {one.checked}" for one in self.findings)
+        return f"{self.steps} steps, {self.seconds:.0f} s, reached {dict(self.reached)}; checked {checked}"
+
+
+async def fight(
+    directory: Path,
+    breaks: Breaks,
+    *,
+    people: int = 40,
+    seed: int = 4,
+    extra: Mapping[str, str] | None = None,
+) -> Fought:
+    """A whole cycle of `people` while `breaks` goes on. Raises NotReached, or what stopped the rehearsal."""
+    notice = Cycle.read(CYCLE)
+    crowded = crowd(notice, people, seed)
+    identities = invent_all(crowded, seed)
+    standings = {one.name: Standing(one, identities[one.name], one.site) for one in crowded.persons}
+    steps = sum(len(person.steps) for person in crowded.persons)
+    reached: Counter[str] = Counter()
+    started = time.monotonic()
+
+    async def beside(driver: Driver, streams: Streams) -> None:
+        await breaks(Battle(system, driver, streams, steps, reached))
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Whoever finds a service away comes again for as long as a fault may last.
+        patch.setattr(rehearsal_doors, "PATIENCE", 120.0)
+        async with LocalSystem(
+            directory / "system",
+            CYCLE,
+            "virtual",
+            starts_at=Agenda(crowded, notice, standings).first_at,
+            fresh=True,
+            extra={**TOGETHER, **(extra or {})},
+        ) as system:
+            console = Console(file=StringIO())
+            rehearsal = Rehearsal(
+                system, crowded, identities, standings, console, seed, doors=KeyedDoors, beside=beside
+            )
+            (directory / "report").mkdir(exist_ok=True)
+            run = await rehearsal.run(directory / "report")
+    found = Fought(judge(run.evidence), dict(reached), steps, time.monotonic() - started)
+    print(found.summary())
+    return found
