@@ -13,6 +13,7 @@ import uvloop
 
 from contracts.cycle import CycleInvalid
 from deploy.cycle_commands import app as cycle_app
+from deploy.replay.app import app as replay_app
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cycle_app, name="cycle")
+app.add_typer(replay_app, name="replay")
 
 REPORT = Path("build/rehearsal")
 LESHAN = Path(__file__).resolve().parent / "cycles" / "2024-health-leshan.toml"
@@ -37,10 +39,11 @@ def main() -> None:
     from deploy.local.data_directory import InUse, Mismatch  # noqa: PLC0415  `kaowu --help` need not wait for them
     from deploy.local.keys import NoKeys  # noqa: PLC0415
     from deploy.local.processes import NotOurs, StartFailed  # noqa: PLC0415
+    from deploy.replay.standing import CannotLook  # noqa: PLC0415
 
     try:
         app()
-    except (StartFailed, InUse, Mismatch, NoKeys, NotOurs, CycleInvalid) as error:
+    except (StartFailed, InUse, Mismatch, NoKeys, NotOurs, CycleInvalid, CannotLook) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -16,6 +16,7 @@ from contracts.reasons import Carrier
 from services.chassis.db import UnitOfWork
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.quiet import first_moment
+from services.notification.domain.reference import reference_of
 from services.notification.domain.told import Desks, Told
 from services.notification.repository import messages, recipients
 from services.notification.repository.messages import Draft
@@ -90,6 +91,9 @@ class Teller:
             correlation_id=envelope.correlation_id,
             caused_by=envelope.event_id,
             first={channel: first_moment(channel, told.deadline, at, self.cycle) for channel in Carrier},
+            reference={
+                channel: reference_of(envelope.event_id, told.occasion, channel) for channel in Carrier
+            },
             version={
                 channel: self.wording.version(channel, told.occasion, told.variant) for channel in Carrier
             },

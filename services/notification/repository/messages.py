@@ -35,16 +35,17 @@ _CREATE = """
 with created as (
 insert into messages (message_id, registration_id, occasion, variant, instance, channel, state, facts,
     deadline_at, created_at, state_at, not_before, due_at, template_version, correlation_id, caused_by)
-select uuidv7(), t.registration_id, $1, t.variant, t.instance, c.channel, 'created', t.facts::jsonb,
+select c.reference, t.registration_id, $1, t.variant, t.instance, c.channel, 'created', t.facts::jsonb,
     t.deadline_at, $2, $2, c.first, case when r.contact_known = r.contact_wanted then c.first end,
     c.version, t.correlation_id, t.caused_by
 from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::uuid[],
-            $10::timestamptz[], $11::timestamptz[], $12::int[], $13::int[])
+            $10::timestamptz[], $11::timestamptz[], $12::int[], $13::int[], $14::uuid[], $15::uuid[])
      as t(registration_id, variant, instance, facts, deadline_at, correlation_id, caused_by,
-          sms_first, email_first, sms_version, email_version)
+          sms_first, email_first, sms_version, email_version, sms_reference, email_reference)
 join recipients r on r.registration_id = t.registration_id
-cross join lateral (values ('sms', t.sms_first, t.sms_version), ('email', t.email_first, t.email_version))
-     as c(channel, first, version)
+cross join lateral (values ('sms', t.sms_first, t.sms_version, t.sms_reference),
+                           ('email', t.email_first, t.email_version, t.email_reference))
+     as c(channel, first, version, reference)
 on conflict (registration_id, occasion, instance, channel) do nothing
 returning due_at
 )
@@ -163,6 +164,7 @@ class Draft:
     caused_by: UUID
     first: Mapping[Carrier, datetime]
     version: Mapping[Carrier, int]
+    reference: Mapping[Carrier, UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,8 @@ async def create(uow: UnitOfWork, occasion: Occasion, drafts: Sequence[Draft]) -
         [d.first[email] for d in drafts],
         [d.version[sms] for d in drafts],
         [d.version[email] for d in drafts],
+        [d.reference[sms] for d in drafts],
+        [d.reference[email] for d in drafts],
     )
     return bool(rows[0].sendable)
 

@@ -1,0 +1,212 @@
+"""What each of a service's own events makes of its own rows: the fold of its log, as set-based statements.
+
+A statement gets events of one type, each of another key, as JSON: key, sequence, at, causation and the payload `p`.
+Not here is what a handler says when it takes a cause in (`order.REACTIONS`): the handler itself says it again.
+What no event says (people, texts, orders before they are paid) is filled with placeholders that `tables.py` never compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+_E: Final = """
+with e as (
+    select x.key, x.key::text as subject, x.sequence, x.at, x.causation, x.p
+    from jsonb_to_recordset($1::text::jsonb) as x(key text, sequence bigint, at timestamptz, causation text, p jsonb)
+)
+"""
+_SUBJECTS: Final = "array(select jsonb_array_elements_text(e.p -> 'subjects')::smallint)"
+_REASONS: Final = "array(select jsonb_array_elements_text(e.p -> 'reason_codes'))"
+
+REGISTRATION: Final[Mapping[str, tuple[str, ...]]] = {
+    "pre-registered": (
+        f"""{_E}
+        insert into registrations (id, cycle_id, number, account, identity_index, site_id, specialty_code, level,
+            subjects, is_returning, form_version, version, pre_registered_at, saved_at, contact_saved_at, remarks)
+        select e.key::uuid, e.p ->> 'cycle_id',
+            lpad((900000000000 + (select count(*) from registrations) + row_number() over ())::text, 12, '0'),
+            'replayed', sha256(e.key::bytea), e.p ->> 'site_id', e.p ->> 'specialty_code', e.p ->> 'level',
+            {_SUBJECTS}, (e.p ->> 'returning')::boolean, (e.p ->> 'form_version')::int, e.sequence, e.at, e.at, e.at,
+            '{{}}'
+        from e
+        """,
+    ),
+    "contact-changed": (
+        f"{_E} update registrations r set version = e.sequence from e where r.id = e.key::uuid",
+    ),
+    "amended": (
+        f"""{_E}
+        update registrations r
+        set site_id = e.p ->> 'site_id', specialty_code = e.p ->> 'specialty_code', level = e.p ->> 'level',
+            subjects = {_SUBJECTS}, form_version = (e.p ->> 'form_version')::int, version = e.sequence, saved_at = e.at,
+            contact_saved_at = case when e.p -> 'changed' ?| array['phone', 'email'] then e.at else r.contact_saved_at end,
+            phone_failed_at = case when e.p -> 'changed' ? 'phone' then null else r.phone_failed_at end,
+            email_failed_at = case when e.p -> 'changed' ? 'email' then null else r.email_failed_at end
+        from e where r.id = e.key::uuid
+        """,
+    ),
+    "withdrawn": (
+        f"""{_E}
+        update registrations r
+        set withdrawn_at = e.at, withdrawal_reason = e.p ->> 'reason_code', version = e.sequence, saved_at = e.at
+        from e where r.id = e.key::uuid
+        """,
+    ),
+}
+
+# Statements of confirmation get one thing more, used or not: $2, the review levels in their order. The last level's
+# approval is two facts with one decision, which is kept with the later number.
+_EL: Final = _E.rstrip() + ", levels as (select $2::text[])"
+_DECIDED: Final = """
+insert into decisions (decision_id, registration_id, version, kind, level, actor_kind, actor, reason_codes, fix_until,
+                       form_version, at)
+select uuidv7(), c.registration_id, {version}, '{kind}', {level}, 'replayed', 'replayed', {reasons}, c.fix_until,
+       c.form_version, e.at
+from e join cases c on c.registration_id = e.key::uuid
+"""
+_LEVEL: Final = "e.p ->> 'level'"
+_PLACE: Final = "array_position($2::text[], e.p ->> 'level')"
+_LAST: Final = "cardinality($2::text[])"
+
+
+def _decided(kind: str, *, version: str = "e.sequence", level: str = _LEVEL, reasons: str = "'{}'") -> str:
+    return _EL + _DECIDED.format(kind=kind, version=version, level=level, reasons=reasons)
+
+
+def _moved(changes: str) -> str:
+    return (
+        f"{_EL} update cases c set {changes}, version = e.sequence, changed_at = e.at "
+        "from e where c.registration_id = e.key::uuid"
+    )
+
+
+_WINDOW: Final = "(e.p ->> 'opens_at')::timestamptz, (e.p ->> 'closes_at')::timestamptz"
+CONFIRMATION: Final[Mapping[str, tuple[str, ...]]] = {
+    "confirmed": (
+        _moved("state = 'confirmed', passed = 1, fix_until = null"),
+        _decided(
+            "confirmed",
+            level="($2::text[])[1]",
+            version=f"e.sequence + case when {_LAST} = 1 then 1 else 0 end",
+        ),
+    ),
+    "returned": (
+        _moved("state = 'returned', passed = 0, fix_until = (e.p ->> 'fix_until')::timestamptz"),
+        _decided("returned", reasons=_REASONS),
+    ),
+    "reviewed": (
+        _moved(f"passed = {_PLACE}"),
+        _decided("approved", version=f"e.sequence + case when {_PLACE} = {_LAST} then 1 else 0 end"),
+    ),
+    "approved": (_moved("state = 'approved'"),),
+    "rejected": (_moved("state = 'rejected'"), _decided("rejected", reasons=_REASONS)),
+    "lapsed": (_moved("state = 'lapsed'"), _decided("lapsed", level="($2::text[])[1]")),
+    "window-moved": (_moved("state = c.state"),),
+    "desk-window-set": (
+        f"""{_EL}
+        insert into desk_windows as w (site_id, cycle_id, opens_at, closes_at, version, set_at)
+        select e.p ->> 'site_id', e.p ->> 'cycle_id', {_WINDOW}, e.sequence, e.at from e
+        on conflict (site_id) do update set opens_at = excluded.opens_at, closes_at = excluded.closes_at,
+            version = excluded.version, set_at = excluded.set_at
+        """,
+        f"""{_EL}
+        insert into desk_window_changes (site_id, version, opens_at, closes_at, reason_code, reason, actor, at)
+        select e.p ->> 'site_id', e.sequence, {_WINDOW}, e.p ->> 'reason_code', '', 'replayed', e.at from e
+        """,
+    ),
+}
+
+PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
+    "closing-soon": (
+        f"{_E} update obligations o set version = e.sequence from e where o.registration_id = e.key::uuid",
+        f"""{_E}
+        insert into reminders (registration_id, told_closes_at, offset_seconds, at)
+        select e.key::uuid, (e.p ->> 'closes_at')::timestamptz, (e.p ->> 'offset')::int, e.at from e
+        on conflict do nothing
+        """,
+    ),
+    "paid": (
+        f"""{_E}
+        update obligations o
+        set status = 'paid', version = e.sequence, paid_at = (e.p ->> 'paid_at')::timestamptz, changed_at = e.at,
+            expired_at = null, proof_id = null
+        from e where o.registration_id = e.key::uuid
+        """,
+        # Of an order only the payment is said. One that is known already keeps everything else.
+        f"""{_E}
+        insert into orders (order_no, registration_id, channel, amount_fen, currency, status, created_at, expires_at,
+                            ask_at, decided_at)
+        select e.p ->> 'order_no', e.key::uuid, e.p ->> 'channel', (e.p ->> 'amount_fen')::int, o.currency, 'paid',
+               (e.p ->> 'paid_at')::timestamptz, e.at, e.at, e.at
+        from e join obligations o on o.registration_id = e.key::uuid
+        on conflict (order_no) do update set status = 'paid', decided_at = excluded.decided_at
+        """,
+    ),
+    "expired": (
+        f"""{_E}
+        update obligations o
+        set status = 'expired', version = e.sequence, expired_at = e.at, changed_at = e.at,
+            proof_id = (e.p ->> 'proof_id')::uuid
+        from e where o.registration_id = e.key::uuid
+        """,
+        # The evidence itself (orders and answers) is on no topic: the row says so, and its leaf covers what it says.
+        f"""{_E}
+        insert into proofs (proof_id, registration_id, closes_at, expired_at, amount_fen, rule, orders, leaf)
+        select o.proof_id, o.registration_id, o.closes_at, e.at, o.amount_fen, 'unpaid-at-close', 'replayed',
+               sha256(convert_to(concat_ws('|', 'kaowu.replayed', o.proof_id, o.registration_id), 'UTF8'))
+        from e join obligations o on o.registration_id = e.key::uuid
+        on conflict do nothing
+        """,
+    ),
+    "reinstated": (
+        f"""{_E}
+        update obligations o set status = 'awaiting', version = e.sequence, changed_at = e.at
+        from e where o.registration_id = e.key::uuid
+        """,
+    ),
+    "window-closed": (
+        f"""{_E}
+        insert into closings as c (cycle_id, closes_at, fingerprint, begun_at, closed_at, sequence, counts, sums_fen,
+                                   proof_root, proofs, last_proof)
+        select e.key, (e.p ->> 'closes_at')::timestamptz, 'replayed', e.at, (e.p ->> 'closed_at')::timestamptz,
+               e.sequence, e.p -> 'counts', e.p -> 'sums_fen', decode(e.p ->> 'proof_root', 'hex'),
+               (e.p ->> 'proofs')::bigint, (select coalesce(max(number), 0) from proofs)
+        from e
+        on conflict (cycle_id, closes_at) do update
+        set closed_at = excluded.closed_at, sequence = excluded.sequence, counts = excluded.counts, guard = null,
+            sums_fen = excluded.sums_fen, proof_root = excluded.proof_root, proofs = excluded.proofs,
+            last_proof = excluded.last_proof
+        """,
+    ),
+}
+
+_ENDED: Final = f"""{_E}
+update messages m set state = '{{state}}', state_at = e.at, due_at = null, reason_code = e.p ->> 'reason_code',
+    template_version = (e.p ->> 'template_version')::int
+from e
+where m.registration_id = e.key::uuid and m.caused_by = e.causation::uuid and m.occasion = e.p ->> 'occasion'
+  and m.channel = e.p ->> 'channel'
+"""
+_COUNTED: Final = (
+    f"{_E} update recipients r set version = e.sequence from e where r.registration_id = e.key::uuid"
+)
+NOTIFICATION: Final[Mapping[str, tuple[str, ...]]] = {
+    "delivered": (_ENDED.format(state="delivered"), _COUNTED),
+    "undeliverable": (_ENDED.format(state="undelivered"), _COUNTED),
+}
+
+FOLDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "registration": REGISTRATION,
+    "confirmation": CONFIRMATION,
+    "payment": PAYMENT,
+    "notification": NOTIFICATION,
+}
+# Money that came in is booked from what the gateway says (payment/handlers/recovering.py). Only for a comparison, where
+# nobody may be asked, the event stands in for it: the ledger decides what a later rejection owes back.
+BOOKED: Final = f"""{_E}
+insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency, paid_at, recorded_at)
+select 'received', e.key::uuid, e.p ->> 'order_no', e.p ->> 'channel', e.p ->> 'order_no',
+       (e.p ->> 'amount_fen')::bigint, o.currency, (e.p ->> 'paid_at')::timestamptz, e.at
+from e join obligations o on o.registration_id = e.key::uuid
+"""
