@@ -18,6 +18,7 @@ import asyncpg
 
 from services.chassis import crash
 from services.chassis.db import UnitOfWork
+from services.payment.handlers import settling
 from tests.simulation.chance import Chance
 
 _LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
@@ -71,18 +72,29 @@ def _tagging(
 
 @contextlib.contextmanager
 def simulated() -> Iterator[None]:
-    """Crash points raise, statements pass a gate, tasks know their life."""
+    """Crash points raise, statements and ends of transactions pass a gate, tasks know their life.
+
+    What one action does several times at once elsewhere, it does one after the other here: which of them the database answers
+    first is not the seed's to say.
+    """
 
     def raise_crashed() -> None:
         raise Crashed
 
     def gated(run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def passed(uow: UnitOfWork, statement: str, *args: object) -> Any:
-            if (life := _LIFE.get()) is not None:
-                await life.before_statement()
+            await at_gate()
             return await run(uow, statement, *args)
 
         return passed
+
+    ended = asyncpg.transaction.Transaction.__aexit__
+
+    async def ending(transaction: Any, kind: Any, error: Any, trace: Any) -> Any:
+        # The statements are done: others may still come before the commit. Who fails or dies is not held up.
+        if kind is None:
+            await at_gate()
+        return await ended(transaction, kind, error, trace)
 
     loop = asyncio.get_running_loop()
     loop.set_task_factory(_tagging)  # type: ignore[arg-type]  # the stubs want the factory of a newer Python
@@ -90,6 +102,8 @@ def simulated() -> Iterator[None]:
         patch.object(crash, "_die", raise_crashed),
         patch.object(UnitOfWork, "sql", gated(UnitOfWork.sql)),
         patch.object(UnitOfWork, "changed", gated(UnitOfWork.changed)),
+        patch.object(asyncpg.transaction.Transaction, "__aexit__", ending),
+        patch.object(settling, "AT_ONCE", 1),
     ):
         try:
             yield
@@ -105,7 +119,7 @@ def armed(point: str | None, turn: int = 1) -> Iterator[None]:
 
 
 async def at_gate() -> None:
-    """For actions whose statements do not pass a unit of work: wait for a turn as they do."""
+    """Wait for a turn: before a statement, before a commit, before something outside is asked."""
     if (life := _LIFE.get()) is not None:
         await life.before_statement()
 

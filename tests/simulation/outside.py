@@ -30,6 +30,7 @@ from services.payment.ports import (
     PlacedOrder,
 )
 from tests.simulation.chance import Chance
+from tests.simulation.lives import at_gate
 
 Now = Callable[[], datetime]
 Later = Callable[[datetime, str, Callable[[], Any]], None]
@@ -84,6 +85,7 @@ class SimulatedGateway:
     async def place_order(
         self, order_no: str, amount_fen: int, description: str, expires_at: datetime
     ) -> PlacedOrder:
+        await at_gate()
         self._line("gateway away while an order is placed", self._manners.away)
         order = Order(
             order_no, description, amount_fen, "CNY", "", "", expires_at.isoformat(), self._now(), expires_at
@@ -96,6 +98,7 @@ class SimulatedGateway:
         return PlacedOrder(order_no, f"weixin://simulated/{order_no}")
 
     async def query(self, order_no: str) -> Answer:
+        await at_gate()
         self._line("gateway away while it is asked", self._manners.away)
         order = self.book.find(order_no)
         if order is None:
@@ -111,6 +114,7 @@ class SimulatedGateway:
         )
 
     async def close(self, order_no: str) -> Closed | AlreadyPaid:
+        await at_gate()
         self._line("gateway away while an order is closed", self._manners.away)
         try:
             self.book.close(order_no, self._now())
@@ -208,6 +212,7 @@ class SimulatedCarriers:
 
     async def send(self, *words: Any) -> Accepted:
         """Both ports: the reference comes last, an SMS has five words and a mail four."""
+        await at_gate()
         reference, sms = str(words[-1]), len(words) == 5
         if self.chance.happens("carrier away", self.manners.away):
             raise NoAnswer("simulated", maybe_accepted=False)

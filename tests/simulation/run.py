@@ -34,6 +34,7 @@ from tests.model.office import predict
 from tests.simulation.broker import Place, SimulatedBroker, SimulatedMember
 from tests.simulation.chance import Chance
 from tests.simulation.doors import SimulatedDoors
+from tests.simulation.ids import Ids
 from tests.simulation.lives import Interleaver, armed, at_gate, live
 from tests.simulation.outside import Manners, SimulatedCarriers, SimulatedGateway
 from tests.simulation.services import ORDER, SECRET, Services, call
@@ -110,6 +111,7 @@ class Stage:
     interleaver: Interleaver
     wipe: Mapping[str, str]
     cycle: Cycle
+    ids: Ids
 
     @property
     def gateway(self) -> SimulatedGateway:
@@ -185,6 +187,7 @@ class Run:
     async def _begin(self, people: People) -> None:
         stage = self.stage
         await stage.clean()
+        stage.ids.begin(self.seed)
         self._late = self.mood.late
         stage.gateway.begin(self.chance, self.mood.gateway)
         stage.carriers.begin(self.chance, self.mood.carriers)

@@ -19,6 +19,7 @@ from deploy.local.postgres import UNSYNCED, EmbeddedPostgres
 from services.chassis.clock import ClockControl, RehearsalClock
 from services.chassis.relay import _PLANNER, Relay
 from tests.simulation.broker import SimulatedBroker
+from tests.simulation.ids import Ids, drawn_from
 from tests.simulation.lives import Interleaver, simulated
 from tests.simulation.outside import SimulatedCarriers, SimulatedGateway
 from tests.simulation.run import Stage
@@ -68,6 +69,8 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
             await relays[name][1].execute(_PLANNER)
         watching = await _connected(stack, databases.server, logins["payment"])
         stack.enter_context(simulated())
+        ids = Ids()
+        stack.enter_context(drawn_from(ids))
         yield Stage(
             services,
             control,
@@ -77,6 +80,7 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
             Interleaver(watching, [login.database for login in logins.values()]),
             {name: await _wipe(superuser[name]) for name in ORDER},
             Cycle.read(CYCLE_FILE),
+            ids,
         )
 
 
