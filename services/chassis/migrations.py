@@ -314,14 +314,14 @@ def _config(service: str, connection: Connection) -> Config:
     return config
 
 
-async def upgrade(database_url: str, service: str) -> None:
+async def upgrade(database_url: str, service: str, revision: str = "head") -> None:
     """Bring this service's database to the newest version. A lock is waited for one second at a time."""
     engine = create_async_engine(database_url)
     try:
         async with engine.connect() as connection:
             await connection.execute(text(f"set lock_timeout = '{_LOCK_TIMEOUT}'"))
             await connection.commit()
-            await connection.run_sync(lambda c: command.upgrade(_config(service, c), "head"))
+            await connection.run_sync(lambda c: command.upgrade(_config(service, c), revision))
             await connection.commit()
     finally:
         await engine.dispose()
