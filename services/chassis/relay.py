@@ -10,6 +10,9 @@ draw a later xid and commit first. While a third transaction between the two is 
 published, rows beyond it that come *earlier* for one of its keys are pulled forward. They go out once more when
 their own range comes; the inbox drops the second copy, and their first occurrences are in order.
 See docs/decisions/0002-relay-order-across-ranges.md.
+
+While a page is packed, PostgreSQL fetches the next one and the broker writes the last one. The cursor moves behind
+a page when all of it and of every page before it is acknowledged. See docs/decisions/0012-the-relay-reads-ahead.md.
 """
 
 from __future__ import annotations
@@ -17,26 +20,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import asyncpg
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.partitioner import DefaultPartitioner
 
-from contracts.catalogue import EVENTS
-from contracts.envelope import Envelope
-from services.chassis.cause import new_traceparent
 from services.chassis.crash import crash_point
 from services.chassis.db import driver_url
+from services.chassis.packing import COLUMNS, OutboxRow, hand_over
 from services.chassis.telemetry import RELAYED
 
 log = structlog.get_logger(__name__)
 
-PAGE: Final = 1000
+PAGE: Final = 2000
+_AHEAD: Final = 3  # pages handed to the broker and not yet acknowledged, before another is packed
 _ACKNOWLEDGED_WITHIN = 30.0  # seconds; an idempotent aiokafka producer never gives up by itself
 _LEADER_LOCK = 7_205_759_403_792_794  # one per database, and each service has its own database
 _IDLE = 0.25
@@ -45,9 +47,12 @@ _MAX_REQUEST_BYTES = 1 << 20
 
 # A plan made while the table is empty is kept for the life of a connection: it would scan and sort a million
 # rows for every page. These leave the planner only the indexes.
-_PLANNER = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off; set jit = off"
+# A cursor that a crash of the server sets back makes duplicates, which are dropped; it need not wait for the disk.
+_PLANNER = (
+    "set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off; set jit = off; "
+    "set synchronous_commit = off"
+)
 
-_COLUMNS = "id, event_id, topic, key, type, sequence, occurred_at, payload, correlation_id, causation_id, traceparent"
 _CURSOR = "select lower::text, upper::text, last_id from relay_cursor where id = 1"
 # `offset 0` keeps min() from walking the primary key through the whole log when the range is empty.
 _NEXT_RANGE = """
@@ -59,28 +64,59 @@ select horizon.upper::text as upper,
 from horizon
 """
 _PAGE_OF_RANGE = f"""
-select {_COLUMNS} from outbox
+select {COLUMNS} from outbox
 where id > $3 and xid >= $1::text::xid8 and xid < $2::text::xid8 order by id limit {PAGE}
 """
+# `offset 0` here keeps `order by id` from walking the primary key through the whole log, page after page.
 _EARLIER_BEYOND = f"""
-select {_COLUMNS} from outbox where xid >= $1::text::xid8 and key = any($2::text[]) order by id
+select {COLUMNS} from (
+    select * from outbox where xid >= $1::text::xid8 and id < $2 and key = any($3::text[]) offset 0
+) r order by id
 """
 _MOVE = "update relay_cursor set lower = $1::text::xid8, upper = $2::text::xid8, last_id = $3 where id = 1"
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Everything below `lower` is published; of `[lower, upper)`, everything up to id `last_id`."""
+    """Everything below `lower` is published; of `[lower, upper)`, everything up to id `last_id`.
+
+    `beyond`: whether something at or above `upper` was written when the range was drawn. It is not kept: a leader that
+    takes over half way through a range looks.
+    """
 
     lower: str
     upper: str | None
     last_id: int
+    beyond: bool = True
+
+    @classmethod
+    def of(cls, row: Any) -> Cursor:
+        """As the database has it."""
+        if row is None:
+            raise RuntimeError("relay_cursor has no row: the database is not migrated")
+        return cls(row["lower"], row["upper"], row["last_id"])
 
 
-class OutboxRow(Protocol):
-    """One event as it stands in the log."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What goes out next, in this order; `own` of them belong to the page, the others were pulled forward to it."""
 
-    def __getitem__(self, name: str) -> Any: ...
+    rows: Sequence[OutboxRow]
+    own: int
+    after: Cursor
+
+    @property
+    def full(self) -> bool:
+        """Whether its range may hold more."""
+        return self.own == PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A page that the producer has."""
+
+    page: Page
+    acknowledged: asyncio.Future[Any]
 
 
 class Relay:
@@ -93,7 +129,7 @@ class Relay:
         self._pace = pace
         self._awake = asyncio.Event()
         self._stop = asyncio.Event()
-        self._partitioner = DefaultPartitioner()
+        self._connection_lock = asyncio.Lock()
         self.leading = False
         self.published = 0
 
@@ -149,88 +185,102 @@ class Relay:
                 await connection.close(timeout=2)
 
     async def _publish_all(self, connection: asyncpg.Connection[Any], kafka: AIOKafkaProducer) -> None:
-        row = await connection.fetchrow(_CURSOR)
-        if row is None:
-            raise RuntimeError("relay_cursor has no row: the database is not migrated")
-        cursor = Cursor(row["lower"], row["upper"], row["last_id"])
+        cursor = Cursor.of(await connection.fetchrow(_CURSOR))
+        reading: asyncio.Task[Page] | None = None
+        sent: deque[Sent] = deque()
         delay = 0.002
         clock = asyncio.get_running_loop().time
-        while not self._stop.is_set():
-            self._awake.clear()
-            started = clock()
-            cursor, count = await self._step(connection, kafka, cursor)
-            if count:
-                delay = 0.002
-            if count < PAGE and cursor.upper is None:
+        try:
+            while not self._stop.is_set():
+                self._awake.clear()
+                started = clock()
+                page = await (reading or self._read(connection, cursor))
+                reading, cursor = None, page.after
+                if page.full:
+                    reading = asyncio.create_task(self._read(connection, cursor))
+                    await asyncio.sleep(0)  # its query is on its way before the packing takes the loop
+                if page.rows:
+                    sent.append(await self._hand_over(kafka, page))
+                    delay = 0.002
+                if page.full or (page.rows and self._awake.is_set() and not self._pace):
+                    while len(sent) >= _AHEAD:
+                        await self._settle(connection, sent.popleft())
+                    continue
+                while sent:
+                    await self._settle(connection, sent.popleft())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._awake.wait(), delay)
-                if count and (early := started + self._pace - clock()) > 0:
+                if page.rows and (early := started + self._pace - clock()) > 0:
                     await self._pause(early)
                 # Right after a wake-up another writer may still hold the horizon, so look again soon.
                 delay = 0.004 if self._awake.is_set() else min(delay * 2, _IDLE)
+            while sent:
+                await self._settle(connection, sent.popleft())
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
-    async def _step(
-        self, connection: asyncpg.Connection[Any], kafka: AIOKafkaProducer, cursor: Cursor
-    ) -> tuple[Cursor, int]:
-        """Publish one page and move the cursor behind it. Returns the new cursor and how many went out."""
-        beyond = True
-        if cursor.upper is None:
-            found = await connection.fetchrow(_NEXT_RANGE, cursor.lower)
-            assert found is not None
-            if found["first_id"] is None:
-                return Cursor(cursor.lower, None, 0), 0
-            cursor = Cursor(cursor.lower, found["upper"], found["first_id"] - 1)
-            beyond = found["beyond"]
-        rows: Sequence[OutboxRow] = await connection.fetch(
-            _PAGE_OF_RANGE, cursor.lower, cursor.upper, cursor.last_id
-        )
-        if rows:
-            earlier = await self._earlier(connection, cursor, rows) if beyond else ()
-            crash_point("relay-before-publish")
-            async with asyncio.timeout(_ACKNOWLEDGED_WITHIN):
-                await self._publish(kafka, [*earlier, *rows])
-            crash_point("relay-after-ack")
-        assert cursor.upper is not None
-        moved = (
-            Cursor(cursor.lower, cursor.upper, rows[-1]["id"])
-            if len(rows) == PAGE
-            else Cursor(cursor.upper, None, 0)
-        )
-        await connection.execute(_MOVE, moved.lower, moved.upper, moved.last_id)
-        self.published += len(rows)
-        RELAYED.inc(len(rows))
-        return moved, len(rows)
+    async def once(self, connection: asyncpg.Connection[Any], kafka: AIOKafkaProducer) -> int:
+        """One page, from where the database says that the last leader stood. For simulations; `run` goes on from memory."""
+        page = await self._read(connection, Cursor.of(await connection.fetchrow(_CURSOR)))
+        if page.rows:
+            await self._settle(connection, await self._hand_over(kafka, page))
+        return page.own
+
+    async def _read(self, connection: asyncpg.Connection[Any], cursor: Cursor) -> Page:
+        """The next page behind this cursor; an empty one when nothing is visible yet."""
+        rows: Sequence[OutboxRow] = ()
+        earlier: Sequence[OutboxRow] = ()
+        async with self._connection_lock:
+            while not rows:
+                if cursor.upper is None:
+                    found = await connection.fetchrow(_NEXT_RANGE, cursor.lower)
+                    assert found is not None
+                    if found["first_id"] is None:
+                        return Page((), 0, cursor)
+                    cursor = Cursor(cursor.lower, found["upper"], found["first_id"] - 1, found["beyond"])
+                upper = cursor.upper
+                assert upper is not None
+                rows = await connection.fetch(_PAGE_OF_RANGE, cursor.lower, upper, cursor.last_id)
+                if rows and cursor.beyond:
+                    earlier = await self._earlier(connection, upper, rows)
+                over = len(rows) < PAGE
+                cursor = Cursor(upper, None, 0) if over else replace(cursor, last_id=rows[-1]["id"])
+        together = sorted([*earlier, *rows], key=lambda row: row["id"]) if earlier else rows
+        return Page(together, len(rows), cursor)
 
     @staticmethod
     async def _earlier(
-        connection: asyncpg.Connection[Any], cursor: Cursor, rows: Iterable[OutboxRow]
+        connection: asyncpg.Connection[Any], upper: str, rows: Sequence[OutboxRow]
     ) -> Sequence[OutboxRow]:
         last = {row["key"]: row["id"] for row in rows}
-        beyond = await connection.fetch(_EARLIER_BEYOND, cursor.upper, list(last))
+        beyond = await connection.fetch(_EARLIER_BEYOND, upper, rows[-1]["id"], list(last))
         return [row for row in beyond if row["id"] < last[row["key"]]]
 
-    async def _publish(self, kafka: AIOKafkaProducer, rows: Sequence[OutboxRow]) -> None:
-        """All of these, in this order per key, acknowledged by every replica that must."""
-        open_batches: dict[tuple[str, int], Any] = {}
-        acknowledged: list[asyncio.Future[Any]] = []
-        partitions: dict[str, list[int]] = {}
-        for row in rows if len(rows) == 1 else sorted(rows, key=lambda row: row["id"]):
-            topic: str = row["topic"]
-            if topic not in partitions:
-                partitions[topic] = sorted(await kafka.partitions_for(topic))
-            key = row["key"].encode()
-            choice = partitions[topic]
-            where = (topic, self._partitioner(key, choice, choice))
-            value, headers = row["payload"].encode(), headers_of(row)
-            batch = open_batches.setdefault(where, kafka.create_batch())
-            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
-                acknowledged.append(await kafka.send_batch(batch, topic, partition=where[1]))
-                open_batches[where] = batch = kafka.create_batch()
-                if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
-                    raise ValueError(f"event {row['event_id']} is larger than a batch of the broker")
-        for (topic, partition), batch in open_batches.items():
-            acknowledged.append(await kafka.send_batch(batch, topic, partition=partition))
-        await asyncio.gather(*acknowledged)
+    async def _hand_over(self, kafka: AIOKafkaProducer, page: Page) -> Sent:
+        crash_point("relay-before-publish")
+        async with asyncio.timeout(_ACKNOWLEDGED_WITHIN):
+            acknowledged = asyncio.gather(*await hand_over(kafka, page.rows))
+        acknowledged.add_done_callback(_look_at)
+        return Sent(page, acknowledged)
+
+    async def _settle(self, connection: asyncpg.Connection[Any], sent: Sent) -> None:
+        """Wait until every replica that must has the page, then move the cursor behind it."""
+        async with asyncio.timeout(_ACKNOWLEDGED_WITHIN):
+            await sent.acknowledged
+        crash_point("relay-after-ack")
+        after = sent.page.after
+        async with self._connection_lock:
+            await connection.execute(_MOVE, after.lower, after.upper, after.last_id)
+        self.published += sent.page.own
+        RELAYED.inc(sent.page.own)
+
+
+def _look_at(acknowledged: asyncio.Future[Any]) -> None:
+    """A page whose turn to be waited for never comes, because an earlier one failed, has nothing more to say."""
+    if not acknowledged.cancelled():
+        acknowledged.exception()
 
 
 @asynccontextmanager
@@ -251,21 +301,3 @@ async def producer(bootstrap_servers: str) -> AsyncIterator[AIOKafkaProducer]:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(3):
                 await kafka.stop()
-
-
-def headers_of(row: OutboxRow) -> list[tuple[str, bytes]]:
-    """The CloudEvents attributes of a row of the log."""
-    kind = EVENTS[row["type"]]
-    envelope = Envelope(
-        event_id=row["event_id"],
-        type=row["type"],
-        source=kind.source,
-        subject=row["key"],
-        time=row["occurred_at"],
-        dataschema=kind.dataschema(),
-        sequence=row["sequence"],
-        correlation_id=row["correlation_id"],
-        causation_id=row["causation_id"],
-        traceparent=row["traceparent"] or new_traceparent(row["event_id"]),
-    )
-    return envelope.headers()
