@@ -182,7 +182,7 @@ class Retention:
         found = [
             Partition(row.name, UUID(bounds[1]) if bounds[1] else None, UUID(bounds[2]))
             for row in await uow.sql(_PARTITIONS, table)
-            if (bounds := _BOUNDS.fullmatch(row.bound))
+            if (bounds := _BOUNDS.fullmatch(row.bound or ""))
         ]
         return sorted(found, key=lambda partition: partition.end)
 
@@ -193,23 +193,23 @@ class Retention:
     async def _make(self, table: Log, period: Period) -> bool:
         first, end = bound(period.begins), bound(period.ends)
         where = f"event_id >= '{first}' and event_id < '{end}'"
+        async with self._database.reading() as uow:
+            if await self._made(uow, table, first, end):
+                return True
+            rows = await uow.sql(f"select 1 from {table}_default where {where} limit {MOVED_AT_MOST + 1}")
+        if len(rows) > MOVED_AT_MOST:
+            log.error("period-stays-in-default", table=table, begins=period.begins.isoformat())
+            return False
+        name = f"{table}_{period.begins:%Y_%m}"
         async with self._database.unit_of_work() as uow:
-            for there in await self.partitions(uow, table):
-                if (there.first is None or there.first < end) and first < there.end:
-                    return True
-            rows = await uow.sql(
-                f"select 1 from {table}_default where {where} limit {MOVED_AT_MOST + 1}",
-            )
-            if len(rows) > MOVED_AT_MOST:
-                log.error("period-stays-in-default", table=table, begins=period.begins.isoformat())
-                return False
-            name = f"{table}_{period.begins:%Y_%m}"
             await uow.sql(f"set local lock_timeout = '{_LOCK_TIMEOUT}'")
+            # The whole table first, as everybody else does. This lock keeps other makers out and nobody else.
+            await uow.sql(f"lock table only {table} in share update exclusive mode")
+            if await self._made(uow, table, first, end):
+                return True  # another process was quicker
             await uow.sql(
                 f"create table {name} (like {table}_default including defaults including constraints including indexes)"
             )
-            # The parent first, as everybody else does; both are held for as long as the move takes.
-            await uow.sql(f"lock table only {table} in share update exclusive mode")
             await uow.sql(f"lock table only {table}_default in access exclusive mode")
             moved = await uow.changed(
                 f"with moved as (delete from {table}_default where {where} returning *) insert into {name} select * from moved"
@@ -219,6 +219,12 @@ class Retention:
             )
         log.info("period-made", table=table, partition=name, moved=moved)
         return True
+
+    async def _made(self, uow: UnitOfWork, table: Log, first: UUID, end: UUID) -> bool:
+        return any(
+            (there.first is None or there.first < end) and first < there.end
+            for there in await self.partitions(uow, table)
+        )
 
     async def drop_old(self, table: Log) -> None:
         """Drop every period that is past its time and that nothing holds."""
@@ -237,15 +243,18 @@ class Retention:
 
     async def _drop(self, table: Log, partition: Partition) -> bool:
         """False when something holds it. What holds it is asked again under the lock that keeps writers out."""
-        async with self._database.reading() as uow:
-            if await self._held(uow, table, partition):
-                return False
-            (counted,) = await uow.sql(f"select count(*) as rows from {partition.name}")
+        try:
+            async with self._database.reading() as uow:
+                if await self._held(uow, table, partition):
+                    return False
+                (counted,) = await uow.sql(f"select count(*) as rows from {partition.name}")
+        except asyncpg.UndefinedTableError:
+            return True  # another process was quicker
         async with self._database.unit_of_work() as uow:
             await uow.sql(f"set local lock_timeout = '{_LOCK_TIMEOUT}'")
             await uow.sql(f"lock table only {table} in access exclusive mode")
             if partition not in await self.partitions(uow, table):
-                return True  # another process was quicker
+                return True
             if await self._held(uow, table, partition):
                 return False
             await uow.sql(f"drop table {partition.name}")

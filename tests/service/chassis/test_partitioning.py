@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from alembic import command
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
@@ -342,7 +343,7 @@ def test_a_lock_that_is_never_to_be_had_ends_the_migration_with_advice() -> None
     tries: list[float] = []
 
     def never() -> None:
-        raise migrations.DBAPIError("alter table", None, Refused())
+        raise DBAPIError("alter table", None, Refused())
 
     with pytest.raises(migrations.LockNotToBeHad, match="run the migration again"):
         migrations.patiently(never, pause=tries.append)
