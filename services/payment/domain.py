@@ -5,9 +5,10 @@ Plain Python: no clock, database or gateway. Whoever asks brings the moment (`at
 
 from __future__ import annotations
 
+from base64 import b32encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final, Protocol
@@ -48,8 +49,9 @@ ORDER_NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
     OrderStatus.CREATING: frozenset(OrderStatus) - {OrderStatus.CREATING},
     OrderStatus.OPEN: frozenset({OrderStatus.CLOSED, OrderStatus.PAID}),
     OrderStatus.UNKNOWN: frozenset({OrderStatus.CLOSED, OrderStatus.PAID}),
-    OrderStatus.FAILED: frozenset({OrderStatus.PAID}),
-    OrderStatus.CLOSED: frozenset({OrderStatus.PAID}),
+    # What the gateway never heard of may be tried again under its number.
+    OrderStatus.FAILED: frozenset({OrderStatus.PAID, OrderStatus.CREATING}),
+    OrderStatus.CLOSED: frozenset({OrderStatus.PAID, OrderStatus.CREATING}),
     OrderStatus.PAID: frozenset(),
 }
 UNDECIDED: Final = frozenset({OrderStatus.CREATING, OrderStatus.OPEN, OrderStatus.UNKNOWN})
@@ -271,6 +273,23 @@ _REFUND_OF_CANCELLED: Final = {
     Cancellation.WITHDRAWN: RefundCause.OTHER,
     None: RefundCause.OTHER,
 }
+
+
+def refund_of(owed: Obligation) -> RefundCause | None:
+    """Why what was paid in time has to go back now, if so."""
+    return _REFUND_OF_CANCELLED[owed.cancelled_for] if owed.status is Status.CANCELLED else None
+
+
+def order_number(registration_id: UUID, opens_on: date, number: int) -> str:
+    """The number of a registration's nth order: after a restore every order that was ever made can be asked about.
+
+    The numbers a gateway has heard of are 1, 2, … without a gap, because one it never heard of is used again. The date, on
+    which the window opened, is for people who read a bill.
+    """
+    mixed = sha256(f"kaowu.order.v1 {registration_id} {number}".encode()).digest()[:10]
+    return f"{opens_on:%Y%m%d}{b32encode(mixed).decode()}"
+
+
 ORDER_LIFE: Final = timedelta(hours=2)  # the gateway's payment code lives no longer
 
 

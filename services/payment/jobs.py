@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from services.chassis.clock import Clock
 from services.chassis.clock_guard import ClockGuard
 from services.chassis.jobs import Job
-from services.payment.handlers import closing, reminding
+from services.payment.handlers import closing, recovering, reminding
 from services.payment.handlers.metrics import CLOSE_SECONDS
 from services.payment.handlers.settling import Gateways
 from services.payment.repository import orders
 
-_LOOK_AGAIN = timedelta(seconds=30)  # at clocks that disagreed
+_LOOK_AGAIN = timedelta(seconds=30)  # at clocks that disagreed, at a recovery that is not complete
 _PAGE = 500
 
 
@@ -32,6 +32,8 @@ class Turns:
         closes_at = cycle.windows.payment.closes
         if at < closes_at:
             return closes_at  # nobody is forfeited a moment too soon
+        if await recovering.is_open(database):
+            return at + _LOOK_AGAIN  # nor before every order made before a restore is known
         if not await closing.is_open(database, cycle, at):
             return None
         if not await closing.clocks_agree(database, cycle, at, self.guard):
@@ -49,6 +51,10 @@ class Turns:
 
     async def settle_orders(self, decided: Callable[[], None]) -> datetime | None:
         """Orders past their end, of rejected people, or without an answer: ask the gateway. Callbacks get lost."""
+        if await recovering.is_open(self.gateways.database):
+            if not await recovering.recover(self.gateways):
+                return self.clock.now() + _LOOK_AGAIN
+            decided()
         while True:
             async with self.gateways.database.reading() as uow:
                 due = await orders.to_ask(uow, _PAGE)
@@ -61,6 +67,8 @@ class Turns:
 
     async def remind(self) -> datetime | None:
         """The close is near: tell those who still owe."""
+        if await recovering.is_open(self.gateways.database):
+            return self.clock.now() + _LOOK_AGAIN  # whoever has paid must not be told to pay
         if self.clock.now() < self.gateways.cycle.windows.payment.closes:
             # Who is paying is not reminded, and a reminder comes once: an order that has just ended must be nobody's reason
             # to miss it, nor a callback that got lost a reason to be told to pay again.

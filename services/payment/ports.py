@@ -115,6 +115,10 @@ class ChannelRefused(ChannelError):
         self.status = status
 
 
+class NumberInUse(ChannelRefused):
+    """It knows an order of this number already, and that one is another: only a query tells what became of it."""
+
+
 class NotificationRefused(Exception):
     """A call on the notification route that must change nothing. `reason` is safe as a metric label."""
 

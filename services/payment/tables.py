@@ -245,3 +245,24 @@ class Reminder(Base, table=True):
     told_closes_at: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
     offset_seconds: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+
+
+class Recovery(Base, table=True):
+    """A restore, and how far asking for what is younger than its backup has come. While one is open nobody is forfeited."""
+
+    __tablename__: ClassVar[Any] = "recoveries"
+    __table_args__: ClassVar[Any] = (
+        Index(
+            "uq_recoveries_one_open", text("(1)"), unique=True, postgresql_where=text("finished_at is null")
+        ),
+    )
+
+    recovery_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    backup_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    begun_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    finished_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    # Registrations up to this one are asked about; null: none yet.
+    asked_up_to: UUID | None = Field(sa_column=Column(Uuid))
+    asked: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    found: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    booked: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))

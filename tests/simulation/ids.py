@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from unittest.mock import patch
 from uuid import UUID
 
-from services.payment.handlers import ordering
 from services.registration import handlers as registering
 
 
 class Ids:
-    """In the place of `uuid4` and `secrets` where a service makes registrations, their numbers and orders."""
+    """In the place of `uuid4` and `secrets` where registrations and their numbers are made."""
 
     def __init__(self) -> None:
         self._random = random.Random(0)
@@ -31,9 +30,6 @@ class Ids:
     def randbelow(self, limit: int) -> int:
         return self._random.randrange(limit)
 
-    def token_bytes(self, count: int) -> bytes:
-        return self._random.randbytes(count)
-
 
 @contextlib.contextmanager
 def drawn_from(ids: Ids) -> Iterator[None]:
@@ -41,6 +37,5 @@ def drawn_from(ids: Ids) -> Iterator[None]:
     with (
         patch.object(registering, "uuid4", ids.uuid4),
         patch.object(registering, "secrets", ids),
-        patch.object(ordering, "secrets", ids),
     ):
         yield

@@ -34,6 +34,7 @@ from services.payment.ports import (
     Malformed,
     Notification,
     NotificationRefused,
+    NumberInUse,
     OrderState,
     PlacedOrder,
 )
@@ -61,6 +62,7 @@ _STATES = {
 _UNKNOWN_ORDER = frozenset({"ORDER_NOT_EXIST", "ORDERNOTEXIST"})
 _PAID = frozenset({"ORDERPAID", "ORDER_PAID"})
 _CLOSED = frozenset({"ORDER_CLOSED", "ORDERCLOSED"})
+_IN_USE = frozenset({"OUT_TRADE_NO_USED", *_PAID, *_CLOSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ class WeChatPay:
             },
         )
         code_url = reply.content.get("code_url")
+        if reply.code in _IN_USE:
+            raise NumberInUse(reply.code, reply.status)
         if reply.status != 200:
             raise ChannelRefused(reply.code, reply.status)
         if not isinstance(code_url, str) or not code_url:

@@ -14,6 +14,9 @@ ORDERS = Counter("kaowu_payment_orders", "Orders by what the gateway made of the
 CALLBACKS = Counter("kaowu_payment_callbacks", "Gateway notices by outcome", ["channel", "outcome"])
 CLOCK_SKEW = Gauge("kaowu_payment_callback_skew_seconds", "Of the last notice refused as stale", ["channel"])
 CLOSE_STOPPED = Counter("kaowu_payment_close_stopped", "Closes put off because clocks disagreed")
+RECOVERED = Counter(
+    "kaowu_payment_recovered", "Orders found and payments booked again after a restore", ["what"]
+)
 CLOSE_SECONDS = Histogram(
     "kaowu_payment_close_seconds",
     "From the beginning of a close to its totals",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
@@ -17,11 +15,12 @@ from services.payment.domain import (
     OrderStatus,
     check_order,
     order_expires_at,
+    order_number,
 )
 from services.payment.handlers.metrics import ORDERS
 from services.payment.handlers.settling import Gateways, Settled
-from services.payment.ports import ChannelRefused, ChannelUnavailable, PlacedOrder
-from services.payment.repository import orders
+from services.payment.ports import ChannelRefused, ChannelUnavailable, NumberInUse, PlacedOrder
+from services.payment.repository import orders, recoveries
 
 _TRIES = 3
 
@@ -64,7 +63,10 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
             owed, earlier = await orders.lock_obligation(uow, registration_id)
             owed = check_order(uow.at, gateways.cycle.windows.payment, owed)
             if earlier is None:
-                order = _new_order(owed, channel, uow.at, gateways.cycle)
+                if await recoveries.open_one(uow) is not None:
+                    raise GatewayRefused  # what was ordered before the restore must be known first
+                number = await orders.next_number(uow, registration_id)
+                order = new_order(owed, number, channel, uow.at, gateways.cycle)
                 if await orders.add(uow, order):
                     return order
                 continue
@@ -78,11 +80,10 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
     raise NotAllowed("several orders at once")
 
 
-def _new_order(owed: Obligation, channel: str, at: datetime, cycle: Cycle) -> Order:
-    # The day is for people who read a bill; ten random bytes make it unique for the merchant.
-    number = base64.b32encode(secrets.token_bytes(10)).decode()
+def new_order(owed: Obligation, number: int, channel: str, at: datetime, cycle: Cycle) -> Order:
+    """The registration's order of this number, before the gateway hears of it."""
     return Order(
-        order_no=f"{at.astimezone(cycle.zone):%Y%m%d}{number}",
+        order_no=order_number(owed.registration_id, owed.opens_at.astimezone(cycle.zone).date(), number),
         registration_id=owed.registration_id,
         channel=channel,
         amount_fen=owed.amount_fen,
@@ -98,7 +99,7 @@ async def _place(gateways: Gateways, order: Order) -> PlacedOrder:
         return await gateways.channels[order.channel].place_order(
             order.order_no, order.amount_fen, "考试费", order.expires_at
         )
-    except ChannelUnavailable as error:
+    except (ChannelUnavailable, NumberInUse) as error:
         async with gateways.database.unit_of_work() as uow:
             await orders.unknown(uow, order.order_no)
         ORDERS.labels(order.channel, "unknown").inc()

@@ -16,7 +16,7 @@ from contracts.reasons import Channel, ReinstatementCause
 from services.chassis import outbox
 from services.chassis.db import Database, UnitOfWork
 from services.chassis.vault import Vault
-from services.payment.domain import Fact, Obligation, Success, Verdict
+from services.payment.domain import Fact, Obligation, OrderStatus, Success, Verdict, refund_of
 from services.payment.handlers.metrics import PAID, REFUNDS_DUE, REINSTATED
 from services.payment.ports import Notification, OrderState, PaymentChannel
 from services.payment.repository import ledger, obligations, orders
@@ -103,6 +103,9 @@ async def record_success(
     answer_id = await ledger.receive(uow, vault, owed.registration_id, channel, success, evidence)
     if answer_id is None:
         return Taken.DUPLICATE
+    if order.status is OrderStatus.PAID and not await ledger.is_booked(uow, order.order_no, but=answer_id):
+        # Known to be paid by what we said before a restore; only now is the money in the restored book.
+        return await _book_again(uow, owed, channel, success, answer_id)
     verdict = owed.receive(success, order.amount_fen)
     if verdict.refund is not None:
         await orders.decided_paid(uow, success.order_no, answer_id)
@@ -124,6 +127,18 @@ async def record_success(
         uow.after_commit(REINSTATED.inc)
         return Taken.REINSTATED
     return Taken.PAID
+
+
+async def _book_again(
+    uow: UnitOfWork, owed: Obligation, channel: str, success: Success, answer_id: int
+) -> Taken:
+    await orders.decided_paid(uow, success.order_no, answer_id)
+    cause = refund_of(owed)
+    if cause is None:
+        return Taken.DUPLICATE
+    await ledger.owe_back(uow, owed.registration_id, channel, success, cause)
+    uow.after_commit(REFUNDS_DUE.labels(cause).inc)
+    return Taken.REFUND_DUE
 
 
 async def _say(

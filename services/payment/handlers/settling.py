@@ -58,7 +58,7 @@ class Gateways:
         """Close an order and ask about it, then write the answer down."""
         answer = await _ask(self.channels[order.channel], order)
         try:
-            outcome = await (self._no_answer(order) if answer is None else self._take(order, answer))
+            outcome = await (self._no_answer(order) if answer is None else self.take(order, answer))
         except Mismatch as mismatch:
             # Signed, for our order, and still not our money: a person has to look, nobody is forfeited over it.
             log.error("answer-does-not-fit", order_no=order.order_no, reason=mismatch.reason)
@@ -81,7 +81,8 @@ class Gateways:
             silent = line.silent.get(order.channel, 0)
             line.silent[order.channel] = silent + 1 if outcome is Settled.NO_ANSWER else 0
 
-    async def _take(self, order: Order, answer: Answer) -> Settled:
+    async def take(self, order: Order, answer: Answer) -> Settled:
+        """Write down a last word. Raises Mismatch."""
         evidence = Evidence("query", answer.order_no, answer.state, answer.raw, answer.signature)
         async with self.database.unit_of_work() as uow:
             if answer.state in _UNPAID:

@@ -20,8 +20,12 @@ CHUNK: Final = 5000
 RULE: Final = "unpaid-at-close"
 
 _UNDECIDED: Final = f"exists (select from orders r where r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER})"
-# Who is forfeited: `Obligation.expire` as a predicate. $1 is the moment of the sweep.
-_DUE: Final = f"o.status in {MAY_EXPIRE} and o.closes_at <= $1 and not {_UNDECIDED}"
+# Who is forfeited: `Obligation.expire` as a predicate. $1 is the moment of the sweep. Nobody, while it is not known
+# what was ordered before a restore.
+_DUE: Final = f"""
+    o.status in {MAY_EXPIRE} and o.closes_at <= $1 and not {_UNDECIDED}
+    and not exists (select from recoveries where finished_at is null)
+"""
 _ORDERS_OF: Final = """
     coalesce((select string_agg(concat_ws(':', r.order_no, r.status, coalesce(encode(a.digest, 'hex'), r.refusal)),
                                 ' ' order by r.order_no)

@@ -41,6 +41,16 @@ async def receive(
     return rows[0].answer_id if rows else None
 
 
+async def is_booked(uow: UnitOfWork, order_no: str, *, but: int) -> bool:
+    """Whether money for this order stands in the book, beside the entry of the answer `but`."""
+    rows = await uow.sql(
+        "select 1 from ledger where order_no = $1 and kind = 'received' and answer_id is distinct from $2 limit 1",
+        order_no,
+        but,
+    )
+    return bool(rows)
+
+
 async def owe_back(
     uow: UnitOfWork, registration_id: UUID, channel: str, success: Success, cause: RefundCause
 ) -> None:

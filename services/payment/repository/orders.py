@@ -80,20 +80,47 @@ async def lock_by_number(uow: UnitOfWork, order_no: str) -> tuple[Obligation, Or
     return (obligation(rows[0]), _order_aside(rows[0])) if rows else None
 
 
+# The gateway never heard of it: it would not take it, or denied it when it was asked.
+UNHEARD_ORDER = """
+    (r.status = 'failed' or (r.status = 'closed' and exists (
+        select from answers a where a.answer_id = r.answer_id and a.state = 'unknown-order')))
+"""
+
+
+async def next_number(uow: UnitOfWork, registration_id: UUID) -> int:
+    """How many orders of this registration the gateway has heard of, and one. See `domain.order_number`."""
+    rows = await uow.sql(
+        f"select count(*) + 1 as number from orders r where r.registration_id = $1 and not {UNHEARD_ORDER}",
+        registration_id,
+    )
+    return int(rows[0].number)
+
+
 async def add(uow: UnitOfWork, order: Order) -> bool:
     """Write it down before the gateway is asked. False if another one came in between."""
+    values = (
+        order.order_no,
+        order.registration_id,
+        order.channel,
+        order.amount_fen,
+        order.currency,
+        order.status,
+        order.created_at,
+        order.expires_at,
+    )
+    again = await uow.changed(
+        f"update orders r set channel = $3, amount_fen = $4, currency = $5, status = $6, created_at = $7, "
+        "expires_at = $8, ask_at = $8, attempts = 0, code_url = null, refusal = null, decided_at = null, "
+        f"answer_id = null where r.order_no = $1 and r.registration_id = $2 and {UNHEARD_ORDER}",
+        *values,
+    )
+    if again:
+        return True
     return (
         await uow.changed(
             "insert into orders (order_no, registration_id, channel, amount_fen, currency, status, created_at, "
             "expires_at, ask_at, attempts) values ($1, $2, $3, $4, $5, $6, $7, $8, $8, 0) on conflict do nothing",
-            order.order_no,
-            order.registration_id,
-            order.channel,
-            order.amount_fen,
-            order.currency,
-            order.status,
-            order.created_at,
-            order.expires_at,
+            *values,
         )
         == 1
     )
