@@ -168,10 +168,10 @@ class SimulatedMember:
         self._position[place] += len(records)
         return records
 
-    async def commit(self) -> None:
-        """What was fetched is done with."""
-        for place, at in self._position.items():
-            self._broker.committed[self.group, place] = at
+    async def commit(self, *places: Place) -> None:
+        """What was fetched is done with, of these places or of all."""
+        for place in places or self.places:
+            self._broker.committed[self.group, place] = self._position[place]
 
     def restart(self) -> None:
         """A new session: from where the group last committed."""

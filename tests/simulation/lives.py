@@ -111,11 +111,25 @@ def simulated() -> Iterator[None]:
             loop.set_task_factory(None)
 
 
+class Death:
+    """Stands in the place of a crash point's name and is every one of them: `at` is the last that was reached."""
+
+    def __init__(self) -> None:
+        self.at = ""
+
+    def __ne__(self, name: object) -> bool:
+        self.at = str(name)
+        return False
+
+    __hash__ = None  # type: ignore[assignment]  # not to be looked up by
+
+
 @contextlib.contextmanager
-def armed(point: str | None, turn: int = 1) -> Iterator[None]:
-    """Whoever reaches this crash point for the given time dies there."""
-    with patch.object(crash, "_name", point or ""), patch.object(crash, "_left", turn):
-        yield
+def armed(turn: int) -> Iterator[Death]:
+    """Whoever comes to the crash point of this turn, counted over all of them, dies there. 0: nobody."""
+    death = Death()
+    with patch.object(crash, "_name", death if turn else ""), patch.object(crash, "_left", turn):
+        yield death
 
 
 async def at_gate() -> None:
@@ -159,6 +173,13 @@ async def _end_of(life: Life, task: asyncio.Task[None]) -> bool:
     return False
 
 
+def _died(task: asyncio.Task[None]) -> bool:
+    if not task.done() or task.cancelled():
+        return False
+    error = task.exception()
+    return error is not None and _is_crash(error)
+
+
 def _is_crash(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return any(_is_crash(one) for one in error.exceptions)
@@ -174,9 +195,14 @@ class Interleaver:
         """How often one had to wait for a row that the other held."""
 
     async def both(
-        self, chance: Chance, first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]]
+        self,
+        chance: Chance,
+        first: Callable[[], Awaitable[None]],
+        second: Callable[[], Awaitable[None]],
+        *,
+        one_process: bool,
     ) -> tuple[bool, bool]:
-        """Both to their ends; for each, whether it lived."""
+        """Both to their ends; for each, whether it lived. Two of one process die together, wherever the other stands."""
         moved = asyncio.Event()
         lives = [Life(gated=True, moved=moved), Life(gated=True, moved=moved)]
         tasks = [_begin(life, action) for life, action in zip(lives, (first, second), strict=True)]
@@ -185,6 +211,10 @@ class Interleaver:
         try:
             while not all(task.done() for task in tasks):
                 await self._settle(moved, lives, tasks)
+                if one_process and any(map(_died, tasks)):
+                    for task in tasks:
+                        task.cancel()
+                    break
                 waiting = [life for life in lives if life.at_gate]
                 if not waiting:
                     continue

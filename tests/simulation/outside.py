@@ -200,9 +200,11 @@ class SimulatedCarriers:
     """Our reference → copies that a carrier really took."""
     silent: Counter[str] = field(default_factory=Counter)
     """Our reference → how often a carrier took a copy and did not say so."""
+    _receipts: dict[datetime, list[dict[str, Any]]] = field(default_factory=dict)
 
     def begin(self, chance: Chance, manners: Manners) -> None:
         self.chance, self.manners = chance, manners
+        self._receipts.clear()
         self.taken.clear()
         self.silent.clear()
 
@@ -221,22 +223,27 @@ class SimulatedCarriers:
         self.taken[reference] += 1
         if sms:
             dead = self.chance.happens("number out of service", self.manners.dead)
-            self.later(self.now() + timedelta(seconds=2), "receipt", lambda: self._receipt(reference, dead))
+            self._report(reference, dead)
         if self.chance.happens("carrier's answer lost", self.manners.unheard):
             self.silent[reference] += 1
             raise NoAnswer("simulated", maybe_accepted=True)
         return Accepted(f"biz-{reference}")
 
-    async def _receipt(self, reference: str, dead: bool) -> None:
-        await self.push(
-            [
-                {
-                    "reference": reference,
-                    "delivered": not dead,
-                    "code": "MOBILE_NOT_ON_SERVICE" if dead else "DELIVERED",
-                }
-            ]
+    def _report(self, reference: str, dead: bool) -> None:
+        """A carrier pushes the receipts of one moment together."""
+        at = self.now() + timedelta(seconds=2)
+        if at not in self._receipts:
+            self.later(at, "receipt", lambda: self._push(at))
+        self._receipts.setdefault(at, []).append(
+            {
+                "reference": reference,
+                "delivered": not dead,
+                "code": "MOBILE_NOT_ON_SERVICE" if dead else "DELIVERED",
+            }
         )
+
+    async def _push(self, at: datetime) -> None:
+        await self.push(self._receipts.pop(at))
 
     def parse_receipts(self, raw: bytes) -> list[Receipt]:
         at = self.now()

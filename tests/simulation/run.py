@@ -43,13 +43,6 @@ PEOPLE: Final = (1, 1, 1, 2)
 MOST_ACTIONS: Final = 6000
 AFTERMATH: Final = timedelta(days=3)
 LOOK_EVERY: Final = 50
-CRASHES: Final[Mapping[str, tuple[str, ...]]] = {
-    "request": ("before-commit", "after-commit"),
-    "consume": ("before-commit", "after-commit", "consumer-in-transaction", "consumer-before-offset-commit"),
-    "relay": ("relay-before-publish", "relay-after-ack"),
-    "job": ("before-commit", "after-commit", "sms-accepted", "email-accepted", "sms-before-record"),
-    "outside": ("before-commit", "after-commit"),
-}
 
 
 class Violation(AssertionError):
@@ -97,6 +90,13 @@ class Action:
     service: str
     what: str
     run: Callable[[], Awaitable[None]]
+    shared: bool = False
+    """Every process of the service may do it at the same time."""
+
+
+def _may_meet(one: Action, other: Action) -> bool:
+    """Two relays of a service, or one of its exclusive jobs twice, are kept apart by a lock of the database."""
+    return one.kind != other.kind or one.what != other.what or one.shared
 
 
 @dataclass
@@ -237,16 +237,33 @@ class Run:
             if self.chance.happens("work put off", self.mood.delay):
                 return
             action = self.chance.pick(ready)
-            others = [one for one in ready if one is not action]
-            if others and self.chance.happens("two at once", self.mood.meet):
-                await self._both(action, self.chance.pick(others))
-            else:
-                await self._one(action)
+            await self._do(action, ready)
+
+    async def _do(self, action: Action, ready: Sequence[Action]) -> bool:
+        """Alone or with something else at the same time. Whether it lived."""
+        if self.chance.happens("two at once", self.mood.meet):
+            other = self._company(action, ready)
+            if other is not None:
+                return await self._both(action, other)
+        return await self._one(action)
+
+    def _company(self, action: Action, ready: Sequence[Action]) -> Action | None:
+        """What happens at the same time: most often something of the same service, where they may touch the same rows."""
+        there = [one for one in ready if one is not action]
+        alike = [
+            one
+            for one in (*there, *self._noise())
+            if one.service == action.service and _may_meet(one, action)
+        ]
+        anybody = there if (there and not self.chance.below(3)) or not alike else alike
+        return self.chance.pick(anybody) if anybody else None
 
     def _ready(self) -> list[Action]:
         now, services = self._now(), self.stage.services
         found = [
-            Action("relay", name, "relay", self._relaying(name)) for name in ORDER if name in services.dirty
+            Action("relay", name, f"{name}'s relay", self._relaying(name))
+            for name in ORDER
+            if name in services.dirty
         ]
         for name in ORDER:
             member = self._members[name]
@@ -256,10 +273,13 @@ class Run:
             ]
         for name, job in services.jobs():
             if job.awake.is_set() or (job.due_at is not None and job.due_at <= now):
-                found.append(Action("job", name, f"{name}'s {job.name}", self._working(job)))
+                found.append(self._job(name, job))
         if self._heap and self._heap[0][0] <= now:
             found.append(Action("outside", self._whose(self._heap[0][2]), self._heap[0][2], self._outside))
         return found
+
+    def _job(self, name: str, job: Job) -> Action:
+        return Action("job", name, f"{name}'s {job.name}", self._working(job), shared=not job.exclusive)
 
     @staticmethod
     def _whose(what: str) -> str:
@@ -269,24 +289,32 @@ class Run:
 
     async def _one(self, action: Action) -> bool:
         self._count(action.what)
-        point = None
-        if self.chance.happens(f"death in {action.kind}", self.mood.crash):
-            point = self.chance.pick(CRASHES[action.kind])
-        with armed(point, 1 + self.chance.below(3) if point else 1):
+        with armed(self._turn_to_die(action.kind)) as death:
             lived = await live(action.run)
         if not lived:
-            self._died(action, point or "")
+            self._died(action, death.at)
         return lived
 
-    async def _both(self, action: Action, other: Action) -> None:
+    async def _both(self, action: Action, other: Action) -> bool:
+        """Whether the first lived."""
         self._count(f"{action.what} with {other.what}")
         before = self.stage.interleaver.met
-        lived = await self.stage.interleaver.both(self.chance, action.run, other.run)
+        with armed(self._turn_to_die("two at once")) as death:
+            lived = await self.stage.interleaver.both(
+                self.chance, action.run, other.run, one_process=action.service == other.service
+            )
         if self.stage.interleaver.met > before:
             self.chance.reached["one waited for the other's row"] += 1
+        if not any(lived) and action.service == other.service:
+            self.chance.reached["death with another transaction open"] += 1
         for one, alive in zip((action, other), lived, strict=True):
             if not alive:
-                self._died(one, "")
+                self._died(one, death.at)
+        return lived[0]
+
+    def _turn_to_die(self, what: str) -> int:
+        """At which crash point of the action, or 0 for none."""
+        return 1 + self.chance.below(6) if self.chance.happens(f"death in {what}", self.mood.crash) else 0
 
     def _count(self, what: str) -> None:
         self.actions += 1
@@ -303,20 +331,12 @@ class Run:
     async def _act(self, request: Callable[[], Awaitable[None]], service: str) -> bool:
         """A person's request, perhaps while something else of the system happens."""
         action = Action("request", service, f"request to {service}", request)
-        if self.chance.happens("request meets something", self.mood.meet):
-            ready = self._ready() or self._noise()
-            self._count(f"{action.what} with {ready[0].what}")
-            lived = await self.stage.interleaver.both(self.chance, request, self.chance.pick(ready).run)
-            return all(lived)
-        return await self._one(action)
+        return await self._do(action, self._ready())
 
     def _noise(self) -> list[Action]:
         """What may always happen: a relay looks, a job looks, a partition is read again."""
         found = [Action("relay", name, f"{name}'s relay", self._relaying(name)) for name in ORDER]
-        found += [
-            Action("job", name, f"{name}'s {job.name}", self._working(job))
-            for name, job in self.stage.services.jobs()
-        ]
+        found += [self._job(name, job) for name, job in self.stage.services.jobs()]
         for name in ORDER:
             member = self._members[name]
             found += [
@@ -365,7 +385,7 @@ class Run:
             if self.chance.happens("offset commit lost", self.mood.commit_lost):
                 member.restart()
             else:
-                await member.commit()
+                await member.commit(place)
 
         return consume
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 # Each must be met in a run of many seeds, or the simulation has gone blind to it.
 KINDS: Final = (
-    "work put off", "two at once", "request meets something", "one waited for the other's row", "batch lost",
+    "work put off", "two at once", "death with another transaction open", "one waited for the other's row", "batch lost",
     "acknowledgement lost", "offset commit lost", "offsets reset", "delivered twice at once", "callback lost", "callback twice",
     "receipt twice", "carrier away", "carrier busy", "carrier's answer lost", "number out of service",
     "gateway away while an order is placed", "gateway away while it is asked", "gateway away while an order is closed",
