@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import orjson
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 from rich.console import Console
 
 from contracts.cycle import Cycle
@@ -130,6 +131,16 @@ class Battle:
                 (await wires.request("GET", f"{service.internal_url}/ready", {})).body
             )
             return found
+
+    async def members(self, group: str) -> int:
+        """How many members the broker counts in a consumer group."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.system.kafka_bootstrap)
+        await admin.start()
+        try:
+            (answer,) = await admin.describe_consumer_groups([group])
+            return len(answer.to_object()["groups"][0]["members"])
+        finally:
+            await admin.close()
 
     async def grows(self, counter: str, since: float, name: str, *services: Service) -> None:
         """Until this counter exceeds what it was; `name` is what is then reached."""
