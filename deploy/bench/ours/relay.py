@@ -1,0 +1,28 @@
+"""Our relay alone, over an outbox that others filled."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from deploy.bench.program import Door, Task, run
+from services.chassis.relay import Relay
+
+
+async def work(task: Task, door: Door) -> None:
+    await door.ready()
+    relay = Relay(task["database"], task["bootstrap"], service="bench")
+    running = asyncio.create_task(relay.run())
+    while not relay.leading:
+        await asyncio.sleep(0.001)
+    began = time.perf_counter()
+    while relay.published < task["rows"]:
+        await asyncio.sleep(0.002)
+    took = time.perf_counter() - began
+    relay.stop()
+    await running
+    door.result(seconds=took, rows=relay.published)
+
+
+if __name__ == "__main__":
+    run(work)
