@@ -337,7 +337,8 @@ async def test_dropping_and_making_under_load_fails_no_writer(
     log: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that stays open is waited for a moment, then writers go on and the next turn tries again."""
-    monkeypatch.setattr(retention, "_PAUSES", (0.02, 0.02))
+    monkeypatch.setattr(retention, "_PAUSES", (0.02,))
+    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", "60ms")
     await log.say(OLD.begins)
     await log.publish_all()
     log.clock.at = log.keeping().until("inbox", OLD.ends)
