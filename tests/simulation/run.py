@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 
@@ -42,7 +42,12 @@ from tests.simulation.services import ORDER, SECRET, Services, call
 PEOPLE: Final = (1, 1, 1, 2)
 MOST_ACTIONS: Final = 6000
 AFTERMATH: Final = timedelta(days=3)
-LOOK_EVERY: Final = 50
+RUNS_A_VACUUM: Final = 50
+# Whether a relay whose poll ended has anything left to look for: it looks again, and what holds its horizon ends.
+_LEFT = """
+select exists (select from outbox o, relay_cursor c
+               where o.xid >= c.lower and (c.upper is null or o.xid >= c.upper or o.id > c.last_id))
+"""
 
 
 class Violation(AssertionError):
@@ -99,6 +104,13 @@ def _may_meet(one: Action, other: Action) -> bool:
     return one.kind != other.kind or one.what != other.what or one.shared
 
 
+class Cleaning(NamedTuple):
+    """How a database is emptied after each run, in one round trip, and how its space is freed after many."""
+
+    wipe: str
+    vacuum: str
+
+
 @dataclass
 class Stage:
     """What runs are played on, made once: services, clock, broker, outside, and connections to look and to clean."""
@@ -109,9 +121,10 @@ class Stage:
     relays: Mapping[str, tuple[Relay, Any]]
     superuser: Mapping[str, Any]
     interleaver: Interleaver
-    wipe: Mapping[str, str]
+    cleaning: Mapping[str, Cleaning]
     cycle: Cycle
     ids: Ids
+    runs: int = 0
 
     @property
     def gateway(self) -> SimulatedGateway:
@@ -124,7 +137,10 @@ class Stage:
     async def clean(self) -> None:
         """Nothing of an earlier run is left."""
         for name in ORDER:
-            await self.superuser[name].execute(self.wipe[name])
+            await self.superuser[name].execute(self.cleaning[name].wipe)
+            if self.runs % RUNS_A_VACUUM == RUNS_A_VACUUM - 1:
+                await self.superuser[name].execute(self.cleaning[name].vacuum)
+        self.runs += 1
         self.broker.forget()
 
 
@@ -361,7 +377,10 @@ class Run:
             await at_gate()
             try:
                 await one.once(connection, self.stage.broker)
+                left = await connection.fetchval(_LEFT)
             except ConnectionError:
+                left = True
+            if left:
                 self.stage.services.dirty.add(name)
 
         return relay
