@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> Process:
     gateways = Gateways(
         channels={wechat.name: wechat}, database=plumbing.database, cycle=plumbing.cycle, vault=plumbing.vault
     )
-    close, settle, remind = make_jobs(Turns(gateways, plumbing.clock, plumbing.guard))
+    close, settle, remind = make_jobs(Turns(gateways, plumbing.clock, plumbing.guard, settings.sweep_chunk))
 
     def ask_at(moment: datetime) -> None:
         """An order has to be asked about then: only an earlier moment than the known one needs a word."""

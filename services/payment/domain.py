@@ -186,7 +186,7 @@ class Obligation:
         """Forfeit. 未按规定时间完成网上缴费的，视为自动放弃考试。不受理现场缴费。
 
         Not before the close, not while any order may still turn out paid (no callback is no proof), and only
-        whoever still owes. `repository.SWEEP` is this rule for a million people at once.
+        whoever still owes. `repository.closing.sweep_chunk` is this rule for a million people at once.
         """
         if at < self.closes_at:
             raise TooEarly(f"payment is open until {self.closes_at.isoformat()}")

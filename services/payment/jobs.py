@@ -13,6 +13,7 @@ from services.payment.handlers import closing, recovering, reminding
 from services.payment.handlers.metrics import CLOSE_SECONDS
 from services.payment.handlers.settling import Gateways
 from services.payment.repository import orders
+from services.payment.repository.closing import CHUNK
 
 _LOOK_AGAIN = timedelta(seconds=30)  # at clocks that disagreed, at a recovery that is not complete
 _PAGE = 500
@@ -25,6 +26,7 @@ class Turns:
     gateways: Gateways
     clock: Clock
     guard: ClockGuard
+    sweep_chunk: int = CHUNK
 
     async def close_window(self, asked: Callable[[], None] = lambda: None) -> datetime | None:
         """The payment window closes: everyone who owed is paid, held or forfeited. A missed close runs at start."""
@@ -44,7 +46,7 @@ class Turns:
             await closing.decide_open_orders(self.gateways, at)
             asked()
             # 3: whoever still owes is forfeited, each with proof and event.
-            await closing.sweep(database, cycle, at)
+            await closing.sweep(database, cycle, at, chunk=self.sweep_chunk)
             # 4: counts, sums and the root of the evidence, once.
             await closing.publish_totals(database, cycle, at)
         return None

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from services.chassis.settings import ServiceSettings
+from services.payment.repository.closing import CHUNK
 
 NOTIFY_PATH = "/gateway/wechat/notify"
 
@@ -20,6 +21,9 @@ class Settings(ServiceSettings):
 
     wechat_account_file: Path = Field(description="JSON: gateway, app, merchant, and the files of its keys")
     notify_base_url: str = Field(description="where the gateway reaches the public listener, without a path")
+    sweep_chunk: int = Field(
+        default=CHUNK, ge=1, le=50_000, description="how many are forfeited in one transaction at the close"
+    )
 
     @property
     def wechat_notify_url(self) -> str:

@@ -13,6 +13,7 @@ from contracts import payment
 from contracts.cycle import Cycle
 from services.chassis import outbox
 from services.chassis.clock_guard import ClockGuard
+from services.chassis.crash import crash_point
 from services.chassis.db import Database
 from services.payment.domain import ProofTree, Status
 from services.payment.handlers.metrics import CLOSE_STOPPED, EXPIRED, HELD
@@ -64,16 +65,18 @@ async def decide_open_orders(gateways: Gateways, at: datetime) -> None:
         log.warning("held", registrations=held)
 
 
-async def sweep(database: Database, cycle: Cycle, at: datetime) -> int:
+async def sweep(database: Database, cycle: Cycle, at: datetime, *, chunk: int = closing.CHUNK) -> int:
     """Forfeit everyone who still owes, a chunk at a time, until a count without locks finds nobody."""
     total = 0
     wait = False
     while True:
         async with database.unit_of_work(at) as uow:
-            swept = await closing.sweep_chunk(uow, cycle.fingerprint, wait=wait)
+            swept = await closing.sweep_chunk(uow, cycle.fingerprint, wait=wait, chunk=chunk)
+            crash_point("sweep-in-chunk")
+        crash_point("sweep-after-chunk")
         EXPIRED.inc(swept)
         total += swept
-        if swept == closing.CHUNK:
+        if swept == chunk:
             continue
         async with database.reading(at) as uow:
             if not await closing.count_due(uow):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from uuid import UUID
@@ -234,9 +235,7 @@ async def test_the_sweep_goes_in_chunks_and_may_be_cut_anywhere(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidates = await system.approved(23)
-    monkeypatch.setattr(closing, "CHUNK", 5)
-    monkeypatch.setattr(closing, "SWEEP", closing._sweep("skip locked"))
-    monkeypatch.setattr(closing, "SWEEP_THE_REST", closing._sweep(""))
+    close = replace(system.turns, sweep_chunk=5).close_window
     system.at(CLOSES)
     chunks = 0
     forfeit = closing.sweep_chunk
@@ -250,10 +249,10 @@ async def test_the_sweep_goes_in_chunks_and_may_be_cut_anywhere(
 
     monkeypatch.setattr(closing, "sweep_chunk", dies)
     with pytest.raises(OSError, match="killed"):
-        await system.close()
+        await close()
     counts = await system.rows("select status, count(*) as n from obligations group by 1 order by 1")
     assert [(row["status"], row["n"]) for row in counts] == [("awaiting", 13), ("expired", 10)]
-    await asyncio.gather(*(system.close() for _ in range(4)))
+    await asyncio.gather(*(close() for _ in range(4)))
     assert {await system.status(one) for one in candidates} == {"expired"}
     assert len(await system.rows("select * from proofs")) == 23
     assert len(await system.said(system.cycle.id)) == 1
