@@ -68,21 +68,12 @@ class KeyedDoors(Doors):
         )
 
 
-@dataclass
-class Battle:
-    """What somebody who breaks things can see and do."""
+@dataclass(kw_only=True)
+class Ground:
+    """A local system that is broken on purpose, and proof of what was reached. With or without a crowd in it."""
 
     system: LocalSystem
-    driver: Driver
-    streams: Streams
-    steps: int
     reached: Counter[str] = field(default_factory=Counter)
-
-    async def until(self, share: float) -> None:
-        """Until this share of the crowd's steps is done."""
-        await self.eventually(
-            lambda: self.driver.timing.steps >= share * self.steps, f"{share:.0%} of the steps", within=240
-        )
 
     async def eventually(
         self, look: Callable[[], bool | Awaitable[bool]], what: str, within: float = PATIENCE
@@ -152,6 +143,21 @@ class Battle:
         self.reached[name] += 1
 
 
+@dataclass(kw_only=True)
+class Battle(Ground):
+    """What somebody who breaks things can see and do while a crowd goes on."""
+
+    driver: Driver
+    streams: Streams
+    steps: int
+
+    async def until(self, share: float) -> None:
+        """Until this share of the crowd's steps is done."""
+        await self.eventually(
+            lambda: self.driver.timing.steps >= share * self.steps, f"{share:.0%} of the steps", within=240
+        )
+
+
 Breaks = Callable[[Battle], Awaitable[None]]
 
 
@@ -196,7 +202,7 @@ async def fight(
     started = time.monotonic()
 
     async def beside(driver: Driver, streams: Streams) -> None:
-        await breaks(Battle(system, driver, streams, steps, reached))
+        await breaks(Battle(system=system, driver=driver, streams=streams, steps=steps, reached=reached))
 
     with pytest.MonkeyPatch.context() as patch:
         # Whoever finds a service away comes again for as long as a fault may last.
