@@ -87,6 +87,11 @@ class Catalogue:
         return event
 
 
+def fact_of(type_: str) -> str:
+    """A type without its major: what stays the same from one version to the next."""
+    return type_.rpartition(".v")[0]
+
+
 def _split(type_: str) -> tuple[str, int]:
     match = _TYPE.fullmatch(type_)
     if match is None:
@@ -99,7 +104,7 @@ def _lifted(payload: bytes, steps: Iterable[Upcaster]) -> bytes:
         data = json.loads(payload)
         for step in steps:
             data = step(data)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise MalformedEvent(f"the old version could not be read: {type(error).__name__}") from None
     return json.dumps(data, ensure_ascii=False).encode()
 

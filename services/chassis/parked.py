@@ -90,14 +90,15 @@ async def park(
 ) -> None:
     """Keep a record as it came. The same record twice is kept once."""
     headers = [
-        [name, base64.b64encode(value or b"").decode(), value is None] for name, value in record.headers
+        [as_text(name.encode()), base64.b64encode(value or b"").decode(), value is None]
+        for name, value in record.headers
     ]
     await uow.sql(
         _PARK,
         record.topic,
         record.partition,
         record.offset,
-        None if record.key is None else record.key.decode("utf-8", "replace").replace("\0", ""),
+        None if record.key is None else as_text(record.key),
         None if envelope is None else envelope.type,
         None if envelope is None else envelope.event_id,
         handler,
@@ -106,6 +107,11 @@ async def park(
         reason,
         uow.at,
     )
+
+
+def as_text(found: bytes) -> str:
+    """What a key or a header's name is kept as: whatever no column of text can hold is replaced, never left out."""
+    return found.decode("utf-8", "replace").replace("\0", "\ufffd")
 
 
 async def list_parked(uow: UnitOfWork, *, status: str = "parked", limit: int = 200) -> list[Parked]:

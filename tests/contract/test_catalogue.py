@@ -182,6 +182,8 @@ def test_an_old_payload_that_cannot_be_lifted_is_malformed_without_its_value() -
             lifted(catalogue, "kaowu.test.moved.v1", data)
     with pytest.raises(MalformedEvent, match="JSONDecodeError"):
         catalogue.parse(replace(ENVELOPE, type="kaowu.test.moved.v1"), b"{")
+    with pytest.raises(MalformedEvent, match="RecursionError"):
+        catalogue.parse(replace(ENVELOPE, type="kaowu.test.moved.v1"), b"[" * 100_000)
 
 
 def test_steps_that_lead_nowhere_are_refused() -> None:

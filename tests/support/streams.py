@@ -86,6 +86,7 @@ async def relaying(login: DatabaseLogin, bootstrap: str) -> AsyncIterator[Relay]
 @contextlib.asynccontextmanager
 async def consuming(consumers: Consumers, bootstrap: str, group: str) -> AsyncIterator[None]:
     """One member of a group that takes events in until the block ends."""
+    consumers._service = group  # the broker knows the group by this name, and begins anew for another
     broker = make_broker(bootstrap, service=group)
     consumers.subscribe(broker)
     await broker.start()
