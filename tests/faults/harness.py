@@ -18,8 +18,8 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ from rich.console import Console
 from contracts.cycle import Cycle
 from deploy.local.system import LocalSystem, Service
 from deploy.rehearsal import doors as rehearsal_doors
+from deploy.rehearsal import people_file
 from deploy.rehearsal.agenda import Agenda
 from deploy.rehearsal.commands import TOGETHER, Rehearsal
 from deploy.rehearsal.crowd import crowd
@@ -39,15 +40,17 @@ from deploy.rehearsal.doors import Answer, Doors
 from deploy.rehearsal.driver import Driver
 from deploy.rehearsal.identity import invent_all
 from deploy.rehearsal.invariants import judge
-from deploy.rehearsal.invariants.evidence import Finding
+from deploy.rehearsal.invariants.evidence import Evidence, Finding
+from deploy.rehearsal.outcomes import Outcome
 from deploy.rehearsal.standing import Standing
 from deploy.rehearsal.streams import Streams
 from services.chassis.wire import NoAnswer, Wires
+from tests.model.office import Predicted, predict
 
 CYCLE: Final = Path(__file__).parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
 KILLED: Final = 137
 PATIENCE: Final = 60.0  # real seconds for a fault to be reached
-_COUNTER: Final = re.compile(r"^(kaowu_\w+?)(?:_total)?(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_COUNTER: Final = re.compile(r"^(kaowu_\w+?)(?:_total)?(\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 class NotReached(AssertionError):
@@ -104,14 +107,16 @@ class Ground:
         self.reached[f"{service} died at {point}"] += 1
         await self.system.restart(service)
 
-    async def metric(self, name: str, *services: Service) -> float:
-        """The sum of a counter over these processes (all services unless named) and all labels."""
+    async def metric(self, name: str, *services: Service, label: str = "") -> float:
+        """The sum of a counter over these processes (all services unless named) and all labels, or those with this value."""
         total = 0.0
         async with Wires(connections=8, patience=5.0, limit=1 << 24) as wires:
             for service in services or tuple((self.system.services | self.system.replicas).values()):
                 answer = await wires.request("GET", f"{service.internal_url}/metrics", {})
                 total += sum(
-                    float(value) for found, value in _COUNTER.findall(answer.body.decode()) if found == name
+                    float(value)
+                    for found, labels, value in _COUNTER.findall(answer.body.decode())
+                    if found == name and (not label or f'"{label}"' in labels)
                 )
         return total
 
@@ -150,6 +155,8 @@ class Battle(Ground):
     driver: Driver
     streams: Streams
     steps: int
+    planted: set[tuple[str, int, int]] = field(default_factory=set)
+    """Topic, partition and offset of records that no service wrote: the invariants are not asked about them."""
 
     async def until(self, share: float) -> None:
         """Until this share of the crowd's steps is done."""
@@ -161,6 +168,20 @@ class Battle(Ground):
 Breaks = Callable[[Battle], Awaitable[None]]
 
 
+def without(evidence: Evidence, planted: Collection[tuple[str, int, int]]) -> Evidence:
+    """The same system as if somebody had not put these records on its topics."""
+    places = {f"{topic} {partition}:{offset}" for topic, partition, offset in planted}
+    return replace(
+        evidence,
+        records={
+            topic: [one for one in records if (topic, one.partition, one.offset) not in planted]
+            for topic, records in evidence.records.items()
+        },
+        unreadable=[one for one in evidence.unreadable if one.partition(": ")[0] not in places],
+        parked=[one for one in evidence.parked if (one.topic, one.partition, one.offset) not in planted],
+    )
+
+
 @dataclass(frozen=True)
 class Fought:
     """A run that came to its end."""
@@ -169,6 +190,20 @@ class Fought:
     reached: Mapping[str, int]
     steps: int
     seconds: float
+    evidence: Evidence | None = None
+    outcomes: Sequence[Outcome] = ()
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)
+
+    def as_the_rules_say(self) -> None:
+        """What became of each person is what the rules alone say: nobody noticed that anything was broken."""
+        assert self.outcomes
+        other = []
+        for one in self.outcomes:
+            rule = self.predicted[one.person]
+            found = (one.state, one.paid_fen, sorted(one.refused))
+            if found != (expected := (rule.state, rule.paid_fen, sorted(rule.refused))):
+                other.append(f"{one.person}: {found}, the rules say {expected}")
+        assert not other, "\n".join(other[:20])
 
     def holds(self, rows: Mapping[int, str]) -> None:
         """Every invariant holds, something was checked for each, and the counter of every row of the matrix is above 0."""
@@ -191,8 +226,12 @@ async def fight(
     people: int = 40,
     seed: int = 4,
     extra: Mapping[str, str] | None = None,
+    at_rest: Breaks | None = None,
 ) -> Fought:
-    """A whole cycle of `people` while `breaks` goes on. Raises NotReached, or what stopped the rehearsal."""
+    """A whole cycle of `people` while `breaks` goes on. Raises NotReached, or what stopped the rehearsal.
+
+    `at_rest`: what is done with the system when everything has come to rest and the evidence is taken.
+    """
     notice = Cycle.read(CYCLE)
     crowded = crowd(notice, people, seed)
     identities = invent_all(crowded, seed)
@@ -201,8 +240,11 @@ async def fight(
     reached: Counter[str] = Counter()
     started = time.monotonic()
 
+    battles: list[Battle] = []
+
     async def beside(driver: Driver, streams: Streams) -> None:
-        await breaks(Battle(system=system, driver=driver, streams=streams, steps=steps, reached=reached))
+        battles.append(Battle(system=system, driver=driver, streams=streams, steps=steps, reached=reached))
+        await breaks(battles[0])
 
     with pytest.MonkeyPatch.context() as patch:
         # Whoever finds a service away comes again for as long as a fault may last.
@@ -221,6 +263,17 @@ async def fight(
             )
             (directory / "report").mkdir(exist_ok=True)
             run = await rehearsal.run(directory / "report")
-    found = Fought(judge(run.evidence), dict(reached), steps, time.monotonic() - started)
+            (battle,) = battles
+            if at_rest is not None:
+                await at_rest(battle)
+    found = Fought(
+        judge(without(run.evidence, battle.planted)),
+        dict(reached),
+        steps,
+        time.monotonic() - started,
+        run.evidence,
+        run.outcomes,
+        predict(people_file.dump(crowded).split("\n")),
+    )
     print(found.summary())
     return found
