@@ -256,8 +256,18 @@ class LocalSystem:
         if wait:
             await self._ready(name)
 
-    async def add_replica(self, name: str, extra: Mapping[str, str] | None = None) -> str:
-        """One more process of a service, on ports of its own, ready to work. Returns its name."""
+    async def add_replica(
+        self,
+        name: str,
+        extra: Mapping[str, str] | None = None,
+        *,
+        module: Sequence[str] | None = None,
+        root: Path = ROOT,
+    ) -> str:
+        """One more process of a service, on ports of its own, ready to work. Returns its name.
+
+        `module`: what runs instead of `services.<name> run`. `root`: the checkout it runs from, of another version perhaps.
+        """
         number = 2 + sum(1 for replica in self.replicas if replica.startswith(f"{name}-"))
         replica = f"{name}-{number}"
         address = Address.choose({})
@@ -270,7 +280,8 @@ class LocalSystem:
             f"{prefix}_GROUP_INSTANCE_ID": replica,
             **(extra or {}),
         }
-        service.process.start([sys.executable, "-m", f"services.{name}", "run"], cwd=ROOT, env=env)
+        command = [sys.executable, "-m", *(module or (f"services.{name}", "run"))]
+        service.process.start(command, cwd=root, env=env)
         self.replicas[replica] = service
         self.directory.started(replica, service.process.pid or 0)
         await wait_until_ready(service.process, address.internal_port)

@@ -20,7 +20,7 @@ import structlog
 from services.chassis.cause import Cause, bind_cause
 from services.chassis.clock import Clock
 from services.chassis.db import driver_url
-from services.chassis.telemetry import JOB_FAILURES, JOB_SECONDS
+from services.chassis.telemetry import JOB_ELSEWHERE, JOB_FAILURES, JOB_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -156,6 +156,7 @@ class Jobs:
         key = crc32(job.name.encode()) & 0x7FFFFFFF
         if not await self._lock("select pg_try_advisory_lock($1, $2)", key):
             # Another process of this service has it; look again when the safety net says so.
+            JOB_ELSEWHERE.labels(job.name).inc()
             return None
         try:
             return await self._timed(job)

@@ -1,0 +1,187 @@
+"""Payment alone, with any number of people who owe: what only the close is asked about needs no crowd.
+
+Everything is real (service process, PostgreSQL, Kafka, gateway) but for where the obligations come from: they are made in
+one statement, each with the event that tells of it, as an approval would have made them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from contracts import payment
+from contracts.cycle import Cycle
+from deploy.local.system import ClockKind, LocalSystem, Service
+from deploy.rehearsal.invariants import ALL, messages
+from deploy.rehearsal.invariants.evidence import Evidence, Finding
+from deploy.rehearsal.invariants.privacy import Canaries
+from deploy.rehearsal.invariants.reading import gather, subscriptions_of
+from services.chassis import outbox
+from services.payment.domain import ProofTree
+from tests.faults.harness import CYCLE, Fought, Ground
+
+SERVICE: Final = "payment"
+BEFORE_CLOSE: Final = timedelta(hours=3)  # between two reminders: nobody is reminded on the way to the close
+_OWE: Final = f"""
+with owed as (
+    insert into obligations (registration_id, cycle_id, status, version, amount_fen, currency, opens_at, closes_at,
+                             told_closes_at, due_at, changed_at)
+    select uuidv7(), $1::text, 'awaiting', 1, 20000, 'CNY', $2::timestamptz, $3::timestamptz, $3, $4::timestamptz, $4
+    from generate_series(1, $5::int)
+    returning *
+)
+{
+    outbox.insert_select(
+        payment.Due,
+        {
+            "cycle_id": "cycle_id",
+            "registration_id": "registration_id",
+            "amount_fen": "amount_fen",
+            "currency": "currency",
+            "opens_at": outbox.moment_sql("opens_at"),
+            "closes_at": outbox.moment_sql("told_closes_at"),
+        },
+        source="owed",
+        key="registration_id::text",
+        sequence="version",
+        occurred_at="due_at",
+    )
+}
+"""
+
+
+@dataclass(kw_only=True)
+class Owing(Ground):
+    """The payment service, its database, and who owes."""
+
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def payment(self) -> Service:
+        return self.system.services[SERVICE]
+
+    @property
+    def closes_at(self) -> datetime:
+        return self.system.cycle.windows.payment.closes
+
+    async def rows(self, statement: str, *args: object) -> list[Any]:
+        """Asked on a connection of its own: the database may have been away since the last time."""
+        url = self.system.surroundings.databases[SERVICE].replace("+asyncpg", "")
+        connection = await asyncpg.connect(url, timeout=10, command_timeout=60)
+        try:
+            return list(await connection.fetch(statement, *args))
+        finally:
+            await connection.close()
+
+    async def owe(self, people: int) -> None:
+        """So many registrations have just been approved."""
+        window = self.system.cycle.windows.payment
+        await self.rows(
+            _OWE, self.system.cycle.id, window.opens, window.closes, self.system.clock.now(), people
+        )
+
+    async def standing(self) -> Counter[str]:
+        """How many obligations are in each state."""
+        found = await self.rows("select status, count(*) as n from obligations group by status")
+        return Counter({row["status"]: row["n"] for row in found})
+
+    async def is_closed(self) -> bool:
+        return bool(await self.rows("select 1 from closings where closed_at is not null"))
+
+    async def at_rest(self, within: float = 180.0) -> None:
+        """Until the close is said and everything said is published."""
+        await self.eventually(self.is_closed, "the totals of the close", within)
+
+        async def published() -> bool:
+            return int((await self.ready(self.payment))["outbox_unpublished"]) == 0
+
+        await self.eventually(published, "an empty outbox", within)
+
+    async def fought(self) -> Fought:
+        """The invariants at rest, and that the evidence says of everybody what is published of all."""
+        evidence = await self._evidence()
+        findings = [judge(evidence) for judge in ALL if judge is not messages.told]
+        findings.append(await self._proven(evidence))
+        found = Fought(findings, dict(self.reached), 0, time.monotonic() - self.began)
+        print(found.summary())
+        return found
+
+    async def _evidence(self) -> Evidence:
+        system = self.system
+        assert system.outside is not None
+        evidence = await gather(
+            system.cycle,
+            {SERVICE: system.surroundings.databases[SERVICE]},
+            system.kafka_bootstrap,
+            simulators=system.outside.control_url,
+            canaries=Canaries({}),
+            metrics={SERVICE: self.payment.internal_url},
+            files=sorted(system.logs.glob("*.log")),
+            subscriptions=subscriptions_of([SERVICE]),
+            now=system.clock.now(),
+        )
+        # The other services' groups are not there to take anything in.
+        evidence.lag = {SERVICE: evidence.lag[SERVICE]}
+        return evidence
+
+    async def _proven(self, evidence: Evidence) -> Finding:
+        """One event and one leaf for each who is expired; the leaves give the root that was published; times do not go back."""
+        wrong: list[str] = []
+        facts = evidence.facts[SERVICE]
+        said = Counter(fact.key for fact in facts if fact.word == "expired")
+        leaves = Counter(proof.registration_id for proof in evidence.proofs)
+        expired = {one.id for one in evidence.obligations if one.status == "expired"}
+        for what, found in (("events", said), ("leaves", leaves)):
+            wrong.extend(
+                f"registration {one}: {found[one]} {what} of its forfeiture"
+                for one in expired
+                if found[one] != 1
+            )
+        last: dict[str, datetime] = {}
+        for fact in facts:
+            if fact.at < last.get(fact.key, fact.at):
+                wrong.append(f"registration {fact.key}: {fact.word} is dated before what came before it")
+            last[fact.key] = fact.at
+        (closing,) = await self.rows("select proof_root, proofs, last_proof from closings")
+        tree = ProofTree()
+        for row in await self.rows(
+            "select leaf from proofs where number <= $1 order by registration_id", closing["last_proof"]
+        ):
+            tree.add(row["leaf"])
+        if (tree.root(), tree.leaves) != (closing["proof_root"], closing["proofs"]):
+            wrong.append(f"the root of {closing['proofs']} proofs is not that of the {tree.leaves} there are")
+        closes = sum(fact.word == "window-closed" for fact in facts)
+        if closes != 1:
+            wrong.append(f"the close was said {closes} times")
+        return Finding(
+            "I7", "one event and one leaf each, the root as published", f"{len(expired)}", tuple(wrong)
+        )
+
+
+@asynccontextmanager
+async def owing(
+    directory: Path,
+    *,
+    cycle: Path = CYCLE,
+    clock: ClockKind = "virtual",
+    extra: Mapping[str, str] | None = None,
+) -> AsyncIterator[Owing]:
+    """Payment and its parts, three hours before its window closes on a virtual clock; nobody owes yet."""
+    async with LocalSystem(
+        directory / "system",
+        cycle,
+        clock,
+        only=(SERVICE, "simulators"),
+        starts_at=Cycle.read(cycle).windows.payment.closes - BEFORE_CLOSE,
+        fresh=True,
+        extra=extra,
+    ) as system:
+        yield Owing(system=system)
