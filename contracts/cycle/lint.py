@@ -47,6 +47,13 @@ def _windows(cycle: Cycle) -> Iterator[tuple[str, str, Window]]:
             yield f"sites.{site.id}.window", site.name, site.window
 
 
+def extent(cycle: Cycle) -> tuple[datetime, datetime]:
+    """From the first moment that anybody can do anything to the last one, papers included."""
+    windows = [window for _, _, window in _windows(cycle)]
+    ends = [window.closes for window in windows] + [paper.ends for paper in cycle.papers]
+    return min(window.opens for window in windows), max(ends)
+
+
 def _local(cycle: Cycle, moment: datetime) -> str:
     return moment.astimezone(cycle.zone).strftime("%Y-%m-%d %H:%M")
 

@@ -21,7 +21,7 @@ import asyncpg
 import structlog
 from prometheus_client import Counter, Gauge
 
-from contracts.cycle.lint import stages
+from contracts.cycle.lint import extent
 from contracts.topics import TOPICS
 from services.chassis import audit
 from services.chassis.jobs import Job
@@ -126,13 +126,11 @@ class Keeping:
 
     @classmethod
     def of(cls, cycle: Cycle, outbox_days: int) -> Keeping:
-        windows = [window for _, _, window in stages(cycle)]
-        windows += [site.window for site in cycle.sites if site.window is not None]
-        closes = [window.closes for window in windows]
+        begins, ends = extent(cycle)
         outbox = timedelta(days=outbox_days)
         return cls(
-            begins=min(window.opens for window in windows),
-            ends=max([*closes, *([cycle.last_paper_ends_at] if cycle.last_paper_ends_at else [])]),
+            begins=begins,
+            ends=ends,
             outbox=outbox,
             inbox=outbox + _LONGEST_TOPIC + MARGIN,
         )
