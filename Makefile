@@ -16,10 +16,10 @@ CANDIDATES ?= 4000
 SEED ?= 20240208
 SEEDS ?= 20000
 
-.PHONY: help setup demo test simulate check lint types imports format lock up clean
+.PHONY: help setup demo test test-faults simulate check lint types imports format lock up clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(LOCAL)  ## virtual environment, hash-locked dependencies, the kaowu command, Kafka's jars
 
@@ -51,6 +51,9 @@ up: setup  ## the local system on the real clock, until Ctrl-C
 
 test: check  ## all checks and the whole test suite
 	@$(BIN)/pytest
+
+test-faults: $(DEV)  ## every test that breaks a whole local system on purpose (make test plays a few of them)
+	@$(BIN)/pytest -m faults --faults all tests
 
 simulate: $(DEV)  ## play 20,000 seeded runs (SEEDS=...), or repeat one and cut it down when it fails (SEED=...)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line,$(origin SEED)),--seed $(SEED),--seeds $(SEEDS))

@@ -14,10 +14,26 @@ from deploy.local.databases import DatabaseLogin
 from deploy.local.kafka import LocalKafka
 from deploy.local.postgres import EmbeddedPostgres
 from services.chassis.telemetry import masking_processor
+from tests.support import selection
 from tests.support.kafka import TestKafka
 from tests.support.postgres import TestDatabases
 
 ServiceDatabase = Callable[[str], Awaitable[DatabaseLogin]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    selection.add_options(parser)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return selection.header(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    played, left = selection.pick(items, config)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = played
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,56 @@
+"""Which tests of broken systems a run plays: all of them, or a few that a seed picks.
+
+pytest                             a few, picked by the seed that the header names
+pytest --faults 5 --faults-seed 7  other ones, more of them
+pytest --faults all                all (make test-faults)
+pytest tests/faults/test_time.py   whoever is asked for by name is played
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+FEW: Final = 3
+SEED: Final = 1
+MARK: Final = "faults"
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kaowu")
+    group.addoption("--faults", default=str(FEW), metavar="N|all", help="how many tests of broken systems")
+    group.addoption("--faults-seed", type=int, default=SEED, metavar="S", help="picks which of them")
+
+
+def pick(items: Sequence[pytest.Item], config: pytest.Config) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """(played, left out), each in the order it came. Raises UsageError for a number that is none."""
+    broken = [item for item in items if item.get_closest_marker(MARK) and not _named(item, config)]
+    wanted: str = config.getoption("--faults")
+    if wanted == "all":
+        return list(items), []
+    if not wanted.isdecimal():
+        raise pytest.UsageError(f"--faults takes a number or all, not {wanted!r}")
+    chance = random.Random(config.getoption("--faults-seed"))
+    chosen = set(chance.sample([item.nodeid for item in broken], min(int(wanted), len(broken))))
+    left = [item for item in broken if item.nodeid not in chosen]
+    out = {item.nodeid for item in left}
+    return [item for item in items if item.nodeid not in out], left
+
+
+def header(config: pytest.Config) -> str:
+    wanted = config.getoption("--faults")
+    if wanted == "all":
+        return "faults: all"
+    return f"faults: {wanted}, picked by seed {config.getoption('--faults-seed')} (make test-faults plays them all)"
+
+
+def _named(item: pytest.Item, config: pytest.Config) -> bool:
+    """Whether the command line names its file or the test itself, not merely a folder around it."""
+    return any(
+        (config.invocation_params.dir / argument.split("::")[0]).resolve() == Path(item.path)
+        for argument in config.args
+    )
