@@ -37,9 +37,12 @@ async def place_order(
     placed = await _place(gateways, order)
     async with gateways.database.unit_of_work() as uow:
         opened = await orders.opened(uow, order.order_no, placed.code_url)
+        taken_over = not opened and await orders.is_open(uow, order.order_no)
     if not opened:
-        # Another request or a rejection decided it meanwhile: nobody may pay it.
-        await gateways.settle(order)
+        # Another request or a rejection decided it meanwhile: nobody may pay it, unless that request has used its
+        # number again. Then it is that one's order.
+        if not taken_over:
+            await gateways.settle(order)
         raise NotAllowed("overtaken by another order")
     ask_at(order.expires_at)
     ORDERS.labels(channel, "open").inc()
@@ -63,7 +66,7 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
             owed, earlier = await orders.lock_obligation(uow, registration_id)
             owed = check_order(uow.at, gateways.cycle.windows.payment, owed)
             if earlier is None:
-                if await recoveries.open_one(uow) is not None:
+                if await recoveries.is_unasked(uow, registration_id):
                     raise GatewayRefused  # what was ordered before the restore must be known first
                 number = await orders.next_number(uow, registration_id)
                 order = new_order(owed, number, channel, uow.at, gateways.cycle)

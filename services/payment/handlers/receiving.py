@@ -16,7 +16,7 @@ from contracts.reasons import Channel, ReinstatementCause
 from services.chassis import outbox
 from services.chassis.db import Database, UnitOfWork
 from services.chassis.vault import Vault
-from services.payment.domain import Fact, Obligation, OrderStatus, Success, Verdict, refund_of
+from services.payment.domain import Fact, Obligation, Order, OrderStatus, Success, Verdict, refund_of
 from services.payment.handlers.metrics import PAID, REFUNDS_DUE, REINSTATED
 from services.payment.ports import Notification, OrderState, PaymentChannel
 from services.payment.repository import ledger, obligations, orders
@@ -100,12 +100,11 @@ async def record_success(
     owed, order = found
     if success.currency != order.currency or success.amount_fen < 1:
         raise Mismatch("foreign-money")
+    if order.status is OrderStatus.PAID and not await ledger.is_booked(uow, order.order_no):
+        return await _book_again(uow, owed, order, channel, success, evidence, vault)
     answer_id = await ledger.receive(uow, vault, owed.registration_id, channel, success, evidence)
     if answer_id is None:
         return Taken.DUPLICATE
-    if order.status is OrderStatus.PAID and not await ledger.is_booked(uow, order.order_no, but=answer_id):
-        # Known to be paid by what we said before a restore; only now is the money in the restored book.
-        return await _book_again(uow, owed, channel, success, answer_id)
     verdict = owed.receive(success, order.amount_fen)
     if verdict.refund is not None:
         await orders.decided_paid(uow, success.order_no, answer_id)
@@ -130,13 +129,34 @@ async def record_success(
 
 
 async def _book_again(
-    uow: UnitOfWork, owed: Obligation, channel: str, success: Success, answer_id: int
+    uow: UnitOfWork,
+    owed: Obligation,
+    order: Order,
+    channel: str,
+    success: Success,
+    evidence: Evidence,
+    vault: Vault,
 ) -> Taken:
-    await orders.decided_paid(uow, success.order_no, answer_id)
+    """Paid by what we said before a restore; now the money is in the restored book too, as of when it first was."""
+    if success.amount_fen != order.amount_fen:
+        raise Mismatch("said-otherwise")
+    answer_id = await ledger.receive(
+        uow,
+        vault,
+        owed.registration_id,
+        channel,
+        success,
+        evidence,
+        recorded_at=await orders.decided_at(uow, order.order_no),
+    )
+    if answer_id is None:
+        raise Mismatch("booked-for-another-order")
+    await orders.prove(uow, order.order_no, answer_id)
     cause = refund_of(owed)
     if cause is None:
         return Taken.DUPLICATE
-    await ledger.owe_back(uow, owed.registration_id, channel, success, cause)
+    since = await obligations.changed_at(uow, owed.registration_id)
+    await ledger.owe_back(uow, owed.registration_id, channel, success, cause, recorded_at=since)
     uow.after_commit(REFUNDS_DUE.labels(cause).inc)
     return Taken.REFUND_DUE
 

@@ -1,29 +1,34 @@
 """After a restore: what the gateways know and the restored book does not.
 
-Orders made since the backup are found by their numbers (`domain.order_number`); money that had been said is booked
-again. Until every question has its answer nobody is forfeited, nobody is reminded and nothing is ordered.
+Orders made since the backup are found by their numbers (`domain.order_number`); money that had been said is booked again.
+Until every question has its answer nobody is forfeited and nobody is reminded; a registration that was asked about may
+order again at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import Final, TypeVar
 
 import structlog
 
 from services.chassis.db import Database
-from services.payment.domain import Order
+from services.payment.domain import Order, Status, order_number
 from services.payment.handlers.metrics import RECOVERED
 from services.payment.handlers.ordering import new_order
 from services.payment.handlers.receiving import Mismatch
 from services.payment.handlers.settling import AT_ONCE, Gateways
 from services.payment.ports import Answer, ChannelError, OrderState
 from services.payment.repository import orders, recoveries
-from services.payment.repository.recoveries import Owed
+from services.payment.repository.recoveries import Known, Owed
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 _PAGE: Final = 200
+_OWING: Final = frozenset({Status.AWAITING, Status.HELD})
 
 
 class _Silent(Exception):
@@ -39,35 +44,39 @@ async def is_open(database: Database) -> bool:
 async def recover(gateways: Gateways) -> bool:
     """Ask for everything that may be missing; whether every question was answered."""
     try:
-        await _book_what_was_said(gateways)
+        denied = await _book_what_was_said(gateways)
         await _find_what_was_ordered(gateways)
-    except _Silent:
-        log.warning("recovery-waits", reason="a gateway gave no answer")
+    except _Silent as silent:
+        log.warning("recovery-waits", reason=str(silent))
+        return False
+    if denied:
+        # Perhaps another gateway is asked than the one that was paid: then nothing it denied is a proof of anything.
+        log.error("recovery-waits", reason="a gateway denies what we have said", orders=denied)
         return False
     async with gateways.database.unit_of_work() as uow:
         recovery = await recoveries.open_one(uow)
         if recovery is not None:
             await recoveries.finish(uow, recovery.recovery_id)
-            log.info("recovered")
+            log.info("recovered", asked=recovery.asked, found=recovery.found, booked=recovery.booked)
     return True
 
 
-async def _book_what_was_said(gateways: Gateways) -> None:
-    after = ""
+async def _book_what_was_said(gateways: Gateways) -> int:
+    """Book every payment that was said; how many the gateway denies."""
+    denied, after = 0, ""
     while True:
         async with gateways.database.reading() as uow:
             page = await recoveries.unbooked(uow, after, _PAGE)
         if not page:
-            return
+            return denied
         answers = await _ask_all(gateways, page)
         booked = 0
         for order, answer in zip(page, answers, strict=True):
-            if answer.state is not OrderState.PAID:
-                # We said that it was paid, the gateway denies it: a person has to look, and nothing goes on meanwhile.
-                log.error("said-paid-and-denied", order_no=order.order_no, state=answer.state)
-                raise _Silent
-            await _take(gateways, order, answer)
-            booked += 1
+            if answer.state is OrderState.PAID and await _take(gateways, order, answer):
+                booked += 1
+                continue
+            denied += 1
+            log.error("said-paid-and-denied", order_no=order.order_no, state=answer.state)
         async with gateways.database.unit_of_work() as uow:
             recovery = await recoveries.open_one(uow)
             if recovery is not None:
@@ -86,49 +95,81 @@ async def _find_what_was_ordered(gateways: Gateways) -> None:
         if not page:
             return
         places = asyncio.Semaphore(AT_ONCE)
-        found = sum(await asyncio.gather(*(_find(gateways, owed, places) for owed in page)))
+        await _all(*(_find(gateways, owed, places) for owed in page))
         async with gateways.database.unit_of_work() as uow:
             last = page[-1].obligation.registration_id
-            await recoveries.asked(uow, recovery.recovery_id, last, len(page), found)
-        RECOVERED.labels("found").inc(found)
+            await recoveries.asked(uow, recovery.recovery_id, last, len(page))
 
 
-async def _find(gateways: Gateways, owed: Owed, places: asyncio.Semaphore) -> int:
-    """Every order of one registration, in every channel, until the gateway has not heard of the next; how many."""
-    found = 0
+async def _find(gateways: Gateways, owed: Owed, places: asyncio.Semaphore) -> None:
+    """Every order that one registration may have made, in every channel."""
+    number = 0
+    opens_on = owed.obligation.opens_at.astimezone(gateways.cycle.zone).date()
     async with places:
-        number = owed.next_number
         while True:
-            heard = 0
+            number += 1
+            known = owed.orders.get(order_number(owed.obligation.registration_id, opens_on, number))
+            if known is Known.PAID and owed.obligation.status is Status.PAID:
+                return  # nothing is ordered after a payment
+            if known in (Known.PAID, Known.CLOSED):
+                continue
+            heard = False
             for channel in gateways.channels:
-                order = new_order(
-                    owed.obligation, number, channel, gateways.database.clock.now(), gateways.cycle
-                )
-                answer = await _query(gateways, order)
+                order, answer = await _query_number(gateways, owed, number, channel)
                 if answer.state is OrderState.UNKNOWN_ORDER:
                     continue
-                async with gateways.database.unit_of_work() as uow:
-                    # Nobody holds a code for it any more: it is written down as one whose outcome is to be asked.
-                    await orders.add(uow, order)
-                    await orders.unknown(uow, order.order_no)
-                await _take(gateways, order, answer)
-                heard += 1
-            if not heard:
-                return found
-            found += heard
-            number += 1
+                heard = True
+                if known is not Known.UNDECIDED:
+                    await _write_down(gateways, order)
+                await _decide(gateways, order, answer)
+            # The numbers that a gateway has heard of have no gap.
+            if not heard and number > owed.heard:
+                return
 
 
-async def _take(gateways: Gateways, order: Order, answer: Answer) -> None:
-    """Write down what the gateway said. What is not decided yet is closed there, asked again, and decided."""
-    if answer.state is OrderState.PAID:
-        try:
-            await gateways.take(order, answer)
-        except Mismatch as mismatch:
-            log.error("answer-does-not-fit", order_no=order.order_no, reason=mismatch.reason)
-            raise _Silent from mismatch
-        return
-    await gateways.settle(order)
+async def _query_number(gateways: Gateways, owed: Owed, number: int, channel: str) -> tuple[Order, Answer]:
+    at = gateways.database.clock.now()
+    order = new_order(owed.obligation, number, channel, at, gateways.cycle)
+    if owed.obligation.status not in _OWING:
+        # Nothing is owed: what can still be paid is to be closed at once.
+        order = replace(order, expires_at=at)
+    return order, await _query(gateways, order)
+
+
+async def _write_down(gateways: Gateways, order: Order) -> None:
+    """As an order whose outcome is to be asked about. Whoever holds its code may still pay it until it ends."""
+    while True:
+        async with gateways.database.unit_of_work() as uow:
+            if await orders.add(uow, order):
+                await orders.unknown(uow, order.order_no)
+                await recoveries.found(uow)
+                uow.after_commit(RECOVERED.labels("found").inc)
+                return
+            _, earlier = await orders.lock_obligation(uow, order.registration_id)
+        if earlier is None or not await _out_of_the_way(gateways, earlier):
+            raise _Silent(f"order {order.order_no} was made while another is undecided")
+
+
+async def _out_of_the_way(gateways: Gateways, earlier: Order) -> bool:
+    await gateways.settle(earlier)
+    async with gateways.database.reading() as uow:
+        return not await orders.is_undecided(uow, earlier.order_no)
+
+
+async def _decide(gateways: Gateways, order: Order, answer: Answer) -> None:
+    """A last word is written down. Anything else leaves the order undecided: asked about at its end, never forfeited over."""
+    if answer.state in (OrderState.PAID, OrderState.CLOSED):
+        await _take(gateways, order, answer)
+
+
+async def _take(gateways: Gateways, order: Order, answer: Answer) -> bool:
+    try:
+        await gateways.take(order, answer)
+    except Mismatch as mismatch:
+        # Signed, for our order, and still not our money: a person has to look, and the order stays undecided.
+        log.error("answer-does-not-fit", order_no=order.order_no, reason=mismatch.reason)
+        return False
+    return True
 
 
 async def _ask_all(gateways: Gateways, page: list[Order]) -> list[Answer]:
@@ -138,11 +179,20 @@ async def _ask_all(gateways: Gateways, page: list[Order]) -> list[Answer]:
         async with places:
             return await _query(gateways, order)
 
-    return await asyncio.gather(*(ask(order) for order in page))
+    return await _all(*(ask(order) for order in page))
+
+
+async def _all(*questions: Awaitable[T]) -> list[T]:
+    """Every answer. Where one is missing the others are waited for all the same: nothing goes on behind our back."""
+    answers = await asyncio.gather(*questions, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
 async def _query(gateways: Gateways, order: Order) -> Answer:
     try:
         return await gateways.channels[order.channel].query(order.order_no)
     except ChannelError as error:
-        raise _Silent from error
+        raise _Silent(f"gateway {order.channel} gave no answer") from error

@@ -10,7 +10,7 @@ from contracts.cycle import Cycle
 from contracts.refusals import Code, Refused
 from services.chassis.db import Database
 from services.payment.domain import Status
-from services.payment.repository import closing, ledger, obligations, orders
+from services.payment.repository import closing, ledger, obligations, orders, recoveries
 
 _LISTED = 1000  # of the held and of the refunds due; the counts beside them are complete
 
@@ -102,6 +102,7 @@ async def close_report(database: Database, cycle: Cycle) -> dict[str, Any]:
         found = await closing.find(uow, cycle.id, window.closes)
         totals = await closing.totals(uow, window.closes)
         held = await closing.held(uow, _LISTED)
+        restores = await recoveries.all_of_them(uow)
         at = uow.at
     if found is not None and found.closed_at is not None:
         state = "closed"
@@ -140,6 +141,8 @@ async def close_report(database: Database, cycle: Cycle) -> dict[str, Any]:
             }
             for row in held
         ],
+        # While one is not finished nobody is forfeited: see handlers/recovering.py.
+        "recoveries": [dict(row) for row in restores],
         "published": None
         if found is None or found.closed_at is None
         else {

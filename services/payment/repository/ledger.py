@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from contracts.reasons import RefundCause
@@ -13,9 +14,19 @@ from services.payment.repository.orders import Evidence
 
 
 async def receive(
-    uow: UnitOfWork, vault: Vault, registration_id: UUID, channel: str, success: Success, evidence: Evidence
+    uow: UnitOfWork,
+    vault: Vault,
+    registration_id: UUID,
+    channel: str,
+    success: Success,
+    evidence: Evidence,
+    *,
+    recorded_at: datetime | None = None,
 ) -> int | None:
-    """Write down money and the gateway's word for it; returns the answer's id. None: it is in the book already."""
+    """Write down money and the gateway's word for it; returns the answer's id. None: it is in the book already.
+
+    `recorded_at`: when it stood in the book before a restore.
+    """
     rows = await uow.sql(
         """
         with answer as (
@@ -26,7 +37,8 @@ async def receive(
         )
         insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency,
                             paid_at, recorded_at, answer_id)
-        select 'received', $8::uuid, $1, $9, $10, $11::bigint, $12::text, $13::timestamptz, $4, answer_id from answer
+        select 'received', $8::uuid, $1, $9, $10, $11::bigint, $12::text, $13::timestamptz,
+               coalesce($14::timestamptz, $4), answer_id from answer
         on conflict (channel, transaction_id, kind) do nothing
         returning answer_id
         """,
@@ -37,22 +49,26 @@ async def receive(
         success.amount_fen,
         success.currency,
         success.paid_at,
+        recorded_at,
     )
     return rows[0].answer_id if rows else None
 
 
-async def is_booked(uow: UnitOfWork, order_no: str, *, but: int) -> bool:
-    """Whether money for this order stands in the book, beside the entry of the answer `but`."""
-    rows = await uow.sql(
-        "select 1 from ledger where order_no = $1 and kind = 'received' and answer_id is distinct from $2 limit 1",
-        order_no,
-        but,
+async def is_booked(uow: UnitOfWork, order_no: str) -> bool:
+    """Whether money for this order stands in the book."""
+    return bool(
+        await uow.sql("select 1 from ledger where order_no = $1 and kind = 'received' limit 1", order_no)
     )
-    return bool(rows)
 
 
 async def owe_back(
-    uow: UnitOfWork, registration_id: UUID, channel: str, success: Success, cause: RefundCause
+    uow: UnitOfWork,
+    registration_id: UUID,
+    channel: str,
+    success: Success,
+    cause: RefundCause,
+    *,
+    recorded_at: datetime | None = None,
 ) -> None:
     """This money has to go back. Who pays it out is not decided here."""
     await uow.changed(
@@ -65,7 +81,7 @@ async def owe_back(
         success.amount_fen,
         success.currency,
         success.paid_at,
-        uow.at,
+        recorded_at or uow.at,
         cause,
     )
 

@@ -55,6 +55,13 @@ async def find(uow: UnitOfWork, registration_id: UUID) -> Row | None:
     return rows[0] if rows else None
 
 
+async def changed_at(uow: UnitOfWork, registration_id: UUID) -> datetime:
+    """When its state last changed."""
+    rows = await uow.sql("select changed_at from obligations where registration_id = $1", registration_id)
+    moment: datetime = rows[0].changed_at
+    return moment
+
+
 @dataclass(frozen=True, slots=True)
 class Fee:
     """What an approval makes owed."""

@@ -207,6 +207,30 @@ async def decided_paid(uow: UnitOfWork, order_no: str, answer_id: int) -> None:
     )
 
 
+async def decided_at(uow: UnitOfWork, order_no: str) -> datetime:
+    """When it was decided."""
+    rows = await uow.sql("select decided_at from orders where order_no = $1", order_no)
+    moment: datetime = rows[0].decided_at
+    return moment
+
+
+async def prove(uow: UnitOfWork, order_no: str, answer_id: int) -> None:
+    """It was decided before a restore; now the gateway's answer is here again."""
+    await uow.changed("update orders set answer_id = $2 where order_no = $1", order_no, answer_id)
+
+
+async def is_open(uow: UnitOfWork, order_no: str) -> bool:
+    """Whether somebody was given its code."""
+    return bool(await uow.sql("select 1 from orders where order_no = $1 and status = 'open'", order_no))
+
+
+async def is_undecided(uow: UnitOfWork, order_no: str) -> bool:
+    """Whether it may still turn out paid."""
+    return bool(
+        await uow.sql(f"select 1 from orders where order_no = $1 and status in {UNDECIDED_ORDER}", order_no)
+    )
+
+
 async def ask_again(uow: UnitOfWork, order_no: str, attempts: int, ask_at: datetime) -> None:
     """The gateway gave no answer this time."""
     await uow.changed(

@@ -77,6 +77,13 @@ class System(ServiceUnderTest):
             wechat_account_file=world.accounts["wechat"],
             notify_base_url=url,
         )
+        self.start()
+        self.clocks_disagree: str | None = None
+        self.heard: list[int] = []
+        self.kept: list[tuple[dict[str, str], bytes]] | None = None  # notices held back from the service
+
+    def start(self) -> None:
+        """A new process of the service, on the database that the settings name."""
         self.process = create_app(self.settings)
         self.cycle = self.process.plumbing.cycle
         self.close_job, self.settle_job, self.remind_job = self.process.jobs.jobs
@@ -86,9 +93,6 @@ class System(ServiceUnderTest):
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=self.process.public), base_url="http://payment.test"
         )
-        self.clocks_disagree: str | None = None
-        self.heard: list[int] = []
-        self.kept: list[tuple[dict[str, str], bytes]] | None = None  # notices held back from the service
 
     async def end(self) -> None:
         await self.http.aclose()
