@@ -42,7 +42,7 @@ def canaries_of(people: People, identities: Mapping[str, Identity]) -> Canaries:
         for step in person.steps:
             for key in SECRETS:
                 value = step.fields.get(key)
-                if isinstance(value, str) and len(value) >= 2:
+                if isinstance(value, str):
                     more.append((value, f"{key} of {person.name}, step {step.index}"))
     return Canaries(identities, more)
 

@@ -180,7 +180,14 @@ def origins(evidence: Evidence) -> Finding:
     wrong.extend(
         f"registration {entry.registration_id}: {entry.amount_fen} fen booked without the gateway's signed answer"
         for entry in evidence.ledger
-        if entry.answer_id is None
+        if entry.kind == "received" and entry.answer_id is None
+    )
+    # What is due back may come of a rejection, which no gateway signs; but only money that came can go back.
+    came = {entry.transaction_id for entry in evidence.ledger if entry.kind == "received"}
+    wrong.extend(
+        f"registration {entry.registration_id}: {entry.amount_fen} fen are {entry.kind} and were never received"
+        for entry in evidence.ledger
+        if entry.kind != "received" and entry.transaction_id not in came
     )
     wrong.extend(
         f"registration {order.registration_id}: order {order.order_no} closed without the gateway's signed answer"

@@ -17,6 +17,11 @@ _MAILS: Final = re.compile(rb"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+")
 _WORDS: Final = re.compile("[\u3400-\u9fff\U00020000-\U000323af·]{2,}")
 _ESCAPED: Final = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+")
 _PHOTO: Final = b"/9j/4AAQSkZJRg"  # how every JPEG begins in base64
+_DOTS: Final = dict.fromkeys(map(ord, "•‧・･∙⋅"), "·")
+_LENGTHS: Final = (11, 18)  # of a mobile number and of an ID number
+_SHORTEST: Final = (
+    8  # of plain letters and digits: fewer stand anywhere by chance, as numbers of partitions do
+)
 SHOWN: Final = 50
 
 
@@ -25,14 +30,18 @@ class Canaries:
 
     def __init__(self, identities: Mapping[str, Identity], more: Iterable[tuple[str, str]] = ()) -> None:
         self._whose: dict[str, str] = {}
-        for person, identity in identities.items():
-            for what, secret in identity.secrets().items():
-                if isinstance(secret, str) and len(secret) >= 2:
-                    self._whose[secret] = f"{what} of {person}"
-        for secret, whose in more:
-            self._whose.setdefault(secret, whose)
+        theirs = (
+            (secret, f"{what} of {person}")
+            for person, identity in identities.items()
+            for what, secret in identity.secrets().items()
+            if isinstance(secret, str)
+        )
+        for typed, whose in (*theirs, *more):
+            for secret in _as_typed_and_as_kept(typed):
+                if _tells_somebody(secret):
+                    self._whose.setdefault(secret, whose)
         self._lengths = sorted({len(secret) for secret in self._whose if _WORDS.fullmatch(secret)})
-        self._other = [secret for secret in self._whose if not self._is_cut_out(secret)]
+        self._other = {secret: _whole(secret) for secret in self._whose if not self._is_cut_out(secret)}
 
     def __len__(self) -> int:
         return len(self._whose)
@@ -40,12 +49,14 @@ class Canaries:
     @staticmethod
     def _is_cut_out(secret: str) -> bool:
         raw = secret.encode()
-        return any(pattern.fullmatch(raw) for pattern in (_DIGITS, _MAILS)) or bool(_WORDS.fullmatch(secret))
+        if _DIGITS.fullmatch(raw):
+            return len(secret) in _LENGTHS
+        return bool(_MAILS.fullmatch(raw) or _WORDS.fullmatch(secret))
 
     def found_in(self, data: bytes) -> set[str]:
         """Whose secrets stand in these bytes, as UTF-8 or in JSON's escapes."""
         found = {self._whose[candidate] for candidate in self._candidates(data) if candidate in self._whose}
-        found |= {self._whose[secret] for secret in self._other if secret.encode() in data}
+        found |= {self._whose[secret] for secret, pattern in self._other.items() if pattern.search(data)}
         if not self._whose:
             found |= set(_suspects(data))
         if _PHOTO in data:
@@ -55,7 +66,7 @@ class Canaries:
     def _candidates(self, data: bytes) -> Iterator[str]:
         for match in _DIGITS.finditer(data):
             run = match[0].decode()
-            for length in (11, 18):
+            for length in _LENGTHS:
                 yield from (run[start : start + length] for start in range(len(run) - length + 1))
         if b"@" in data:
             for match in _MAILS.finditer(data):
@@ -71,6 +82,22 @@ class Canaries:
     def _parts(self, run: str) -> Iterator[str]:
         for length in self._lengths:
             yield from (run[start : start + length] for start in range(len(run) - length + 1))
+
+
+def _as_typed_and_as_kept(typed: str) -> set[str]:
+    """Numbers are kept without blanks and in capitals, names with one kind of dot: a leak may show either."""
+    return {typed, typed.translate(_DOTS), "".join(typed.split()).upper()}
+
+
+def _tells_somebody(secret: str) -> bool:
+    """Whether finding it says anything. People files try wrong values too: a blank, `123`, `nobody`."""
+    kept = secret.strip()
+    return len(kept) >= (2 if "@" in kept or not kept.isascii() else _SHORTEST)
+
+
+def _whole(secret: str) -> re.Pattern[bytes]:
+    """The secret as a word of its own: `12345678` is a permit's number, and stands inside many a hash."""
+    return re.compile(rb"(?<![0-9A-Za-z])" + re.escape(secret.strip().encode()) + rb"(?![0-9A-Za-z])")
 
 
 def _suspects(data: bytes) -> Iterator[str]:

@@ -438,6 +438,44 @@ def test_names_are_found_inside_other_words_and_files_in_pieces(evidence: Eviden
     assert len(evidence.leaks) == 2
 
 
+def test_a_wrong_value_that_somebody_tried_is_no_secret(evidence: Evidence) -> None:
+    """A people file may try a blank number, `123` or `nobody`; they stand in every log and say nothing of anybody."""
+    tried = [("", "a"), ("   ", "b"), ("123", "c"), ("nobody", "d"), ("李", "e")]
+    canaries = Canaries({"p1": replace_identity(name="李", phone="123", email="nobody")}, tried)
+    search(evidence, canaries, "logs", [("a.log", "  123 nobody 李".encode())])
+    assert (len(canaries), evidence.leaks) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("typed", "line", "leaks"),
+    [
+        ("12345678", '{"permit":"12345678"}', 1),
+        ("12345678", "sha256 9f12345678ab", 0),
+        ("H12345678", "seen H12345678.", 1),
+        ("阿依古丽•艾山", "考生阿依古丽·艾山已确认", 1),
+        ("99900119880230001x", "id 99900119880230001X", 1),
+        ("138 1234 5678", "13812345678", 1),
+        ("138123456789", "seen 138123456789", 1),
+        ("张三3", "张三3", 1),
+    ],
+)
+def test_a_number_of_any_paper_and_what_is_kept_of_it_are_found(
+    evidence: Evidence, typed: str, line: str, leaks: int
+) -> None:
+    search(evidence, Canaries({}, [(typed, "what was typed")]), "logs", [("a.log", line.encode())])
+    assert len(evidence.leaks) == leaks
+
+
+def test_money_due_back_after_a_rejection_rests_on_the_money_that_came(evidence: Evidence) -> None:
+    """No gateway signs a rejection; but nothing can go back that never came."""
+    paid = next(entry for entry in evidence.ledger if entry.kind == "received")
+    due = paid._replace(kind="refund-due", answer_id=None)
+    evidence.ledger.append(due)
+    assert next(finding for finding in judge(evidence) if finding.id == "I14").ok
+    evidence.ledger[-1] = due._replace(transaction_id="another")
+    assert not next(finding for finding in judge(evidence) if finding.id == "I14").ok
+
+
 def replace_identity(**fields: str) -> Identity:
     return replace(
         Identity(
