@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.environment import ROOT, inherited
+from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.processes import Child, NotOurs
 from deploy.local.rungs import Broker, Databases, choose_databases, start_broker
 from deploy.local.topics import make_topics
@@ -62,8 +63,15 @@ class Foundations:
         parts = [part for part in (self._broker, self._databases) if part is not None]
         await asyncio.gather(*(part.stop() for part in parts))
 
-    async def restart_database(self) -> None:
-        """As an operator restarts it: sessions end, committed work stays."""
+    async def restart_database(self, extra: Mapping[str, str] | None = None) -> None:
+        """As an operator restarts it: sessions end, committed work stays.
+
+        `extra`: more environment from now on. Raises NotOurs where somebody else runs it.
+        """
+        if extra is not None:
+            if not isinstance(self.databases, EmbeddedPostgres):
+                raise NotOurs(f"PostgreSQL is {self.databases.description}: only ours takes an environment")
+            self.databases.environment = extra
         await self.databases.restart()
         self._note_process("postgres", self.databases)
 

@@ -60,6 +60,8 @@ class EmbeddedPostgres(ServerDatabases):
         super().__init__(directory)
         self.cluster = self.directory / "cluster"
         self._settings = {**CONFIGURATION, **(settings or {})}
+        self.environment: Mapping[str, str] = {}
+        """More of it for the next start: a fault run gives the server a clock of its own."""
         # SIGINT is PostgreSQL's fast shutdown: sessions are ended, nothing is lost.
         self.process = Child("postgres", log or self.directory / "postgres.log", stop_signal=signal.SIGINT)
 
@@ -79,6 +81,7 @@ class EmbeddedPostgres(ServerDatabases):
         settings = [part for key, value in self._settings.items() for part in ("-c", f"{key}={value}")]
         self.process.start(
             [*prefix, _binary("postgres"), "-D", self.cluster, "-p", str(self.port), *settings],
+            env={**os.environ, **self.environment},
             cwd=Path("/"),
             account=_account(owner, prefix),
         )

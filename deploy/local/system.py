@@ -298,9 +298,9 @@ class LocalSystem:
     async def start_broker(self) -> None:
         await self._foundations.start_broker()
 
-    async def restart_database(self) -> None:
-        """PostgreSQL restarted under the running services."""
-        await self._foundations.restart_database()
+    async def restart_database(self, extra: Mapping[str, str] | None = None) -> None:
+        """PostgreSQL restarted under the running services. `extra`: more environment for it from now on."""
+        await self._foundations.restart_database(extra)
 
     async def kill_database(self) -> None:
         """PostgreSQL killed as a power cut would, and started again: it recovers from its log."""
