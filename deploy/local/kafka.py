@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.processes import Child, StartFailed, free_port, wait_for_port
@@ -24,16 +25,17 @@ from deploy.local.topics import make_topics
 
 POM = Path(__file__).resolve().parents[1] / "kafka" / "pom.xml"
 OLDEST_JAVA = 17
+DETOUR = "KAOWU_KAFKA_DETOUR"
 
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={advertised}
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={logs}
 auto.create.topics.enable=false
 num.partitions=4
@@ -195,13 +197,40 @@ async def archive_classes() -> None:
             moving.replace(archive)
 
 
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """A second way to the broker, for whoever stands between: it listens on one port and tells clients another.
+
+    A client of Kafka goes wherever the broker says that it is, so a proxy must be told as the broker's address.
+    """
+
+    port: int
+    told: int
+
+    @classmethod
+    def of(cls, text: str) -> Detour:
+        """From `<port>:<port that clients are told>`. Raises StartFailed."""
+        port, _, told = text.partition(":")
+        if not (port.isdigit() and told.isdigit()):
+            raise StartFailed(f"{DETOUR} reads <port>:<port that clients are told>, not {text!r}")
+        return cls(int(port), int(told))
+
+
 class LocalKafka:
     """One broker over one data directory."""
 
     rung = "local"
 
-    def __init__(self, directory: Path, *, log: Path | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        log: Path | None = None,
+        options: Sequence[str] = (),
+        detour: Detour | None = None,
+    ) -> None:
         """`options`: for the Java machine, instead of the shared class archive."""
+        self._detour = detour
         self.directory = directory.resolve()
         self.process = Child("kafka", log or self.directory / "kafka.log")
         self.port = 0
@@ -224,7 +253,12 @@ class LocalKafka:
         self._controller_port = free_port(self._controller_port or None)
         properties = self.directory / "server.properties"
         properties.write_text(
-            PROPERTIES.format(port=self.port, controller_port=self._controller_port, logs=logs),
+            PROPERTIES.format(
+                listeners=self._listeners(told=False),
+                advertised=self._listeners(told=True),
+                controller_port=self._controller_port,
+                logs=logs,
+            ),
             encoding="utf-8",
         )
         logging = self.directory / "log4j2.properties"
@@ -236,6 +270,12 @@ class LocalKafka:
             env=_quiet_environment() | {"LOG4J_CONFIGURATION_FILE": str(logging)},
         )
         await wait_for_port(self.process, self.port, timeout=timeout)
+
+    def _listeners(self, *, told: bool) -> str:
+        own = f"PLAINTEXT://127.0.0.1:{self.port}"
+        if self._detour is None:
+            return own
+        return f"{own},DETOUR://127.0.0.1:{self._detour.told if told else self._detour.port}"
 
     async def _format(self, logs: Path, properties: Path) -> None:
         shutil.rmtree(logs)  # what a first start that was cut short may have left

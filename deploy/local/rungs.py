@@ -15,7 +15,7 @@ from typing import Protocol
 
 from deploy.local import containers
 from deploy.local.databases import GivenDatabases, GivenServer
-from deploy.local.kafka import LocalKafka, Missing, fetch_jars, find_java, jars_are_there
+from deploy.local.kafka import DETOUR, Detour, LocalKafka, Missing, fetch_jars, find_java, jars_are_there
 from deploy.local.mock_kafka import MockKafka
 from deploy.local.postgres import UNSYNCED, EmbeddedPostgres, wheel_is_installed
 from deploy.local.processes import NotOurs, StartFailed
@@ -128,12 +128,15 @@ async def start_broker(
     directory: Path, environ: Mapping[str, str], say: Callable[[str], None] = lambda _: None
 ) -> ChosenBroker:
     """Start the first broker that works. Raises StartFailed that says what is missing, and the remedy."""
-    wanted = environ.get(KAFKA_RUNG, "")
+    detour = Detour.of(environ[DETOUR]) if environ.get(DETOUR) else None
+    wanted = environ.get(KAFKA_RUNG, "local" if detour else "")
+    if detour and wanted != "local":
+        raise StartFailed(f"{DETOUR} needs a broker of ours on this machine ({KAFKA_RUNG}=local)")
     given = environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if wanted in ("", "given") and given:
         return ChosenBroker(GivenKafka(given), "KAFKA_BOOTSTRAP_SERVERS is set")
     rungs: list[tuple[str, Callable[[], Broker], Callable[[], None]]] = [
-        ("local", lambda: LocalKafka(directory), lambda: _have_jars(say)),
+        ("local", lambda: LocalKafka(directory, detour=detour), lambda: _have_jars(say)),
         ("containers", lambda: containers.ContainerKafka(directory), _have_engine),
         ("last resort", lambda: MockKafka(directory), lambda: None),
     ]

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
-from deploy.local.kafka import LocalKafka
+from deploy.local.kafka import Detour, LocalKafka
+from deploy.local.processes import StartFailed, free_port
+from deploy.local.rungs import start_broker
 from tests.support.kafka import TestKafka
+from tests.support.proxy import UP, Proxy, Slicer
 
 pytestmark = pytest.mark.broker
 
@@ -49,3 +53,34 @@ async def test_a_second_start_does_not_need_the_ports_of_the_first(tmp_path: Pat
         assert await TestKafka(again).read("exam.kept") == []
     finally:
         await again.stop()
+
+
+async def test_whoever_comes_by_the_detour_stays_on_it(tmp_path: Path) -> None:
+    """A client is told where the broker is: by the detour it is told the proxy, and never finds the straight way."""
+    port = free_port()
+    async with Proxy(port) as proxy:
+        broker = LocalKafka(tmp_path / "kafka", detour=Detour(port, proxy.port))
+        await broker.start()
+        try:
+            straight = TestKafka(broker)
+            topic = await straight.topic(partitions=1)
+            await straight.produce(topic, [(b"k", b"straight", [])])
+            assert proxy.accepted == 0
+            detoured = AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{proxy.port}")
+            with proxy.poisoned(UP, Slicer(1 << 16)) as passing:
+                await detoured.start()
+                await detoured.send_and_wait(topic, b"by the detour" * 100)
+                await detoured.stop()
+            assert passing.done > 2
+            assert [r.value for r in await straight.read(topic)] == [b"straight", b"by the detour" * 100]
+        finally:
+            await broker.stop()
+
+
+async def test_a_detour_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    for given in (
+        {"KAOWU_KAFKA_DETOUR": "29100"},
+        {"KAOWU_KAFKA_DETOUR": "29100:29101", "KAOWU_KAFKA_RUNG": "containers"},
+    ):
+        with pytest.raises(StartFailed, match="KAOWU_KAFKA_DETOUR"):
+            await start_broker(tmp_path, given)
