@@ -15,6 +15,7 @@ A fault that was not reached fails the run, and so does a counter that stays at 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections import Counter
@@ -227,10 +228,12 @@ async def fight(
     seed: int = 4,
     extra: Mapping[str, str] | None = None,
     at_rest: Breaks | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> Fought:
     """A whole cycle of `people` while `breaks` goes on. Raises NotReached, or what stopped the rehearsal.
 
     `at_rest`: what is done with the system when everything has come to rest and the evidence is taken.
+    `given`: where parts run that somebody else started, as the local system reads it from the environment.
     """
     notice = Cycle.read(CYCLE)
     crowded = crowd(notice, people, seed)
@@ -255,6 +258,7 @@ async def fight(
             "virtual",
             starts_at=Agenda(crowded, notice, standings).first_at,
             fresh=True,
+            environ={**os.environ, **(given or {})},
             extra={**TOGETHER, **(extra or {})},
         ) as system:
             console = Console(file=StringIO())
