@@ -137,9 +137,13 @@ def make_app(
     doorkeeper: Doorkeeper,
     *,
     max_body: int = MAX_BODY,
+    too_large: Refused | None = None,
     tracing: Tracing | None = None,
 ) -> RequestScope:
-    """An application with these routes; no documentation pages, no route without an Access."""
+    """An application with these routes; no documentation pages, no route without an Access.
+
+    `too_large` is what is said, unread, to a body over `max_body`, where a service knows better what made it so big.
+    """
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.doorkeeper = doorkeeper
     for router in routers:
@@ -151,7 +155,10 @@ def make_app(
     for kind in (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
         app.add_exception_handler(kind, _on_fault)
     app.add_exception_handler(Exception, _on_bug)
-    return RequestScope(app, max_body, tracing or Tracing(title, None))
+    too_large = too_large or Refused(
+        Code.TOO_LARGE, f"提交的内容超过 {max_body // 1024} KB，请减少后重新提交。"
+    )
+    return RequestScope(app, max_body, too_large, tracing or Tracing(title, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +190,8 @@ def who_may_call(app: FastAPI | RequestScope) -> list[Door]:
 class RequestScope:
     """Around every request: size limit, the chain of causes, one metric. Plain ASGI, because it is on every path."""
 
-    def __init__(self, app: FastAPI, max_body: int, tracing: Tracing) -> None:
-        self.app, self._max_body, self._tracing = app, max_body, tracing
+    def __init__(self, app: FastAPI, max_body: int, too_large: Refused, tracing: Tracing) -> None:
+        self.app, self._max_body, self._too_large, self._tracing = app, max_body, too_large, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -221,8 +228,7 @@ class RequestScope:
                 with self._tracing.span("request", [current_cause().traceparent], SpanKind.SERVER):
                     await self.app(scope, bounded, unless_too_large)
             if received > self._max_body:
-                too_large = f"提交的内容超过 {self._max_body // 1024} KB，请压缩照片后重新提交。"
-                await problem(Refused(Code.TOO_LARGE, too_large))(scope, receive, noting)
+                await problem(self._too_large, Code.TOO_LARGE.status)(scope, receive, noting)
         except Exception as error:
             # Starlette re-raises what no handler took, after the answer went out.
             log.exception("request-failed", route=_route_of(scope), error=type(error).__name__)

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from contracts.cycle import Cycle
 from contracts.event import Event
+from contracts.refusals import Refused
 from services.chassis import migrations, retention
 from services.chassis.clock import Clock, RehearsalClock, SystemClock
 from services.chassis.clock_guard import ClockGuard
@@ -115,6 +116,7 @@ class Process:
         jobs: Sequence[Job] = (),
         resources: Sequence[AbstractAsyncContextManager[object]] = (),
         max_body: int = MAX_BODY,
+        too_large: Refused | None = None,
     ) -> None:
         self.plumbing = plumbing
         settings = plumbing.settings
@@ -142,7 +144,14 @@ class Process:
         self.consumers.subscribe(self.broker, group_instance_id=settings.group_instance_id)
         self.resources = tuple(resources)
         doorkeeper = Doorkeeper(plumbing.tokens, plumbing.clock)
-        self.public = make_app(plumbing.name, public, doorkeeper, max_body=max_body, tracing=self.tracing)
+        self.public = make_app(
+            plumbing.name,
+            public,
+            doorkeeper,
+            max_body=max_body,
+            too_large=too_large,
+            tracing=self.tracing,
+        )
         self.internal = make_app(
             f"{plumbing.name} (internal)",
             [operator_routes(self), *internal],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.chassis.process import Plumbing, Process
 from services.registration import api
 from services.registration.consumers import HANDLERS
+from services.registration.domain.form import photo_of_any_size
 from services.registration.settings import Settings
 
 
@@ -16,5 +17,6 @@ def create_app(settings: Settings) -> Process:
         public=[api.public_routes(plumbing.database, plumbing.cycle, plumbing.vault)],
         internal=[api.internal_routes(plumbing.database, plumbing.vault)],
         handlers=HANDLERS,
+        too_large=photo_of_any_size(plumbing.cycle.photo),
         deps={"cycle": plumbing.cycle},
     )

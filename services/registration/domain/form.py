@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
-from contracts.cycle import Cycle, Specialty
+from contracts.cycle import Cycle, PhotoRules, Specialty
 from contracts.refusals import Code, FieldError, Refused
 from services.registration.domain import employers, people
 from services.registration.domain.people import Paper, Wrong
-from services.registration.domain.photo import Photo, photo
+from services.registration.domain.photo import Photo, photo, too_many_bytes
 
 T = TypeVar("T")
 
@@ -115,6 +115,7 @@ CHANGEABLE: Final = (
     "subjects",
     "photo",
 )
+_WRONG: Final = "填写的内容有误，请按提示逐项修改后重新提交。"
 _NOT_CHANGEABLE: Final = "提交后不能修改，如填写有误，请撤回本次报名后重新预报名。"
 
 
@@ -136,7 +137,12 @@ class _Checked:
     def refuse(self) -> None:
         if self.wrong:
             errors = tuple(FieldError(field, reason) for field, reason in self.wrong.items())
-            raise Refused(Code.INVALID, "填写的内容有误，请按提示逐项修改后重新提交。", fields=errors)
+            raise Refused(Code.INVALID, _WRONG, fields=errors)
+
+
+def photo_of_any_size(rules: PhotoRules) -> Refused:
+    """What is said to a form too big to be read: nothing but a photo makes one so big."""
+    return Refused(Code.INVALID, _WRONG, fields=(FieldError("photo", too_many_bytes(rules)),))
 
 
 def fill_in(typed: Typed, unreadable: Mapping[str, str], cycle: Cycle, at: datetime) -> Form:

@@ -51,13 +51,13 @@ def photo(encoded: str, rules: PhotoRules) -> Photo:
     if not encoded:
         raise Wrong("请上传照片。")
     if len(encoded) > (kept.max_bytes + 2) // 3 * 4:
-        raise Wrong(_too_many_bytes(rules))
+        raise Wrong(too_many_bytes(rules))
     try:
         data = b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise Wrong("照片未能完整上传（应为 Base64 编码的 jpg 文件），请重新上传。") from None
     if len(data) > kept.max_bytes:
-        raise Wrong(_too_many_bytes(rules))
+        raise Wrong(too_many_bytes(rules))
     if not data.startswith(_START):
         raise Wrong(_NOT_JPEG)
     if len(data) < kept.min_bytes:
@@ -79,7 +79,7 @@ def photo(encoded: str, rules: PhotoRules) -> Photo:
     return Photo(stripped, width, height, grey)
 
 
-def _too_many_bytes(rules: PhotoRules) -> str:
+def too_many_bytes(rules: PhotoRules) -> str:
     return f"照片文件不得大于 {_kb(rules.processed.max_bytes)} KB，请压缩后重新上传。"
 
 

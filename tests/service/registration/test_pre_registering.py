@@ -192,9 +192,13 @@ async def test_what_is_no_form_at_all_is_refused(system: System, body: bytes) ->
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
 
 
-async def test_a_body_over_128_kb_is_refused_unread(system: System) -> None:
-    answer = await system.pre_register(photo="A" * 128 * 1024)
-    assert (answer.status_code, answer.json()["code"]) == (413, Code.TOO_LARGE)
+async def test_a_photo_straight_from_a_camera_is_a_field_error_too_although_nobody_reads_it(
+    system: System,
+) -> None:
+    answer = await system.pre_register(photo="A" * 5_000_000)
+    assert (answer.status_code, answer.json()["code"]) == (413, Code.INVALID)
+    (field,) = answer.json()["fields"]
+    assert (field["field"], field["reason"]) == ("photo", "照片文件不得大于 45 KB，请压缩后重新上传。")
 
 
 async def test_a_photo_of_46_kb_is_a_field_error_not_a_body_that_is_too_large(system: System) -> None:
