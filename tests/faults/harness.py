@@ -15,12 +15,15 @@ A fault that was not reached fails the run, and so does a counter that stays at 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -62,10 +65,13 @@ class KeyedDoors(Doors):
     """A request hit by a fault is repeated with the key it had the first time, as people's browsers do."""
 
     asked = 0
+    open = asyncio.Event()
+    """Cleared while nobody may come in."""
 
     async def ask(
         self, what: str, method: str, url: str, headers: Mapping[str, str], body: object | None = None
     ) -> Answer:
+        await self.open.wait()
         type(self).asked += 1
         return await super().ask(
             what, method, url, {"idempotency-key": f"fault-run-{type(self).asked}", **headers}, body
@@ -165,6 +171,35 @@ class Battle(Ground):
             lambda: self.driver.timing.steps >= share * self.steps, f"{share:.0%} of the steps", within=240
         )
 
+    @contextlib.asynccontextmanager
+    async def heedless(self) -> AsyncIterator[None]:
+        """Inside, people act whether or not what they did before has arrived everywhere; what is too early is refused.
+
+        Where events do not flow, a crowd that waits for them would only prove that it waits.
+        """
+
+        async def nothing() -> None: ...
+
+        never = (datetime.max.replace(tzinfo=UTC), "a fault run's own", nothing)
+        self.driver._world._ends.append(never)
+        self.streams.faulted = True
+        moments = self.driver.timing.moments
+        # Whoever waits already must have got what he waits for before the fault begins.
+        await self.eventually(lambda: self.driver.timing.moments > moments, "a moment of its own", within=120)
+        try:
+            yield
+        finally:
+            self.driver._world._ends.remove(never)
+
+    @asynccontextmanager
+    async def doors_closed(self) -> AsyncIterator[None]:
+        """Nobody does anything meanwhile, and time stands still; what was said before goes its way."""
+        KeyedDoors.open.clear()
+        try:
+            yield
+        finally:
+            KeyedDoors.open.set()
+
 
 Breaks = Callable[[Battle], Awaitable[None]]
 
@@ -244,6 +279,7 @@ async def fight(
     started = time.monotonic()
 
     battles: list[Battle] = []
+    KeyedDoors.open.set()
 
     async def beside(driver: Driver, streams: Streams) -> None:
         battles.append(Battle(system=system, driver=driver, streams=streams, steps=steps, reached=reached))
