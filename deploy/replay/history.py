@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -37,6 +37,9 @@ class Said:
     correlation_id: str
     causation_id: str | None
     traceparent: str | None
+    # Where it lies on its topic, if that is where it was read.
+    partition: int = 0
+    offset: int = 0
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -50,7 +53,7 @@ class Said:
         return self.type.split(".")[2]
 
     def record(self) -> ConsumerRecord[bytes | None, bytes | None]:
-        """As a consumer gets it. Where it lay on the topic plays no part in a handler."""
+        """As a consumer gets it."""
         event = EVENTS[self.type]
         envelope = Envelope(
             event_id=self.event_id,
@@ -66,8 +69,8 @@ class Said:
         )
         return ConsumerRecord(
             topic=self.topic,
-            partition=0,
-            offset=0,
+            partition=self.partition,
+            offset=self.offset,
             timestamp=0,
             timestamp_type=0,
             key=self.key.encode(),
@@ -95,17 +98,20 @@ class Said:
             envelope.correlation_id,
             envelope.causation_id,
             envelope.traceparent,
+            record.partition,
+            record.offset,
         )
 
 
 @dataclass
 class History:
-    """Every service's events, each once, those of one key in their order."""
+    """Every service's events, each once, those of one key in their order. `seen`: also those that were not kept."""
 
     source: str
     said: dict[str, list[Said]] = field(default_factory=dict)
     unreadable: int = 0
     records: int = 0
+    seen: dict[str, set[UUID]] = field(default_factory=dict)
 
     def ids(self, service: str) -> set[UUID]:
         """Of what this service said."""
@@ -125,10 +131,13 @@ def owners() -> Mapping[str, str]:
     return {name: topic.owner for name, topic in TOPICS.items() if topic.consumers}
 
 
-async def read_topics(bootstrap: str) -> History:
-    """Every topic from its beginning to its present end. What is no event of ours is counted, not read."""
-    history = History("topics", {service: [] for service in owners().values()})
-    seen: set[UUID] = set()
+async def read_topics(bootstrap: str, *, keep: Callable[[Said], bool] = lambda _: True) -> History:
+    """Every topic from its beginning to its present end, as far as it is to be kept. What is no event of ours is counted."""
+    history = History(
+        "topics",
+        {service: [] for service in owners().values()},
+        seen={service: set() for service in owners().values()},
+    )
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_bytes=32 * 2**20
     )
@@ -143,14 +152,14 @@ async def read_topics(bootstrap: str) -> History:
         while left:
             batches = await consumer.getmany(*left, timeout_ms=1000, max_records=_PAGE)
             for partition, batch in batches.items():
-                _take(history, seen, (one for one in batch if one.offset < ends[partition]))
+                _take(history, (one for one in batch if one.offset < ends[partition]), keep)
             left = {part for part in left if await consumer.position(part) < ends[part]}
     finally:
         await consumer.stop()
     return history
 
 
-def _take(history: History, seen: set[UUID], batch: Iterable[Any]) -> None:
+def _take(history: History, batch: Iterable[Any], keep: Callable[[Said], bool]) -> None:
     owner = owners()
     for record in batch:
         history.records += 1
@@ -159,6 +168,8 @@ def _take(history: History, seen: set[UUID], batch: Iterable[Any]) -> None:
         except (MalformedEnvelope, ValueError):
             history.unreadable += 1
             continue
-        if one.event_id not in seen:  # published twice: the first occurrence is in order
-            seen.add(one.event_id)
-            history.said[owner[record.topic]].append(one)
+        service = owner[record.topic]
+        if one.event_id not in history.seen[service]:  # published twice: the first occurrence is in order
+            history.seen[service].add(one.event_id)
+            if keep(one):
+                history.said[service].append(one)

@@ -7,7 +7,7 @@ A service's own log and its inbox are dated by the same clock, so most of it is 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,6 +17,15 @@ from deploy.replay.history import Said
 
 # Said by the handler that takes its cause in, in the same transaction. Everything else is said by people or by time.
 REACTIONS: Final = frozenset({"kaowu.payment.due.v1", "kaowu.confirmation.returned.v1"})
+# After one of these a service says nothing more of a registration, unless something else that it hears makes it.
+ENDINGS: Final = frozenset(
+    {
+        ("confirmation", "withdrawn"),
+        ("payment", "withdrawn"),
+        ("payment", "returned"),
+        ("payment", "rejected"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +42,16 @@ def order(own: Sequence[Said], heard: Sequence[Said], received: Mapping[UUID, da
     """Both in one order. `received`: when an event was taken in; without it, the moment it was said or reacted to."""
     reacted = {one.causation_id: one.occurred_at for one in own if one.type in REACTIONS and one.causation_id}
     moments: dict[UUID, datetime] = {}
+    guessed: set[UUID] = set()
     for one in heard:
         known = received.get(one.event_id) or reacted.get(str(one.event_id))
         moments[one.event_id] = known or one.occurred_at
+        if known is None:
+            guessed.add(one.event_id)
     steps: list[Step] = []
     said_by, heard_by = _by_key(own), _by_key(heard)
     for key in said_by.keys() | heard_by.keys():
-        steps.extend(_of_key(said_by.get(key, []), heard_by.get(key, []), moments))
+        steps.extend(_of_key(said_by.get(key, []), heard_by.get(key, []), moments, guessed))
     # Facts about desks come before what is decided by them at the same moment.
     steps.sort(key=lambda s: (s.at, ":" not in s.said.key, s.turn, s.own, s.said.event_id))
     return steps
@@ -52,7 +64,9 @@ def _by_key(events: Iterable[Said]) -> dict[str, list[Said]]:
     return found
 
 
-def _of_key(own: list[Said], heard: list[Said], moments: Mapping[UUID, datetime]) -> list[Step]:
+def _of_key(
+    own: list[Said], heard: list[Said], moments: Mapping[UUID, datetime], guessed: Collection[UUID]
+) -> list[Step]:
     """One key's events merged. Each step's moment is never before the one of the step before it."""
     own.sort(key=lambda one: one.sequence)
     heard = sorted(heard, key=lambda one: (moments[one.event_id], one.event_id))
@@ -69,15 +83,30 @@ def _of_key(own: list[Said], heard: list[Said], moments: Mapping[UUID, datetime]
 
     for mine in own:
         until = place.get(mine.causation_id or "", -1)
-        while taken < len(heard) and (
-            taken <= until or _comes_first(heard[taken], moments[heard[taken].event_id], mine)
-        ):
-            put(heard[taken], False, moments[heard[taken].event_id])
+        while taken < len(heard):
+            one = heard[taken]
+            followed = _follows(one, mine) if one.event_id in guessed else None
+            first = _comes_first(one, moments[one.event_id], mine) if followed is None else not followed
+            if taken > until and not first:
+                break
+            put(one, False, moments[one.event_id])
             taken += 1
         put(mine, True, mine.occurred_at)
     for one in heard[taken:]:
         put(one, False, moments[one.event_id])
     return steps
+
+
+def _follows(heard: Said, own: Said) -> bool | None:
+    """Whether this was taken in after that was said, judged by what they are about. None: that does not tell."""
+    if heard.word == "pre-registered":
+        return False
+    if (own.topic.rpartition(".")[2], heard.word) in ENDINGS:
+        return True
+    if heard.word == "amended" and own.word == "confirmed":
+        return bool(heard.facts["form_version"] > own.facts["form_version"])
+    # An amendment of what was confirmed would have sent it back.
+    return True if heard.word == "amended" and own.word in ("reviewed", "approved") else None
 
 
 def _comes_first(heard: Said, at: datetime, own: Said) -> bool:
