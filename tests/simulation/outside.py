@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from deploy.rehearsal.invariants.evidence import Booked
 from deploy.simulators.journal import Journal
-from deploy.simulators.wechat_orders import Order, OrderBook, Refusal, TradeState
+from deploy.simulators.order_book import Order, OrderBook, Refusal, TradeState
 from services.notification.ports import Accepted, NoAnswer, Receipt, Rejected
 from services.payment.ports import (
     AlreadyPaid,
@@ -198,19 +198,30 @@ class SimulatedCarriers:
     push: Callable[[list[dict[str, Any]]], Any] = lambda _receipts: None
     taken: Counter[str] = field(default_factory=Counter)
     """Our reference → copies that a carrier really took."""
-    silent: Counter[str] = field(default_factory=Counter)
-    """Our reference → how often a carrier took a copy and did not say so."""
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Our reference → copies of which the sender never learned, or died before it wrote down what it had learned."""
+    _under_way: list[str] = field(default_factory=list)
     _receipts: dict[datetime, list[dict[str, Any]]] = field(default_factory=dict)
 
     def begin(self, chance: Chance, manners: Manners) -> None:
         self.chance, self.manners = chance, manners
         self._receipts.clear()
         self.taken.clear()
-        self.silent.clear()
+        self.unknown.clear()
+        self.next_action()
 
     def begin_calm(self) -> None:
         """Nothing goes wrong any more."""
         self.manners = Manners()
+
+    def next_action(self) -> None:
+        """Whoever sent has written down what came of it, or has died."""
+        self._under_way.clear()
+
+    def sender_died(self) -> None:
+        """What left in this action may be sent again."""
+        self.unknown.update(self._under_way)
+        self._under_way.clear()
 
     async def send(self, *words: Any) -> Accepted:
         """Both ports: the reference comes last, an SMS has five words and a mail four."""
@@ -225,8 +236,9 @@ class SimulatedCarriers:
             dead = self.chance.happens("number out of service", self.manners.dead)
             self._report(reference, dead)
         if self.chance.happens("carrier's answer lost", self.manners.unheard):
-            self.silent[reference] += 1
+            self.unknown[reference] += 1
             raise NoAnswer("simulated", maybe_accepted=True)
+        self._under_way.append(reference)
         return Accepted(f"biz-{reference}")
 
     def _report(self, reference: str, dead: bool) -> None:

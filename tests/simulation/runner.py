@@ -206,7 +206,7 @@ def repeat(seed: int, console: Console) -> bool:
         small = await shrunk(plan, fails)
         smallest, found = await attempt(one, seed, small)
         console.print(f"cut down from {len(plan)} to {len(small)} decisions that are not calm: {small}")
-        for line in smallest.trace[-60:]:
+        for line in smallest.trace[-120:]:
             console.print(f"  {line}", highlight=False, markup=False)
         console.print(str(found), style="red", highlight=False, markup=False)
         return False
