@@ -24,17 +24,30 @@ def _die_with_parent() -> None:
 
 
 class Failed(Exception):
-    """A measurement could not be made, or what it left behind is wrong: says which, and what was seen."""
+    """A measurement could not be made: says which, and what was seen."""
+
+
+class Violated(Failed):
+    """What a measurement left behind is wrong: something is missing, or there twice, or out of order."""
 
 
 class Contender:
     """A program of ours (a module's name) or of a peer (a file): told a task, asked for a result."""
 
-    def __init__(self, name: str, program: str | Path, task: Mapping[str, object], log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        program: str | Path,
+        task: Mapping[str, object],
+        log: Path,
+        *,
+        python: Path | None = None,
+    ) -> None:
+        """`python`: of the environment that a peer's packages are in."""
         self.name = name
         self.log = log
         where = ["-m", program] if isinstance(program, str) else [str(program)]
-        self._command = [sys.executable, *where]
+        self._command = [str(python or sys.executable), *where]
         self._task = task
         self._process: asyncio.subprocess.Process | None = None
         self.facts: Mapping[str, Any] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from deploy.bench.contender import Failed
+from deploy.bench.contender import Failed, Violated
 
 _PATIENCE = 30.0  # seconds without a record, before the reading is given up
 
@@ -26,15 +26,17 @@ class Evidence:
     disordered: int = 0
 
     def require(self, what: str, *, events: int, in_order: bool = True, once: bool = True) -> str:
-        """One sentence of what was checked. Raises Failed where it is violated."""
+        """One sentence of what was checked. Raises Violated where it is violated."""
         if self.events != events:
-            raise Failed(f"{what}: {events} events were said, {self.events} lie in the topic")
+            raise Violated(f"{what}: {events} events were said, {self.events} lie in the topic")
         if once and self.records != self.events:
-            raise Failed(f"{what}: {self.records - self.events} records are there twice")
+            raise Violated(f"{what}: {self.records - self.events} records are there twice")
         if in_order and self.disordered:
-            raise Failed(f"{what}: {self.disordered} keys of {self.keys} are out of order")
+            raise Violated(f"{what}: {self.disordered} keys of {self.keys} are out of order")
         twice = "" if once else f", {self.records - self.events} twice"
-        order = "every key in order" if in_order else f"{self.disordered:,} keys out of order"
+        order = "every key in order" if not self.disordered else f"{self.disordered:,} of them out of order"
+        if self.keys == self.events:
+            order = "one event each"
         return f"{events:,} events, none lost{twice or ', none twice'}; {self.keys:,} keys, {order}"
 
 

@@ -90,9 +90,11 @@ class Stage:
             await connection.execute("checkpoint")
         await asyncio.sleep(0.3)
 
-    def contender(self, name: str, program: str | Path, **task: object) -> Contender:
+    def contender(
+        self, name: str, program: str | Path, *, python: Path | None = None, **task: object
+    ) -> Contender:
         log = self.directory / "logs" / f"{self.number():03d}-{name}.log"
-        return Contender(name, program, {"bootstrap": self.bootstrap, **task}, log)
+        return Contender(name, program, {"bootstrap": self.bootstrap, **task}, log, python=python)
 
     def cpu(self, *more: int) -> float:
         """Seconds of processor time so far of broker, PostgreSQL and these processes."""

@@ -1,0 +1,45 @@
+"""How much of everything: a look of a few minutes, or what the recorded figures are made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Sizes of one run. Rounds are interleaved: ours, peer, ours, peer, …"""
+
+    name: str
+    rounds: int
+    relay_rows: int
+    outbox_peer_rows: int
+    latency_seconds: int
+    step_events: int
+    queue_events: int  # of the peers that take one event at a time
+    backlogs: tuple[int, int]
+    processes: tuple[int, ...] = (1, 2, 4)
+    rate: int = 500
+
+
+SMALL: Final = Scale(
+    name="small",
+    rounds=3,
+    relay_rows=100_000,
+    outbox_peer_rows=5_000,
+    latency_seconds=6,
+    step_events=40_000,
+    queue_events=5_000,
+    backlogs=(50_000, 200_000),
+)
+FULL: Final = Scale(
+    name="full",
+    rounds=3,
+    relay_rows=1_000_000,
+    outbox_peer_rows=30_000,
+    latency_seconds=30,
+    step_events=200_000,
+    queue_events=20_000,
+    backlogs=(1_000_000, 4_000_000),
+)
+SCALES: Final = {scale.name: scale for scale in (SMALL, FULL)}
