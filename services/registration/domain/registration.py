@@ -134,13 +134,20 @@ class Registration:
         return desks.desk(self.choice.site_id).ends_at(cycle)
 
     def may_amend(self, desks: Desks, cycle: Cycle, at: datetime) -> None:
-        """Raises Refused: the window before the state."""
-        if at >= self.deadline(desks, cycle):
+        """Raises Refused: the window before the state.
+
+        A return that gives less time than the desk ends the case, not the desk's window: from its last moment on the
+        candidate has lapsed, whether or not confirmation's word of it has come.
+        """
+        deadline = self.deadline(desks, cycle)
+        if at >= max(deadline, desks.desk(self.choice.site_id).ends_at(cycle)):
             raise Refused(
                 Code.WINDOW_CLOSED,
                 f"您的现场确认（补正）时间已经结束，报名信息不能再修改。如有疑问请致电考点 {cycle.contact_phone}。",
             )
         self._may(Act.AMEND)
+        if at >= deadline:
+            raise _not_allowed(State.LAPSED, Act.AMEND)
 
     def amended(self, choice: Choice, desks: Desks, at: datetime, facts: int) -> Self:
         """After a save: a new form version; `facts` is how many events it takes to say what changed.

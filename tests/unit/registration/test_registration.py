@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -175,11 +176,27 @@ def test_after_a_return_the_deadline_is_the_one_that_was_named() -> None:
     returned = replace(NEW, confirmation=Confirmation.RETURNED, fix_until=until)
     returned.may_amend(DESKS, CYCLE, until - MICROSECOND)
     refused(Code.WINDOW_CLOSED, lambda: returned.may_amend(DESKS, CYCLE, until))
-    sooner = replace(returned, fix_until=NOON - timedelta(days=1))
-    refused(Code.WINDOW_CLOSED, lambda: sooner.may_amend(DESKS, CYCLE, NOON - timedelta(days=1)))
+    lapse = NOON - timedelta(days=1)
+    sooner = replace(returned, fix_until=lapse)
+    sooner.may_amend(DESKS, CYCLE, lapse - MICROSECOND)
+    refused(Code.NOT_ALLOWED, lambda: sooner.may_amend(DESKS, CYCLE, lapse))
+    refused(Code.WINDOW_CLOSED, lambda: sooner.may_amend(DESKS, CYCLE, NOON))
     unnamed = replace(returned, fix_until=None)
     unnamed.may_amend(DESKS, CYCLE, NOON - MICROSECOND)
     refused(Code.WINDOW_CLOSED, lambda: unnamed.may_amend(DESKS, CYCLE, NOON))
+
+
+def test_whether_the_lapse_has_been_heard_of_changes_no_answer() -> None:
+    lapse = NOON - timedelta(days=1)
+    unheard = replace(NEW, confirmation=Confirmation.RETURNED, fix_until=lapse)
+    heard = replace(unheard, confirmation=Confirmation.LAPSED)
+    for at, code in (
+        (lapse, Code.NOT_ALLOWED),
+        (NOON - MICROSECOND, Code.NOT_ALLOWED),
+        (NOON, Code.WINDOW_CLOSED),
+    ):
+        for one in (unheard, heard):
+            refused(code, partial(one.may_amend, DESKS, CYCLE, at))
 
 
 def test_a_deadline_of_an_earlier_return_no_longer_counts() -> None:
