@@ -96,7 +96,7 @@ class OutsideStart:
 def _ports(earlier: Mapping[str, Any]) -> dict[str, str]:
     found = {
         f"KAOWU_SIMULATORS_{name.upper()}_PORT": str(url).rpartition(":")[2]
-        for name in ("wechat", "sms", "control")
+        for name in ("wechat", "alipay", "sms", "control")
         if (url := earlier.get(name))
     }
     if port := earlier.get("smtp", {}).get("port"):

@@ -31,6 +31,7 @@ def main(
         Path | None, typer.Option(envvar="KAOWU_CLOCK_FILE", help="Virtual time; the machine's if not given.")
     ] = None,
     wechat_port: Annotated[int, typer.Option(envvar=_ENV + "WECHAT_PORT")] = 0,
+    alipay_port: Annotated[int, typer.Option(envvar=_ENV + "ALIPAY_PORT")] = 0,
     sms_port: Annotated[int, typer.Option(envvar=_ENV + "SMS_PORT")] = 0,
     smtp_port: Annotated[int, typer.Option(envvar=_ENV + "SMTP_PORT")] = 0,
     control_port: Annotated[int, typer.Option(envvar=_ENV + "CONTROL_PORT")] = 0,
@@ -48,11 +49,12 @@ def main(
         Path | None, typer.Option(envvar=_ENV + "TEMPLATES", help="Approved SMS texts: JSON, code → text.")
     ] = None,
 ) -> None:
-    """Run the WeChat Pay gateway, the SMS carrier and the mailbox until SIGTERM or Ctrl-C."""
+    """Run the WeChat Pay and Alipay gateways, the SMS carrier and the mailbox until SIGTERM or Ctrl-C."""
     plan = Plan(
         keys=keys,
         data=data,
         wechat_port=wechat_port,
+        alipay_port=alipay_port,
         sms_port=sms_port,
         smtp_port=smtp_port,
         control_port=control_port,

@@ -23,8 +23,8 @@ from deploy.simulators.agenda import Agenda
 from deploy.simulators.credentials import AliyunWorld
 from deploy.simulators.http import Reply, Request
 from deploy.simulators.journal import Journal
+from deploy.simulators.order_book import BEIJING
 from deploy.simulators.outage import Outage, Weather
-from deploy.simulators.wechat_orders import BEIJING
 from services.chassis.clock import Clock
 from services.chassis.wire import NoAnswer, Wires
 
@@ -37,6 +37,9 @@ _FRESH = timedelta(minutes=15)
 _DAY = timedelta(days=1)
 _DAILY_LIMIT = 50  # notices per number and template in sliding 24 h
 _REPEATS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=10))
+_LARGEST_PAGE = 50
+_REMEMBERED = timedelta(days=30)
+_SEND_STATUS = {"sent": 1, "undelivered": 2, "delivered": 3}  # 1: no receipt yet
 _BATCH = 500
 _PATIENCE = 5.0
 _GATHERING = 0.02  # real seconds in which receipts due at one moment come together
@@ -101,6 +104,8 @@ class SmsCarrier:
         self.weather = Weather(clock)
         self.messages: list[Message] = []
         self.refused: dict[str, int] = {}
+        self.asked = 0
+        """Questions about what was sent."""
         self.receipts_pushed = 0
         self.receipts_given_up = 0
         self.throttled_until: datetime | None = None
@@ -118,15 +123,20 @@ class SmsCarrier:
             if self.throttled_until is not None and self._clock.now() < self.throttled_until:
                 raise Refusal(429, "Throttling.User", "Request was denied due to user flow control.")
             action = request.headers.get("x-acs-action", "")
-            if action != "SendSms" or request.headers.get("x-acs-version") != VERSION:
+            known = action in ("SendSms", "QuerySendDetails")
+            if not known or request.headers.get("x-acs-version") != VERSION:
                 raise Refusal(404, "InvalidAction.NotFound", "Specified api is not found.")
-            message = self._send(parameters)
+            if action == "QuerySendDetails":
+                self.asked += 1
+                answer = self._details(parameters)
+            else:
+                answer = {"BizId": self._send(parameters).biz_id}
         except Refusal as refusal:
             self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
             return _api_reply(refusal.status, refusal.code, refusal.message)
         if outage is Outage.LOSE:
             return _api_reply(502, "ServiceUnavailable", "Bad gateway.")
-        return Reply.of({"Code": "OK", "Message": "OK", "RequestId": _request_id(), "BizId": message.biz_id})
+        return Reply.of({"Code": "OK", "Message": "OK", "RequestId": _request_id(), **answer})
 
     def throttle(self, seconds: float) -> None:
         self.throttled_until = self._clock.now() + timedelta(seconds=seconds)
@@ -175,6 +185,40 @@ class SmsCarrier:
         if not number.startswith(SILENT_PREFIX):
             self._plan_receipt(message, number)
         return message
+
+    def _details(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """What went to one number on one day (in Beijing), oldest first, a page at a time."""
+        number, day = parameters.get("PhoneNumber", ""), parameters.get("SendDate", "")
+        if not _NUMBER.fullmatch(number) or number.startswith(REFUSED_PREFIX):
+            raise Refusal(200, "isv.MOBILE_NUMBER_ILLEGAL", "手机号码格式错误")
+        try:
+            size, page = int(parameters["PageSize"]), int(parameters["CurrentPage"])
+            date = datetime.strptime(day, "%Y%m%d").date()
+        except (KeyError, ValueError):
+            raise Refusal(200, "isv.INVALID_PARAMETERS", "参数格式不正确") from None
+        if not 1 <= size <= _LARGEST_PAGE or page < 1:
+            raise Refusal(200, "isv.INVALID_PARAMETERS", "参数格式不正确")
+        if date < (self._clock.now() - _REMEMBERED).astimezone(BEIJING).date():
+            raise Refusal(200, "isv.DATE_ERROR", "只能查询最近30天的记录")
+        to = hashlib.sha256(number.encode()).hexdigest()
+        sent = [one for one in self.messages if one.to == to and one.at.astimezone(BEIJING).date() == date]
+        return {
+            "TotalCount": len(sent),
+            "SmsSendDetailDTOs": {
+                "SmsSendDetailDTO": [
+                    {
+                        "PhoneNum": number,
+                        "OutId": one.out_id,
+                        "TemplateCode": one.template,
+                        "Content": one.text,
+                        "SendDate": f"{one.at.astimezone(BEIJING):%Y-%m-%d %H:%M:%S}",
+                        "SendStatus": _SEND_STATUS[one.state],
+                        "ErrCode": one.code,
+                    }
+                    for one in sent[(page - 1) * size : page * size]
+                ]
+            },
+        }
 
     def _render(self, template: str, parameters: str) -> str:
         pattern = self._templates.get(template)

@@ -6,16 +6,17 @@ Unsigned, and for this machine only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from deploy.simulators.agenda import Agenda
 from deploy.simulators.aliyun import SmsCarrier
+from deploy.simulators.gateway import Gateway
 from deploy.simulators.http import Reply, Request
 from deploy.simulators.mailbox import Mailbox
+from deploy.simulators.order_book import Refusal
 from deploy.simulators.outage import Outage
-from deploy.simulators.wechat import WeChatGateway
-from deploy.simulators.wechat_orders import Refusal
 from services.chassis.clock import Clock
 
 _MAIL_PAGE = re.compile(r"/mail/([0-9]+)")
@@ -24,21 +25,20 @@ _PAGE = 5000  # entries of a book in one answer, unless `limit` says otherwise
 
 class ControlPort:
     def __init__(
-        self, clock: Clock, agenda: Agenda, wechat: WeChatGateway, sms: SmsCarrier, mailbox: Mailbox
+        self,
+        clock: Clock,
+        agenda: Agenda,
+        gateways: Mapping[str, Gateway],
+        sms: SmsCarrier,
+        mailbox: Mailbox,
     ) -> None:
         self._clock = clock
         self._agenda = agenda
-        self._wechat = wechat
+        self._gateways = gateways
         self._sms = sms
         self._mailbox = mailbox
         self._routes: dict[tuple[str, str], Callable[[Request], object]] = {
             ("GET", "/sim/rest"): self._rest,
-            ("POST", "/sim/wechat/pay"): self._pay,
-            ("POST", "/sim/wechat/replay"): self._replay,
-            ("POST", "/sim/wechat/down"): lambda request: _bring(request, self._wechat.weather.bring),
-            ("POST", "/sim/wechat/sign-with"): self._sign_with,
-            ("POST", "/sim/wechat/misbehave"): self._misbehave,
-            ("GET", "/sim/wechat/book"): self._wechat_book,
             ("POST", "/sim/sms/down"): lambda request: _bring(request, self._sms.weather.bring),
             ("POST", "/sim/sms/throttle"): self._throttle,
             ("POST", "/sim/sms/receipts-url"): self._set_receipts_url,
@@ -48,6 +48,17 @@ class ControlPort:
             ("GET", "/sim/mail/box"): self._box,
             ("GET", "/mail"): lambda request: Reply.html(self._mailbox.list_page(request.argument("to"))),
         }
+        for name, gateway in gateways.items():
+            for method, what, answer in (
+                ("POST", "pay", _pay),
+                ("POST", "open", _open),
+                ("POST", "replay", _replay),
+                ("POST", "sign-with", _sign_with),
+                ("POST", "misbehave", _misbehave),
+                ("GET", "book", _orders_book),
+            ):
+                self._routes[method, f"/sim/{name}/{what}"] = partial(answer, gateway)
+            self._routes["POST", f"/sim/{name}/down"] = partial(_down, gateway)
 
     async def handle(self, request: Request) -> Reply:
         route = self._routes.get((request.method, request.path.rstrip("/") or "/"))
@@ -75,43 +86,12 @@ class ControlPort:
             "next_at": pending.next_at.isoformat() if pending.next_at else None,
             "receipts_waiting": self._sms.waiting_for_receipt(),
             "reached": {
-                "wechat-down": self._wechat.weather.reached,
+                **{f"{name}-down": gateway.weather.reached for name, gateway in self._gateways.items()},
                 "sms-down": self._sms.weather.reached,
                 "mail-down": self._mailbox.weather.reached,
             },
             "failures": self._agenda.failures,
         }
-
-    def _pay(self, request: Request) -> object:
-        body = request.json()
-        number = body.get("out_trade_no") or body["order_no"]
-        callbacks = body.get("callbacks", [])
-        order = self._wechat.pay(str(number), [float(seconds) for seconds in callbacks])
-        assert order.paid_at is not None
-        return {
-            "paid_at": order.paid_at.isoformat(),
-            "transaction_id": order.transaction_id,
-            "amount_fen": order.amount_fen,
-        }
-
-    def _replay(self, request: Request) -> object:
-        body = request.json()
-        if body.get("how") == "captured":
-            return {"notifications": self._wechat.replay_captured()}
-        last = body.get("last")
-        return {
-            "notifications": self._wechat.notify_again(
-                body.get("out_trade_no") or body.get("order_no"), int(last) if last is not None else None
-            )
-        }
-
-    def _sign_with(self, request: Request) -> object:
-        return {"serial": self._wechat.sign_with(int(request.json()["key"]))}
-
-    def _misbehave(self, request: Request) -> object:
-        body = request.json()
-        self._wechat.misbehave(str(body["how"]), int(body.get("times", 1)))
-        return {}
 
     def _throttle(self, request: Request) -> object:
         self._sms.throttle(float(request.json()["seconds"]))
@@ -120,31 +100,6 @@ class ControlPort:
     def _set_receipts_url(self, request: Request) -> object:
         self._sms.receipts_url = str(request.json()["url"])
         return {}
-
-    def _wechat_book(self, request: Request) -> object:
-        after, limit = _range(request)
-        orders = self._wechat.book.orders(after, limit)
-        return {
-            "totals": self._wechat.book.totals(),
-            "refused": self._wechat.refused,
-            "next": _next(after, orders, limit),
-            "orders": [
-                {
-                    "out_trade_no": order.out_trade_no,
-                    "state": order.state.value,
-                    "amount_fen": order.amount_fen,
-                    "currency": order.currency,
-                    "placed_at": order.placed_at.isoformat(),
-                    "expires_at": order.expires_at.isoformat(),
-                    "paid_at": order.paid_at.isoformat() if order.paid_at else None,
-                    "closed_at": order.closed_at.isoformat() if order.closed_at else None,
-                    "transaction_id": order.transaction_id or None,
-                    "notified": order.notified,
-                    "acknowledged": order.acknowledged,
-                }
-                for order in orders
-            ],
-        }
 
     def _sms_book(self, request: Request) -> object:
         after, limit = _range(request)
@@ -188,6 +143,76 @@ class ControlPort:
         return {
             "mails": [self._mailbox.read(position) for position in self._mailbox.of(request.argument("to"))]
         }
+
+
+def _pay(gateway: Gateway, request: Request) -> object:
+    body = request.json()
+    number = body.get("out_trade_no") or body["order_no"]
+    callbacks = body.get("callbacks", [])
+    order = gateway.pay(str(number), [float(seconds) for seconds in callbacks])
+    assert order.paid_at is not None
+    return {
+        "paid_at": order.paid_at.isoformat(),
+        "transaction_id": order.transaction_id,
+        "amount_fen": order.amount_fen,
+    }
+
+
+def _replay(gateway: Gateway, request: Request) -> object:
+    body = request.json()
+    if body.get("how") == "captured":
+        return {"notifications": gateway.replay_captured()}
+    last = body.get("last")
+    return {
+        "notifications": gateway.notify_again(
+            body.get("out_trade_no") or body.get("order_no"), int(last) if last is not None else None
+        )
+    }
+
+
+def _sign_with(gateway: Gateway, request: Request) -> object:
+    return {"serial": gateway.sign_with(int(request.json()["key"]))}
+
+
+def _misbehave(gateway: Gateway, request: Request) -> object:
+    body = request.json()
+    gateway.misbehave(str(body["how"]), int(body.get("times", 1)))
+    return {}
+
+
+def _orders_book(gateway: Gateway, request: Request) -> object:
+    after, limit = _range(request)
+    orders = gateway.book.orders(after, limit)
+    return {
+        "totals": gateway.book.totals(),
+        "refused": gateway.refused,
+        "next": _next(after, orders, limit),
+        "orders": [
+            {
+                "out_trade_no": order.out_trade_no,
+                "state": order.state.value,
+                "amount_fen": order.amount_fen,
+                "currency": order.currency,
+                "placed_at": order.placed_at.isoformat(),
+                "expires_at": order.expires_at.isoformat(),
+                "paid_at": order.paid_at.isoformat() if order.paid_at else None,
+                "closed_at": order.closed_at.isoformat() if order.closed_at else None,
+                "transaction_id": order.transaction_id or None,
+                "notified": order.notified,
+                "acknowledged": order.acknowledged,
+            }
+            for order in orders
+        ],
+    }
+
+
+def _open(gateway: Gateway, request: Request) -> object:
+    order = gateway.book.open(str(request.json()["order_no"]), gateway.now())
+    return {"opened_at": order.opened_at.isoformat() if order.opened_at else None}
+
+
+def _down(gateway: Gateway, request: Request) -> object:
+    return _bring(request, gateway.weather.bring)
 
 
 def _bring(request: Request, bring: Callable[[float, Outage], Any]) -> object:

@@ -19,6 +19,8 @@ from cryptography.x509.oid import NameOID
 
 APP_ID = "wx0000000000000000"
 MERCHANT_ID = "1900000001"
+ALIPAY_APP_ID = "2021000000000000"
+ALIPAY_SELLER_ID = "2088000000000000"
 ACCESS_KEY_ID = "LTAIlocalsimulator00"
 SIGN_NAME = "本地模拟考点"
 # Long enough for any virtual time a rehearsal may set.
@@ -47,6 +49,15 @@ class WeChatWorld:
 
 
 @dataclass(frozen=True, slots=True)
+class AlipayWorld:
+    app_id: str
+    seller_id: str
+    merchant_key: rsa.RSAPublicKey
+    signing_keys: tuple[SigningKey, ...]
+    """The first signs unless told otherwise; the last is in no account file: merchants do not know it."""
+
+
+@dataclass(frozen=True, slots=True)
 class AliyunWorld:
     access_key_id: str
     access_key_secret: str
@@ -57,20 +68,25 @@ class AliyunWorld:
 class Credentials:
     directory: Path
     wechat: WeChatWorld
+    alipay: AlipayWorld
     aliyun: AliyunWorld
 
     @classmethod
     def of(cls, directory: Path) -> Credentials:
         """Read the keys of `directory`, or make them."""
-        wechat, aliyun = directory / "wechat", directory / "aliyun"
+        wechat, alipay, aliyun = directory / "wechat", directory / "alipay", directory / "aliyun"
         if not (wechat / "complete").exists():
             _make_wechat(wechat)
+        if not (alipay / "complete").exists():
+            _make_alipay(alipay)
         if not (aliyun / "access-key-secret").exists():
             aliyun.mkdir(parents=True, exist_ok=True)
             _write_private(aliyun / "access-key-secret", secrets.token_hex(16).encode())
-        return cls(directory, _read_wechat(wechat), _read_aliyun(aliyun))
+        return cls(directory, _read_wechat(wechat), _read_alipay(alipay), _read_aliyun(aliyun))
 
-    def write_account_files(self, gateway_url: str, sms_endpoint: str, smtp_port: int) -> dict[str, Path]:
+    def write_account_files(
+        self, gateway_url: str, alipay_url: str, sms_endpoint: str, smtp_port: int
+    ) -> dict[str, Path]:
         """What each service is told: where the outside is, and with which keys. Written anew at every start."""
         known = self.wechat.signing_keys[:-1]
         accounts: dict[str, tuple[Path, dict[str, Any]]] = {
@@ -84,6 +100,18 @@ class Credentials:
                     "private_key_file": "merchant-key.pem",
                     "api_v3_key_file": "api-v3-key",
                     "platform_keys": {key.serial: f"platform-{n}-public.pem" for n, key in enumerate(known)},
+                },
+            ),
+            "alipay": (
+                self.directory / "alipay" / "account.json",
+                {
+                    "gateway_url": f"{alipay_url}/gateway.do",
+                    "app_id": self.alipay.app_id,
+                    "seller_id": self.alipay.seller_id,
+                    "private_key_file": "merchant-key.pem",
+                    "gateway_keys": {
+                        key.serial: f"{key.serial}-public.pem" for key in self.alipay.signing_keys[:-1]
+                    },
                 },
             ),
             "aliyun": (
@@ -123,10 +151,7 @@ def _make_wechat(directory: Path) -> None:
     for n in range(4):
         key = _new_key()
         _write_private(directory / f"platform-{n}-key.pem", _private_pem(key))
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        (directory / f"platform-{n}-public.pem").write_bytes(public)
+        (directory / f"platform-{n}-public.pem").write_bytes(_public_pem(key.public_key()))
         if n == 1:
             serials.append(f"PUB_KEY_ID_0119000000012024{secrets.randbelow(10**12):012d}")
         else:
@@ -137,6 +162,29 @@ def _make_wechat(directory: Path) -> None:
     (directory / "complete").write_text("", encoding="utf-8")
 
 
+def _make_alipay(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_private(directory / "merchant-key.pem", _private_pem(_new_key()))
+    # Two side by side, as during a change of keys; and one nobody knows.
+    for n in range(3):
+        key = _new_key()
+        _write_private(directory / f"gateway-{n}-key.pem", _private_pem(key))
+        (directory / f"gateway-{n}-public.pem").write_bytes(_public_pem(key.public_key()))
+    (directory / "complete").write_text("", encoding="utf-8")
+
+
+def _read_alipay(directory: Path) -> AlipayWorld:
+    return AlipayWorld(
+        app_id=ALIPAY_APP_ID,
+        seller_id=ALIPAY_SELLER_ID,
+        merchant_key=_read_private(directory / "merchant-key.pem").public_key(),
+        signing_keys=tuple(
+            SigningKey(f"gateway-{n}", _read_private(directory / f"gateway-{n}-key.pem"), None)
+            for n in range(3)
+        ),
+    )
+
+
 def _read_wechat(directory: Path) -> WeChatWorld:
     certificate = x509.load_pem_x509_certificate((directory / "merchant-certificate.pem").read_bytes())
     merchant_key = certificate.public_key()
@@ -144,12 +192,7 @@ def _read_wechat(directory: Path) -> WeChatWorld:
     keys = []
     serials = json.loads((directory / "platform-serials.json").read_text(encoding="utf-8"))
     for n, serial in enumerate(serials):
-        private = serialization.load_pem_private_key(
-            (directory / f"platform-{n}-key.pem").read_bytes(),
-            password=None,
-            unsafe_skip_rsa_key_validation=True,  # made above; validating four keys takes a quarter second
-        )
-        assert isinstance(private, rsa.RSAPrivateKey)
+        private = _read_private(directory / f"platform-{n}-key.pem")
         pem = directory / f"platform-{n}-certificate.pem"
         keys.append(SigningKey(serial, private, pem.read_bytes() if pem.exists() else None))
     return WeChatWorld(
@@ -188,6 +231,20 @@ def _certificate(key: rsa.RSAPrivateKey, common_name: str) -> bytes:
 
 def _serial(certificate: x509.Certificate) -> str:
     return f"{certificate.serial_number:X}"
+
+
+def _read_private(path: Path) -> rsa.RSAPrivateKey:
+    key = serialization.load_pem_private_key(
+        path.read_bytes(),
+        password=None,
+        unsafe_skip_rsa_key_validation=True,  # made above; validating each takes a twentieth of a second
+    )
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
+
+
+def _public_pem(key: rsa.RSAPublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _private_pem(key: rsa.RSAPrivateKey) -> bytes:

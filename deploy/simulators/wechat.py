@@ -11,9 +11,7 @@ import base64
 import json
 import re
 import secrets
-from collections import deque
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,11 +22,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from deploy.simulators.agenda import Agenda
 from deploy.simulators.credentials import SigningKey, WeChatWorld
+from deploy.simulators.gateway import Gateway
 from deploy.simulators.http import Reply, Request
-from deploy.simulators.outage import Outage, Weather
-from deploy.simulators.wechat_orders import BEIJING, Order, OrderBook, Refusal, TradeState, read_expiry
+from deploy.simulators.order_book import BEIJING, Order, OrderBook, Refusal, TradeState, read_expiry
+from deploy.simulators.outage import Outage
 from services.chassis.clock import Clock
-from services.chassis.wire import NoAnswer, Wires
+from services.chassis.wire import Answer, Wires
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 # After the first try; 24 h 4 m in all.
@@ -37,8 +36,6 @@ REPEATS = tuple(
     for s in (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
 )
 _FRESH = timedelta(minutes=5)
-_PATIENCE = 5.0  # real seconds a receiver has for its answer
-_CAPTURED = 200  # notifications kept as sent, to be replayed byte for byte
 _NATIVE = "/v3/pay/transactions/native"
 _BY_ORDER = re.compile(r"/v3/pay/transactions/out-trade-no/([^/]+)(/close)?")
 _BY_TRANSACTION = re.compile(r"/v3/pay/transactions/id/([^/]+)")
@@ -49,28 +46,20 @@ _STATE_TEXT = {
     TradeState.SUCCESS: "支付成功",
     TradeState.CLOSED: "订单已关闭",
 }
-MISBEHAVIOURS = ("altered-body", "wrong-signature", "probe", "stale", "unlisted-key")
 
 
-class WeChatGateway:
+class WeChatGateway(Gateway):
+    misbehaviours = ("altered-body", "wrong-signature", "probe", "stale", "unlisted-key")
+    repeats = REPEATS
+
     def __init__(
         self, world: WeChatWorld, book: OrderBook, clock: Clock, agenda: Agenda, client: Wires
     ) -> None:
         self._world = world
-        self._clock = clock
-        self._agenda = agenda
         self._signer = world.signing_keys[0]
         self._by_serial = {key.serial: key for key in world.signing_keys}
         self._aead = AESGCM(world.api_v3_key)
-        self._client = client
-        self._captured: deque[tuple[str, dict[str, str], bytes]] = deque(maxlen=_CAPTURED)
-        self._misbehaving: deque[str] = deque()
-        self.book = book
-        self.weather = Weather(clock)
-        self.refused: dict[str, int] = {}
-        for order in book.orders():
-            for moment in order.callbacks[order.notified :]:
-                agenda.add(moment, partial(self._notify, order, 0, _notification_id()))
+        super().__init__(book, clock, agenda, client)
 
     # What merchants call
 
@@ -201,7 +190,7 @@ class WeChatGateway:
             raise Refusal(400, "MCH_NOT_EXISTS", "商户号不存在")
 
     def _refusal(self, refusal: Refusal) -> Reply:
-        self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
+        self._count(refusal.code)
         return Reply.of({"code": refusal.code, "message": refusal.message}, refusal.status)
 
     def _listed(self) -> tuple[SigningKey, ...]:
@@ -216,63 +205,20 @@ class WeChatGateway:
             "encrypt_certificate": self._encrypt(key.certificate_pem, "certificate"),
         }
 
-    # What people and nature do
-
-    def pay(self, out_trade_no: str, callbacks: list[float]) -> Order:
-        """A person pays; the gateway will call back after each of these seconds, or never."""
-        if self.weather.until is not None:
-            raise Refusal(409, "GATEWAY_DOWN", "系统繁忙，请稍后再试")
-        now = self._clock.now()
-        moments = [now + timedelta(seconds=seconds) for seconds in callbacks]
-        order = self.book.pay(out_trade_no, now, moments)
-        for moment in moments:
-            self._agenda.add(moment, partial(self._notify, order, 0, _notification_id()))
-        return order
-
-    def notify_again(self, out_trade_no: str | None, last: int | None) -> int:
-        """Freshly signed notifications of what is paid: one order, the last so many, or all."""
-        if out_trade_no is not None:
-            order = self.book.find(out_trade_no)
-            if order is None or order.paid_at is None:
-                raise Refusal(404, "ORDER_NOT_EXIST", "没有已支付的订单")
-            orders = [order]
-        else:
-            orders = [order for order in self.book.orders() if order.paid_at is not None]
-            orders = orders[-last:] if last is not None else orders
-        now = self._clock.now()
-        for order in orders:
-            # Told already: what is not acknowledged now is not repeated.
-            self._agenda.add(now, partial(self._notify, order, len(REPEATS), _notification_id()))
-        return len(orders)
-
-    def replay_captured(self) -> int:
-        """The last notifications again, byte for byte, old signature and old timestamp."""
-        now = self._clock.now()
-        for url, headers, body in self._captured:
-            self._agenda.add(now, partial(self._replay, url, headers, body))
-        return len(self._captured)
-
     def sign_with(self, key: int) -> str:
-        """Change the platform key; the last is one that merchants were not told of."""
         self._signer = self._world.signing_keys[key]
         return self._signer.serial
 
-    def misbehave(self, how: str, times: int) -> None:
-        """The next so many answers or notifications are wrong in this way."""
-        if how not in MISBEHAVIOURS:
-            raise Refusal(400, "PARAM_ERROR", f"one of {', '.join(MISBEHAVIOURS)}")
-        self._misbehaving.extend([how] * times)
-
     # What the gateway sends
 
-    async def _notify(self, order: Order, attempt: int, notification_id: str) -> None:
-        if (until := self.weather.until) is not None:
-            self._agenda.add(until, partial(self._notify, order, attempt, notification_id))
-            return
+    def _notice_id(self) -> str:
+        return f"EV-{secrets.token_hex(16)}"
+
+    def _notice(self, order: Order, notice_id: str) -> tuple[dict[str, str], bytes]:
         plain = json.dumps(self._transaction(order), ensure_ascii=False, separators=(",", ":")).encode()
         body = json.dumps(
             {
-                "id": notification_id,
+                "id": notice_id,
                 "create_time": _beijing(self._clock.now()),
                 "resource_type": "encrypt-resource",
                 "event_type": "TRANSACTION.SUCCESS",
@@ -283,24 +229,9 @@ class WeChatGateway:
             separators=(",", ":"),
         ).encode()
         headers, body = self._sign(body, self._signer)
-        headers["Content-Type"] = "application/json"
-        self._captured.append((order.notify_url, headers, body))
-        acknowledged = await self._post(order.notify_url, headers, body)
-        self.book.note_notified(order, acknowledged=acknowledged)
-        if not acknowledged and attempt < len(REPEATS):
-            self._agenda.add(
-                self._clock.now() + REPEATS[attempt],
-                partial(self._notify, order, attempt + 1, notification_id),
-            )
+        return headers | {"Content-Type": "application/json"}, body
 
-    async def _replay(self, url: str, headers: dict[str, str], body: bytes) -> None:
-        await self._post(url, headers, body)
-
-    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> bool:
-        try:
-            answer = await self._client.request("POST", url, headers, body, _PATIENCE)
-        except (NoAnswer, ValueError):
-            return False
+    def _heard(self, answer: Answer) -> bool:
         return answer.status in {200, 204}
 
     def _signed(self, reply: Reply, asked_serial: str | None) -> Reply:
@@ -310,7 +241,7 @@ class WeChatGateway:
         return Reply(reply.status, body, (*reply.headers, *fields))
 
     def _sign(self, body: bytes, key: SigningKey) -> tuple[dict[str, str], bytes]:
-        how = self._misbehaving.popleft() if self._misbehaving else ""
+        how = self._wrong()
         if how == "unlisted-key":
             key = self._world.signing_keys[-1]
         at = self._clock.now() - (timedelta(days=1) if how == "stale" else timedelta(0))
@@ -360,10 +291,6 @@ def _may_be_notified(url: str) -> bool:
         return False
     local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"}
     return (parts.scheme == "https" or local) and not parts.query and len(url) <= 256
-
-
-def _notification_id() -> str:
-    return f"EV-{secrets.token_hex(16)}"
 
 
 def _beijing(at: datetime) -> str:

@@ -1,4 +1,4 @@
-"""The whole simulated outside in one event loop: three HTTP ports, one SMTP port, one agenda."""
+"""The whole simulated outside in one event loop: four HTTP ports, one SMTP port, one agenda."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from deploy.simulators.agenda import Agenda
+from deploy.simulators.alipay import TRADE_NO, AlipayGateway
 from deploy.simulators.aliyun import SmsCarrier
 from deploy.simulators.control import ControlPort
 from deploy.simulators.credentials import Credentials
 from deploy.simulators.http import HOST, listen, serving
 from deploy.simulators.journal import Journal
 from deploy.simulators.mailbox import Mailbox
+from deploy.simulators.order_book import OrderBook
 from deploy.simulators.smtp import SmtpSession
 from deploy.simulators.wechat import WeChatGateway
-from deploy.simulators.wechat_orders import OrderBook
 from services.chassis.clock import Clock
 from services.chassis.wire import Wires
 
@@ -32,6 +33,7 @@ class Plan:
     keys: Path
     data: Path
     wechat_port: int = 0
+    alipay_port: int = 0
     sms_port: int = 0
     smtp_port: int = 0
     control_port: int = 0
@@ -51,16 +53,23 @@ class Simulators:
         self.agenda = Agenda(clock)
         self.credentials = Credentials.of(plan.keys)
         self._sessions: set[SmtpSession] = set()
-        self._journals = (Journal(plan.data / "wechat.jsonl"), Journal(plan.data / "sms.jsonl"))
+        self._journals = tuple(Journal(plan.data / f"{name}.jsonl") for name in ("wechat", "alipay", "sms"))
         self._client = Wires(connections=64, patience=30.0, limit=1 << 20)
         self.wechat = WeChatGateway(
             self.credentials.wechat, OrderBook(self._journals[0]), clock, self.agenda, self._client
+        )
+        self.alipay = AlipayGateway(
+            self.credentials.alipay,
+            OrderBook(self._journals[1], TRADE_NO),
+            clock,
+            self.agenda,
+            self._client,
         )
         self.sms = SmsCarrier(
             self.credentials.aliyun,
             clock,
             self.agenda,
-            self._journals[1],
+            self._journals[2],
             self._client,
             templates=plan.templates,
             receipts_url=plan.receipts_url,
@@ -68,8 +77,14 @@ class Simulators:
             receipt_grid=plan.receipt_grid,
         )
         self.mailbox = Mailbox(plan.data / "mail.mbox", clock)
-        self.control = ControlPort(clock, self.agenda, self.wechat, self.sms, self.mailbox)
-        self.wechat_url = self.sms_url = self.control_url = ""
+        self.control = ControlPort(
+            clock,
+            self.agenda,
+            {"wechat": self.wechat, "alipay": self.alipay},
+            self.sms,
+            self.mailbox,
+        )
+        self.wechat_url = self.alipay_url = self.sms_url = self.control_url = ""
         self.smtp_port = 0
         self.accounts: dict[str, Path] = {}
 
@@ -84,12 +99,13 @@ class Simulators:
             self.smtp_port = await self._start_smtp(stack)
             plan = self._plan
             self.wechat_url = await stack.enter_async_context(serving(self.wechat.handle, plan.wechat_port))
+            self.alipay_url = await stack.enter_async_context(serving(self.alipay.handle, plan.alipay_port))
             self.sms_url = await stack.enter_async_context(serving(self.sms.handle, plan.sms_port))
             self.control_url = await stack.enter_async_context(
                 serving(self.control.handle, plan.control_port)
             )
             self.accounts = self.credentials.write_account_files(
-                self.wechat_url, self.sms_url, self.smtp_port
+                self.wechat_url, self.alipay_url, self.sms_url, self.smtp_port
             )
             self._stack = stack.pop_all()
         return self
@@ -101,6 +117,7 @@ class Simulators:
         """What others must know to use the simulated outside."""
         return {
             "wechat": self.wechat_url,
+            "alipay": self.alipay_url,
             "sms": self.sms_url,
             "control": self.control_url,
             "smtp": {"host": HOST, "port": self.smtp_port},

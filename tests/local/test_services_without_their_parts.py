@@ -25,7 +25,7 @@ NOBODY = "127.0.0.1:1"  # no listener is ever given this port
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Surroundings:
     keys = LocalKeys.of(tmp_path_factory.mktemp("keys"), SERVICES)
     accounts = Credentials.of(keys.directory).write_account_files(
-        "http://127.0.0.1:1", "http://127.0.0.1:1", 1
+        "http://127.0.0.1:1", "http://127.0.0.1:1", "http://127.0.0.1:1", 1
     )
     nowhere = DatabaseLogin("127.0.0.1", 1, "none", "none", "none").url
     return Surroundings(

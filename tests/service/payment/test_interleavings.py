@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from deploy.simulators.wechat_orders import Refusal
+from deploy.simulators.order_book import Refusal
 from services.payment.handlers import closing
 from services.payment.repository import orders as order_rows
 from tests.service.payment.system import System, approved, rejected

@@ -14,8 +14,8 @@ from deploy.replay.engine import replay
 from deploy.replay.history import Said, read_log
 from deploy.replay.order import Step
 from deploy.replay.reactions import Recorded
+from deploy.simulators.order_book import TradeState
 from deploy.simulators.outage import Outage
-from deploy.simulators.wechat_orders import TradeState
 from services.chassis.db import Database
 from services.payment.adapters.wechat import WeChatPay
 from services.payment.handlers import closing, recovering

@@ -49,6 +49,8 @@ class Order:
     state: TradeState = TradeState.NOTPAY
     paid_at: datetime | None = None
     closed_at: datetime | None = None
+    opened_at: datetime | None = None
+    """When somebody first looked at it: before that some gateways deny that it exists."""
     transaction_id: str = ""
     openid: str = ""
     codes_given: int = 0
@@ -70,8 +72,10 @@ class Order:
 
 
 class OrderBook:
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, transactions: str = "4200{date}{number:016d}") -> None:
+        """`transactions`: how the gateway numbers payments; `date` is Beijing's, `number` counts them."""
         self._journal = journal
+        self._transactions = transactions
         self._orders: dict[str, Order] = {}
         self._by_transaction: dict[str, Order] = {}
         for entry in journal.entries():
@@ -102,6 +106,15 @@ class OrderBook:
         known.codes_given += 1
         return known
 
+    def open(self, out_trade_no: str, at: datetime) -> Order:
+        """Somebody looks at it and does not pay yet."""
+        order = self._orders.get(out_trade_no)
+        if order is None:
+            raise Refusal(404, "ORDER_NOT_EXIST", "订单不存在")
+        if order.opened_at is None:
+            self._write({"did": "open", "out_trade_no": out_trade_no, "at": at.isoformat()})
+        return order
+
     def pay(self, out_trade_no: str, at: datetime, callbacks: list[datetime]) -> Order:
         """A person pays. The gateway knows seconds only: what it calls paid-at is cut down to the second."""
         order = self._orders.get(out_trade_no)
@@ -119,7 +132,9 @@ class OrderBook:
                 "did": "pay",
                 "out_trade_no": out_trade_no,
                 "at": at.replace(microsecond=0).isoformat(),
-                "transaction_id": f"4200{at.astimezone(BEIJING):%Y%m%d}{number:016d}",
+                "transaction_id": self._transactions.format(
+                    date=f"{at.astimezone(BEIJING):%Y%m%d}", number=number
+                ),
                 "callbacks": [moment.isoformat() for moment in callbacks],
             }
         )
@@ -167,8 +182,11 @@ class OrderBook:
                     datetime.fromisoformat(entry["placed_at"]),
                     datetime.fromisoformat(entry["expires_at"]),
                 )
+            case "open":
+                self._orders[number].opened_at = datetime.fromisoformat(entry["at"])
             case "pay":
                 order = self._orders[number]
+                order.opened_at = order.opened_at or datetime.fromisoformat(entry["at"])
                 order.state = TradeState.SUCCESS
                 order.paid_at = datetime.fromisoformat(entry["at"])
                 order.transaction_id = entry["transaction_id"]
