@@ -16,7 +16,7 @@ from contracts.refusals import Code, Refused
 from services.chassis import audit
 from services.chassis.http import allow, signed_by
 from services.chassis.tokens import Actor
-from services.payment.domain import (
+from services.payment.domain.refusals import (
     AlreadyPaid,
     NotApproved,
     PaymentRuleBroken,

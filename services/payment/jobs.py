@@ -41,7 +41,7 @@ class Turns:
         if not await closing.clocks_agree(database, cycle, at, self.guard):
             return at + _LOOK_AGAIN
         with CLOSE_SECONDS.time():
-            # 1: no new order from two minutes before the close on (domain.check_order).
+            # 1: no new order from two minutes before the close on (domain/ordering.py).
             # 2: every open order is closed at its gateway and asked about: paid in time, unpaid, or held.
             await closing.decide_open_orders(self.gateways, at)
             asked()

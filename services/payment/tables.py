@@ -32,7 +32,8 @@ from sqlmodel import Field, SQLModel
 
 from services.chassis.db import make_base
 from services.chassis.tables import add_plumbing
-from services.payment.domain import UNDECIDED, Cancellation, OrderStatus, Status, sources_of
+from services.payment.domain.obligation import Cancellation, Status, sources_of
+from services.payment.domain.order import UNDECIDED, OrderStatus
 
 if TYPE_CHECKING:  # a class made by a function is no base class to a type checker
 

@@ -6,16 +6,19 @@ one statement, each with the event that tells of it, as an approval would have m
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
+import orjson
 
 from contracts import payment
 from contracts.cycle import Cycle
@@ -25,11 +28,13 @@ from deploy.rehearsal.invariants.evidence import Evidence, Finding
 from deploy.rehearsal.invariants.privacy import Canaries
 from deploy.rehearsal.invariants.reading import gather, subscriptions_of
 from services.chassis import outbox
-from services.payment.domain import ProofTree
+from services.chassis.wire import Answer, Wires
+from services.payment.domain.proof_tree import ProofTree
 from tests.faults.harness import CYCLE, Fought, Ground
 
 SERVICE: Final = "payment"
 BEFORE_CLOSE: Final = timedelta(hours=3)  # between two reminders: nobody is reminded on the way to the close
+_MOMENT: Final = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+08:00")
 _OWE: Final = f"""
 with owed as (
     insert into obligations (registration_id, cycle_id, status, version, amount_fen, currency, opens_at, closes_at,
@@ -81,12 +86,43 @@ class Owing(Ground):
         finally:
             await connection.close()
 
-    async def owe(self, people: int) -> None:
+    async def owe(self, people: int) -> list[UUID]:
         """So many registrations have just been approved."""
         window = self.system.cycle.windows.payment
-        await self.rows(
-            _OWE, self.system.cycle.id, window.opens, window.closes, self.system.clock.now(), people
+        now = self.system.clock.now()
+        await self.rows(_OWE, self.system.cycle.id, window.opens, window.closes, now, people)
+        owed = await self.rows("select registration_id from obligations where due_at = $1", now)
+        return [row["registration_id"] for row in owed]
+
+    def closes_in(self, seconds: float) -> datetime:
+        """On the machine's clock: a notice whose window closes so soon. Who runs already has read the one before."""
+        at = (datetime.now(UTC) + timedelta(seconds=seconds)).replace(microsecond=0)
+        self.system.cycle_file.write_text(notice_closing_at(at), encoding="utf-8")
+        self.system.cycle = Cycle.read(self.system.cycle_file)
+        assert self.closes_at == at
+        return at
+
+    async def order(self, registration_id: UUID) -> Answer:
+        """The candidate orders."""
+        token = self.system.mint(f"candidate:{registration_id}", f"account-{registration_id}")
+        return await self._ask(
+            f"{self.payment.public_url}/registrations/{registration_id}/orders", {"channel": "wechat"}, token
         )
+
+    async def pay(self, order_no: str) -> None:
+        """The candidate pays at the gateway, which calls back at once."""
+        assert self.system.outside is not None
+        answer = await self._ask(
+            f"{self.system.outside.control_url}/sim/wechat/pay", {"order_no": order_no, "callbacks": [0]}
+        )
+        assert answer.status == 200, answer.body
+
+    async def _ask(self, url: str, body: object, token: str = "") -> Answer:
+        headers = {"content-type": "application/json"} | (
+            {"authorization": f"Bearer {token}"} if token else {}
+        )
+        async with Wires(connections=1, patience=10.0, limit=1 << 20) as wires:
+            return await wires.request("POST", url, headers, orjson.dumps(body))
 
     async def standing(self) -> Counter[str]:
         """How many obligations are in each state."""
@@ -164,6 +200,17 @@ class Owing(Ground):
         return Finding(
             "I7", "one event and one leaf each, the root as published", f"{len(expired)}", tuple(wrong)
         )
+
+
+def notice_closing_at(at: datetime) -> str:
+    """The notice of Leshan, all its moments moved so that payment closes then; orders are made to the end."""
+    text = CYCLE.read_text(encoding="utf-8")
+    moved = at - Cycle.read(CYCLE).windows.payment.closes
+
+    def later(found: re.Match[str]) -> str:
+        return (datetime.fromisoformat(found[0]) + moved).isoformat()
+
+    return _MOMENT.sub(later, text).replace('no_orders_before_close = "2m"', 'no_orders_before_close = "0m"')
 
 
 @asynccontextmanager

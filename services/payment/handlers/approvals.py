@@ -11,7 +11,7 @@ from contracts.cycle import Cycle
 from contracts.reasons import RefundCause
 from services.chassis import outbox
 from services.chassis.db import UnitOfWork
-from services.payment.domain import Cancellation, Status
+from services.payment.domain.obligation import Cancellation, Status
 from services.payment.handlers.metrics import REFUNDS_DUE
 from services.payment.repository import ledger, obligations
 from services.payment.repository.obligations import Fee

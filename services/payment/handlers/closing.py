@@ -1,6 +1,6 @@
 """The close of the payment window: who is paid, who is held, who is forfeited, and what is published of it.
 
-The rule itself is `Obligation.expire` in domain.py; `repository/closing.py` has it as one statement for many.
+The rule itself is `Obligation.expire` in domain/obligation.py; `repository/closing.py` has it as one statement for many.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from services.chassis import outbox
 from services.chassis.clock_guard import ClockGuard
 from services.chassis.crash import crash_point
 from services.chassis.db import Database
-from services.payment.domain import ProofTree, Status
+from services.payment.domain.obligation import Status
+from services.payment.domain.proof_tree import ProofTree
 from services.payment.handlers.metrics import CLOSE_STOPPED, EXPIRED, HELD
 from services.payment.handlers.settling import Gateways
 from services.payment.repository import closing, orders

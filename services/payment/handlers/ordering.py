@@ -7,16 +7,10 @@ from datetime import datetime
 from uuid import UUID
 
 from contracts.cycle import Cycle
-from services.payment.domain import (
-    AlreadyPaid,
-    NotAllowed,
-    Obligation,
-    Order,
-    OrderStatus,
-    check_order,
-    order_expires_at,
-    order_number,
-)
+from services.payment.domain.obligation import Obligation
+from services.payment.domain.order import Order, OrderStatus, order_expires_at, order_number
+from services.payment.domain.ordering import check_order
+from services.payment.domain.refusals import AlreadyPaid, NotAllowed
 from services.payment.handlers.metrics import ORDERS
 from services.payment.handlers.settling import Gateways, Settled
 from services.payment.ports import ChannelRefused, ChannelUnavailable, NumberInUse, PlacedOrder

@@ -16,7 +16,8 @@ from contracts.reasons import Channel, ReinstatementCause
 from services.chassis import outbox
 from services.chassis.db import Database, UnitOfWork
 from services.chassis.vault import Vault
-from services.payment.domain import Fact, Obligation, Order, OrderStatus, Success, Verdict, refund_of
+from services.payment.domain.obligation import Fact, Obligation, Verdict, refund_of
+from services.payment.domain.order import Order, OrderStatus, Success
 from services.payment.handlers.metrics import PAID, REFUNDS_DUE, REINSTATED
 from services.payment.ports import Notification, OrderState, PaymentChannel
 from services.payment.repository import ledger, obligations, orders

@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 import structlog
 
 from services.chassis.db import Database
-from services.payment.domain import Order, Status, order_number
+from services.payment.domain.obligation import Status
+from services.payment.domain.order import Order, order_number
 from services.payment.handlers.metrics import RECOVERED
 from services.payment.handlers.ordering import new_order
 from services.payment.handlers.receiving import Mismatch

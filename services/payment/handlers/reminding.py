@@ -8,7 +8,7 @@ import structlog
 
 from contracts.cycle import Cycle
 from services.chassis.db import Database
-from services.payment.domain import plan_reminders
+from services.payment.domain.reminders import plan_reminders
 from services.payment.handlers.metrics import REMINDED
 from services.payment.repository import reminders
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from contracts.cycle import Cycle
 from contracts.refusals import Code, Refused
 from services.chassis.db import Database
-from services.payment.domain import Status
+from services.payment.domain.obligation import Status
 from services.payment.repository import closing, ledger, obligations, orders, recoveries
 
 _LISTED = 1000  # of the held and of the refunds due; the counts beside them are complete

@@ -9,7 +9,7 @@ from uuid import UUID
 from contracts.reasons import RefundCause
 from services.chassis.db import Row, UnitOfWork
 from services.chassis.vault import Vault
-from services.payment.domain import Success
+from services.payment.domain.order import Success
 from services.payment.repository.orders import Evidence
 
 

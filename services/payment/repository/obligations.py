@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from services.chassis.db import Row, UnitOfWork
-from services.payment.domain import Cancellation, Obligation, Status
+from services.payment.domain.obligation import Cancellation, Obligation, Status
 from services.payment.repository.vocabulary import UNDECIDED_ORDER
 
 COLUMNS = (

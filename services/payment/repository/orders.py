@@ -12,7 +12,8 @@ from uuid import UUID
 
 from services.chassis.db import Row, UnitOfWork
 from services.chassis.vault import Vault
-from services.payment.domain import Obligation, Order, OrderStatus
+from services.payment.domain.obligation import Obligation
+from services.payment.domain.order import Order, OrderStatus
 from services.payment.repository.obligations import COLUMNS, obligation
 from services.payment.repository.vocabulary import UNDECIDED_ORDER
 

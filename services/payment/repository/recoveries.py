@@ -11,7 +11,8 @@ from enum import StrEnum
 from uuid import UUID
 
 from services.chassis.db import Row, UnitOfWork
-from services.payment.domain import Obligation, Order, OrderStatus
+from services.payment.domain.obligation import Obligation
+from services.payment.domain.order import Order, OrderStatus
 from services.payment.repository.obligations import COLUMNS, obligation
 from services.payment.repository.orders import UNHEARD_ORDER
 from services.payment.repository.vocabulary import UNDECIDED_ORDER

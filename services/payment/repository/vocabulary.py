@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
-from services.payment.domain import UNDECIDED, Status, sources_of
+from services.payment.domain.obligation import Status, sources_of
+from services.payment.domain.order import UNDECIDED
 
 
 def one_of(values: Iterable[StrEnum]) -> str:

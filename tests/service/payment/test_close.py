@@ -12,7 +12,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from contracts import payment
-from services.payment.domain import ProofTree
+from services.payment.domain.proof_tree import ProofTree
 from services.payment.handlers.settling import AT_ONCE, GIVE_UP_AFTER
 from services.payment.repository import closing
 from tests.service.payment.system import CLOSES, System, approved, hours, moment, rejected
@@ -352,7 +352,9 @@ async def test_a_full_page_of_everything_the_office_sees(system: System) -> None
 
 async def test_what_is_due_is_the_domains_rule_and_nothing_else(system: System) -> None:
     """The set-based predicate and `Obligation.expire` give the same verdict in every state."""
-    from services.payment.domain import OrderStatus, PaymentRuleBroken, Status  # noqa: PLC0415
+    from services.payment.domain.obligation import Status  # noqa: PLC0415
+    from services.payment.domain.order import OrderStatus  # noqa: PLC0415
+    from services.payment.domain.refusals import PaymentRuleBroken  # noqa: PLC0415
     from services.payment.repository import obligations  # noqa: PLC0415
 
     system.at(CLOSES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from services.chassis import migrations
-from services.payment.domain import NEXT, OrderStatus, Status
+from services.payment.domain.obligation import NEXT, Status
+from services.payment.domain.order import OrderStatus
 from tests.service.payment.system import System
 
 

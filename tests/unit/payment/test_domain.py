@@ -13,31 +13,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.reasons import RefundCause
-from services.payment.domain import (
-    NEXT,
+from services.payment.domain.obligation import NEXT, Cancellation, Fact, Obligation, Status, sources_of
+from services.payment.domain.order import (
     ORDER_NEXT,
     UNDECIDED,
+    OrderStatus,
+    Success,
+    ask_again_at,
+    order_expires_at,
+)
+from services.payment.domain.ordering import check_order
+from services.payment.domain.refusals import (
     AlreadyPaid,
-    Cancellation,
-    Fact,
     NotAllowed,
     NotApproved,
-    Obligation,
-    OrderStatus,
     PaymentRuleBroken,
-    Status,
-    Success,
     TooEarly,
     TooLateToOrder,
     Undecided,
     WindowClosed,
     WindowNotOpen,
-    ask_again_at,
-    check_order,
-    order_expires_at,
-    plan_reminders,
-    sources_of,
 )
+from services.payment.domain.reminders import plan_reminders
 
 BEIJING = timezone(timedelta(hours=8))
 OPENS = datetime(2024, 1, 29, tzinfo=BEIJING)

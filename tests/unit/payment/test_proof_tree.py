@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.payment.domain import ProofTree
+from services.payment.domain.proof_tree import ProofTree
 
 
 def by_definition(leaves: list[bytes]) -> bytes:

@@ -1,0 +1,94 @@
+"""One try to pay at a gateway: its states, its number, and how long it lives."""
+
+from __future__ import annotations
+
+from base64 import b32encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+
+class OrderStatus(StrEnum):
+    CREATING = "creating"  # written down before the gateway is asked
+    OPEN = "open"
+    UNKNOWN = "unknown"  # the gateway gave no answer: it may be payable
+    FAILED = "failed"  # the gateway would not take it
+    CLOSED = "closed"  # closed at the gateway, and the gateway says it was not paid
+    PAID = "paid"
+
+
+# Success is never undone; anything else gives way to it, because money is a fact and our view is not.
+ORDER_NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
+    OrderStatus.CREATING: frozenset(OrderStatus) - {OrderStatus.CREATING},
+    OrderStatus.OPEN: frozenset({OrderStatus.CLOSED, OrderStatus.PAID}),
+    OrderStatus.UNKNOWN: frozenset({OrderStatus.CLOSED, OrderStatus.PAID}),
+    # What the gateway never heard of may be tried again under its number.
+    OrderStatus.FAILED: frozenset({OrderStatus.PAID, OrderStatus.CREATING}),
+    OrderStatus.CLOSED: frozenset({OrderStatus.PAID, OrderStatus.CREATING}),
+    OrderStatus.PAID: frozenset(),
+}
+UNDECIDED: Final = frozenset({OrderStatus.CREATING, OrderStatus.OPEN, OrderStatus.UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One try to pay at a gateway."""
+
+    order_no: str
+    registration_id: UUID
+    channel: str
+    amount_fen: int
+    currency: str
+    status: OrderStatus
+    created_at: datetime
+    expires_at: datetime
+    code_url: str | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A payment as the gateway reports it, whenever we hear of it."""
+
+    order_no: str
+    transaction_id: str
+    amount_fen: int
+    currency: str
+    paid_at: datetime
+
+
+def order_number(registration_id: UUID, opens_on: date, number: int) -> str:
+    """The number of a registration's nth order: after a restore every order that was ever made can be asked about.
+
+    The numbers a gateway has heard of are 1, 2, … without a gap, because one it never heard of is used again. The date, on
+    which the window opened, is for people who read a bill.
+    """
+    mixed = sha256(f"kaowu.order.v1 {registration_id} {number}".encode()).digest()[:10]
+    return f"{opens_on:%Y%m%d}{b32encode(mixed).decode()}"
+
+
+ORDER_LIFE: Final = timedelta(hours=2)  # the gateway's payment code lives no longer
+
+
+def order_expires_at(at: datetime, closes_at: datetime) -> datetime:
+    """An order ends with its code, and never outlives the window."""
+    return min(at + ORDER_LIFE, closes_at)
+
+
+_RETRIES: Final = (
+    timedelta(minutes=5),
+    timedelta(hours=1),
+    timedelta(hours=1),
+    timedelta(hours=3),
+    timedelta(hours=6),
+    timedelta(days=1),
+)
+
+
+def ask_again_at(at: datetime, attempts: int) -> datetime:
+    """When to ask a gateway again that has given no answer `attempts` times."""
+    return at + _RETRIES[min(max(attempts, 1), len(_RETRIES)) - 1]
