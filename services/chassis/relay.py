@@ -158,7 +158,7 @@ class Relay:
 
     async def _lead(self) -> None:
         async with self._connection() as connection:
-            while not await connection.fetchval("select pg_try_advisory_lock($1)", _LEADER_LOCK):
+            while not await self.may_lead(connection):
                 await self._pause(0.5 + secrets.randbelow(500) / 1000)
                 if self._stop.is_set():
                     return
@@ -168,6 +168,11 @@ class Relay:
                     await self._publish_all(connection, kafka)
                 finally:
                     self.leading = False
+
+    @staticmethod
+    async def may_lead(connection: asyncpg.Connection[Any]) -> bool:
+        """Whether nobody else leads; from then on this connection does, until it ends."""
+        return bool(await connection.fetchval("select pg_try_advisory_lock($1)", _LEADER_LOCK))
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection[Any]]:
