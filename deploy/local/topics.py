@@ -31,7 +31,8 @@ async def make_topics(
             NewTopic(
                 topic.name,
                 topic.partitions,
-                1 if keep else -1,
+                -1,  # as many copies as the broker says: one here, three in a cluster
+                {},  # aiokafka takes the -1 only when somebody could have placed the copies by hand
                 topic_configs={
                     "retention.ms": "-1" if keep else str(int(topic.retention.total_seconds() * 1000)),
                     "message.timestamp.type": topic.timestamps,
