@@ -1,7 +1,8 @@
-"""Processes that die, and transactions that meet, inside one process: every task knows whose life it belongs to.
+"""Processes that die, databases that fail, transactions that meet, inside one process: every task knows whose life it belongs to.
 
 A crash is an exception that nothing catches, raised at one of the chassis' named crash points; all tasks of that life end
-with it, as a process takes its threads along. Two actions are interleaved at their statements: each waits before every one.
+with it, as a process takes its threads along. A failure is the driver's own exception, in the place of a statement or after a
+commit whose answer got lost. Two actions are interleaved at their statements: each waits before every one.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import asyncpg
 
-from services.chassis import crash
+from services.chassis import consuming, crash
 from services.chassis.db import UnitOfWork
-from services.payment.handlers import settling
+from services.payment.handlers import recovering, settling
 from tests.simulation.chance import Chance
 
 _LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
@@ -33,6 +35,22 @@ class Crashed(BaseException):
     """The process died here. Not an Exception: nothing in a service may catch it."""
 
 
+class Fate(Enum):
+    """What became of an action."""
+
+    LIVED = "lived"
+    DIED = "died"
+    FAILED = "failed"
+    """By the failure that was meant for it: whoever began it has to look again."""
+
+
+class Failure(NamedTuple):
+    """The database fails this action: its `turn`th statement, or the answer to its `turn`th commit is lost."""
+
+    commit: bool
+    turn: int
+
+
 class TooLong(Exception):
     """An action did not end: a bug of the simulation or a real deadlock that the database does not see."""
 
@@ -42,22 +60,53 @@ class Life:
     """One action of one process, while it runs."""
 
     gated: bool = False
+    failure: Failure | None = None
+    failed: str = ""
+    error: Exception | None = None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever it comes to its gate or ends."""
     at_gate: bool = False
     statements: int = 0
+    commits: int = 0
 
-    async def before_statement(self) -> None:
+    async def turn(self) -> None:
         """Wait until it is this life's turn."""
-        self.statements += 1
         if self.gated:
             self.at_gate = True
             self.gate.clear()
             self.moved.set()
             await self.gate.wait()
             self.at_gate = False
+
+    async def before_statement(self) -> None:
+        """Its turn, at which it may fail."""
+        await self.turn()
+        self.statements += 1
+        if self.failure == (False, self.statements):
+            self._fail("statement failed", asyncpg.DeadlockDetectedError("simulated"))
+
+    def after_commit(self) -> None:
+        """The database has it, and may not be able to say so."""
+        self.commits += 1
+        if self.failure == (True, self.commits):
+            self._fail("answer to a commit lost", asyncpg.ConnectionDoesNotExistError("simulated"))
+
+    def _fail(self, what: str, error: Exception) -> None:
+        self.failed, self.error = what, error
+        raise error
+
+    def is_meant(self, error: BaseException) -> bool:
+        """Whether an exception is what this failure led to."""
+        following: BaseException | None = error
+        while following is not None:
+            if following is self.error:
+                return True
+            if isinstance(following, BaseExceptionGroup):
+                return all(map(self.is_meant, following.exceptions))
+            following = following.__cause__ or following.__context__
+        return False
 
 
 def _tagging(
@@ -83,7 +132,7 @@ def simulated() -> Iterator[None]:
 
     def gated(run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def passed(uow: UnitOfWork, statement: str, *args: object) -> Any:
-            await at_gate()
+            await before_statement()
             return await run(uow, statement, *args)
 
         return passed
@@ -94,7 +143,10 @@ def simulated() -> Iterator[None]:
         # The statements are done: others may still come before the commit. Who fails or dies is not held up.
         if kind is None:
             await at_gate()
-        return await ended(transaction, kind, error, trace)
+        answer = await ended(transaction, kind, error, trace)
+        if kind is None and not transaction._readonly and (life := _LIFE.get()) is not None:
+            life.after_commit()
+        return answer
 
     loop = asyncio.get_running_loop()
     loop.set_task_factory(_tagging)  # type: ignore[arg-type]  # the stubs want the factory of a newer Python
@@ -104,6 +156,8 @@ def simulated() -> Iterator[None]:
         patch.object(UnitOfWork, "changed", gated(UnitOfWork.changed)),
         patch.object(asyncpg.transaction.Transaction, "__aexit__", ending),
         patch.object(settling, "AT_ONCE", 1),
+        patch.object(recovering, "AT_ONCE", 1),
+        patch.object(consuming, "_BACKOFF", (0.0,) * len(consuming._BACKOFF)),
     ):
         try:
             yield
@@ -133,15 +187,41 @@ def armed(turn: int) -> Iterator[Death]:
 
 
 async def at_gate() -> None:
-    """Wait for a turn: before a statement, before a commit, before something outside is asked."""
+    """Wait for a turn: before a commit, before something outside is asked."""
+    if (life := _LIFE.get()) is not None:
+        await life.turn()
+
+
+async def before_statement() -> None:
+    """Wait for a turn; the database may fail now."""
     if (life := _LIFE.get()) is not None:
         await life.before_statement()
 
 
-async def live(action: Callable[[], Awaitable[None]]) -> bool:
-    """Run it to its end. False: it died on the way, with everything it had begun."""
-    life = Life()
-    return await _end_of(life, _begin(life, action))
+def is_interleaved() -> bool:
+    """Whether this action takes turns with another one."""
+    life = _LIFE.get()
+    return life is not None and life.gated
+
+
+class GatedConnection:
+    """A driver's connection whose every call waits for its turn, for what works below units of work."""
+
+    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: object) -> Any:
+            await before_statement()
+            return await getattr(self._connection, name)(*args)
+
+        return call
+
+
+async def live(action: Callable[[], Awaitable[None]], failure: Failure | None = None) -> tuple[Fate, str]:
+    """Run it to its end: what became of it, and which failure it met."""
+    life = Life(failure=failure)
+    return await _end_of(life, _begin(life, action)), life.failed
 
 
 def _begin(life: Life, action: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
@@ -155,7 +235,7 @@ def _begin(life: Life, action: Callable[[], Awaitable[None]]) -> asyncio.Task[No
         _LIFE.reset(token)
 
 
-async def _end_of(life: Life, task: asyncio.Task[None]) -> bool:
+async def _end_of(life: Life, task: asyncio.Task[None]) -> Fate:
     try:
         async with asyncio.timeout(30):
             await asyncio.wait({task})
@@ -163,14 +243,17 @@ async def _end_of(life: Life, task: asyncio.Task[None]) -> bool:
         raise TooLong("an action did not end within 30 s") from None
     error = None if task.cancelled() else task.exception()
     if error is None and not task.cancelled():
-        return True
+        return Fate.LIVED
     if error is not None and not _is_crash(error):
+        if life.is_meant(error):
+            return Fate.FAILED
         raise error
+    # A process takes all its tasks along.
     while life.tasks:
         for left in list(life.tasks):
             left.cancel()
         await asyncio.wait(set(life.tasks))
-    return False
+    return Fate.DIED
 
 
 def _died(task: asyncio.Task[None]) -> bool:
@@ -186,6 +269,9 @@ def _is_crash(error: BaseException) -> bool:
     return isinstance(error, Crashed)
 
 
+Doing = tuple[Callable[[], Awaitable[None]], Failure | None]
+
+
 class Interleaver:
     """Lets two actions take turns, statement by statement, as chance says. `databases`: where they may wait for each other."""
 
@@ -197,15 +283,19 @@ class Interleaver:
     async def both(
         self,
         chance: Chance,
-        first: Callable[[], Awaitable[None]],
-        second: Callable[[], Awaitable[None]],
+        first: Doing,
+        second: Doing,
         *,
         one_process: bool,
-    ) -> tuple[bool, bool]:
-        """Both to their ends; for each, whether it lived. Two of one process die together, wherever the other stands."""
+        between: Callable[[], Awaitable[None]],
+    ) -> tuple[tuple[Fate, str], tuple[Fate, str]]:
+        """Both to their ends, as `live` says it of each. Two of one process die together, wherever the other stands.
+
+        `between` comes before every turn: what happens while both stand still.
+        """
         moved = asyncio.Event()
-        lives = [Life(gated=True, moved=moved), Life(gated=True, moved=moved)]
-        tasks = [_begin(life, action) for life, action in zip(lives, (first, second), strict=True)]
+        lives = [Life(gated=True, failure=failure, moved=moved) for _, failure in (first, second)]
+        tasks = [_begin(life, action) for life, (action, _) in zip(lives, (first, second), strict=True)]
         for task in tasks:
             task.add_done_callback(lambda _: moved.set())
         try:
@@ -218,14 +308,21 @@ class Interleaver:
                 waiting = [life for life in lives if life.at_gate]
                 if not waiting:
                     continue
+                await between()
                 life = chance.pick(waiting) if len(waiting) > 1 else waiting[0]
                 life.at_gate = False
                 life.gate.set()
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
         finally:
             for life in lives:
                 life.gated = False
                 life.gate.set()
-        one, other = [await _end_of(life, task) for life, task in zip(lives, tasks, strict=True)]
+        one, other = [
+            (await _end_of(life, task), life.failed) for life, task in zip(lives, tasks, strict=True)
+        ]
         return one, other
 
     async def _settle(self, moved: asyncio.Event, lives: list[Life], tasks: list[asyncio.Task[None]]) -> None:

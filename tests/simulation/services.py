@@ -8,14 +8,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 from uuid import UUID
 
+from contracts.event import Event
 from contracts.reasons import Carrier
 from deploy.local.databases import DatabaseLogin
 from deploy.local.keys import LocalKeys
+from services.chassis import process as assembling
 from services.chassis.clock import RehearsalClock
-from services.chassis.clock_guard import ClockGuard
-from services.chassis.jobs import Job
+from services.chassis.clock_guard import TOLERANCE, ClockGuard, Disagreement
+from services.chassis.consuming import Handler
+from services.chassis.db import UnitOfWork
+from services.chassis.jobs import Job, Jobs
 from services.chassis.process import Plumbing, Process
 from services.confirmation import app as confirmation
 from services.confirmation.settings import Settings as ConfirmationSettings
@@ -36,6 +41,7 @@ from services.payment.jobs import Turns, make_jobs
 from services.payment.settings import Settings as PaymentSettings
 from services.registration import app as registration
 from services.registration.settings import Settings as RegistrationSettings
+from tests.simulation.lives import is_interleaved
 from tests.simulation.outside import SimulatedCarriers, SimulatedGateway
 
 ORDER = ("registration", "confirmation", "payment", "notification")
@@ -91,11 +97,30 @@ async def call(app: Any, method: str, target: str, headers: Mapping[str, str], b
     return Reply(status, b"".join(parts))
 
 
-class _Agreeing:
-    """Clocks that agree: how they are compared is tested where it is done."""
+class StepClock(RehearsalClock):
+    """The clock of one service's machine, which may be stepped away from the time that everybody else has."""
 
-    async def check(self) -> None:
-        return None
+    step = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.step
+
+
+@dataclass
+class _Guard:
+    """The comparison of three clocks, two of which are never stepped here: how they are read is tested where it is done."""
+
+    clock: StepClock
+
+    async def check(self) -> Disagreement | None:
+        if abs(self.clock.step) <= TOLERANCE:
+            return None
+        at = RehearsalClock.now(self.clock)
+        return Disagreement("application stands alone", self.clock.now(), at, at)
+
+
+class Refused(ValueError):
+    """What a handler raises for an event that somebody has spoilt; for a reason of its own, so trying again does not help."""
 
 
 @dataclass
@@ -114,7 +139,8 @@ class _Contacts:
             {**self.headers, "content-type": "application/json"},
             body,
         )
-        assert reply.status == 200, reply
+        if reply.status != 200:
+            raise ConnectionError(f"registration answered {reply.status}")
         return [
             Contact(UUID(one["registration_id"]), one["number"][-4:], one.get("phone"), one.get("email"))
             for one in reply.json()["contacts"]
@@ -132,6 +158,12 @@ class Services:
     carriers: SimulatedCarriers
     keys: LocalKeys = field(init=False)
     processes: dict[str, Process] = field(init=False, default_factory=dict)
+    clocks: dict[str, StepClock] = field(init=False, default_factory=dict)
+    rivals: dict[str, Jobs] = field(init=False, default_factory=dict)
+    """The jobs of a second process of each service; what keeps the two apart is the real lock."""
+    spoilt: set[UUID] = field(default_factory=set)
+    """Events that no handler can take in for the time being."""
+    on_refusal: Callable[[str], None] = lambda _service: None
     dirty: set[str] = field(default_factory=set)
     """Services whose relay was told of something new."""
 
@@ -148,19 +180,41 @@ class Services:
 
     def start(self, name: str) -> None:
         """Put this service together."""
-        process: Process = getattr(self, f"_{name}")()
+        with patch.object(assembling, "RehearsalClock", StepClock):
+            process: Process = getattr(self, f"_{name}")()
         process.plumbing.database.on_events = lambda: self.dirty.add(name)
+        self.clocks[name] = cast("StepClock", process.plumbing.clock)
+        self.rivals[name] = Jobs(
+            process.jobs.jobs, clock=process.plumbing.clock, database_url=process.plumbing.database.url
+        )
+        taking = process.consumers._by_name
+        for handler in taking:
+            taking[handler] = self._refusing(name, taking[handler])
         self.processes[name] = process
         self.restart(name)
+
+    def _refusing(self, name: str, handler: Handler) -> Handler:
+        async def take(uow: UnitOfWork, events: Sequence[Event]) -> None:
+            if self.spoilt and any(event.envelope.event_id in self.spoilt for event in events):
+                self.on_refusal(name)
+                raise Refused
+            await handler(uow, events)
+
+        return take
 
     def restart(self, name: str) -> None:
         """As a process that has just begun: all that one remembers between two actions is when its jobs are due.
 
         A relay and jobs that start look at once.
         """
-        self.dirty.add(name)
+        self.look_again(name)
         for job in self.processes[name].jobs.jobs:
             job.due_at = None
+
+    def look_again(self, name: str) -> None:
+        """What a relay and jobs do by themselves after a while, whether or not anybody told them of anything."""
+        self.dirty.add(name)
+        for job in self.processes[name].jobs.jobs:
             job.wake()
 
     def _given(self, service: str) -> dict[str, Any]:
@@ -194,7 +248,7 @@ class Services:
             cycle=plumbing.cycle,
             vault=plumbing.vault,
         )
-        jobs = make_jobs(Turns(gateways, plumbing.clock, cast("ClockGuard", _Agreeing())))
+        jobs = make_jobs(Turns(gateways, plumbing.clock, cast("ClockGuard", _Guard(cast("StepClock", plumbing.clock)))))
         close, settle, _ = jobs
 
         def ask_at(moment: datetime) -> None:
@@ -267,14 +321,18 @@ class Services:
     def jobs(self) -> list[tuple[str, Job]]:
         return [(name, job) for name in ORDER for job in self.processes[name].jobs.jobs]
 
-    async def run_job(self, job: Job) -> None:
-        """One turn, as the job's keeper takes it."""
+    async def run_job(self, name: str, job: Job) -> None:
+        """One turn, as the job's keeper takes it. The lock is asked for only where somebody could have it."""
         job.awake.clear()
         try:
-            job.due_at = await job.run()
+            job.due_at = await (self.processes[name].jobs._once(job) if is_interleaved() else job.run())
         except Exception:
-            job.due_at = self.clock.now()
+            job.due_at = self.clocks[name].now()
             raise
+
+    async def run_rival(self, name: str, job: Job) -> None:
+        """The same turn in the second process of the service."""
+        await self.rivals[name]._once(job)
 
     def door(self, name: str, *, internal: bool = False) -> Any:
         process = self.processes[name]
@@ -283,3 +341,6 @@ class Services:
     async def end(self) -> None:
         for process in self.processes.values():
             await process.plumbing.database.dispose()
+            for jobs in (process.jobs, self.rivals[process.plumbing.name]):
+                if jobs._locks is not None:
+                    await jobs._locks.close()
