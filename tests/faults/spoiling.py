@@ -142,6 +142,11 @@ def renamed(good: Content, key: UUID) -> Content:
     return Content(new, (good.value or b"").replace(old, new), _with(good.headers, "ce_subject", new))
 
 
+def anew(good: Content, event_id: UUID) -> Content:
+    """The same once more, as another event."""
+    return Content(good.key, good.value, _with(good.headers, "ce_id", str(event_id).encode()))
+
+
 def spoilt(chance: random.Random, good: Content, how: str) -> Spoilt:
     """A good record, spoilt in this way."""
     spoil, reason = WAYS[how]

@@ -237,7 +237,12 @@ def read_records(
                     int(headers["ce_sequence"]),
                 )
             )
-        except (KeyError, ValueError, AttributeError) as error:
+        except (
+            KeyError,
+            ValueError,
+            AttributeError,
+            TypeError,
+        ) as error:  # headers may be missing, odd or null
             where = f"{partition.topic} {partition.partition}:{record.offset}"
             evidence.unreadable.append(f"{where}: no readable envelope ({type(error).__name__})")
     search(evidence, canaries, "topics", [(partition.topic, b"\n".join(seen))])
