@@ -112,6 +112,7 @@ class Credentials:
                     "gateway_keys": {
                         key.serial: f"{key.serial}-public.pem" for key in self.alipay.signing_keys[:-1]
                     },
+                    "bill_origins": [alipay_url],
                 },
             ),
             "aliyun": (

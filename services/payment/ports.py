@@ -6,9 +6,9 @@ returning an unverified one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -73,9 +73,60 @@ class AlreadyPaid:
     order_no: str
 
 
+class RefundState(StrEnum):
+    """The gateway's word on one refund. Only DONE says that the money went back."""
+
+    DONE = "done"
+    UNDER_WAY = "under-way"
+    REFUSED = "refused"  # it will not happen by itself: a person has to look
+    UNKNOWN = "unknown"  # the gateway never heard of it
+
+
+@dataclass(frozen=True, slots=True)
+class RefundAnswer:
+    """What the gateway said of a refund, with the bytes it signed."""
+
+    refund_no: str
+    state: RefundState
+    amount_fen: int | None
+    at: datetime | None
+    """When the money went back, where the gateway says so."""
+    code: str
+    """The gateway's own word for a state that is not DONE."""
+    raw: bytes
+    signature: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BillLine:
+    """One line of a gateway's bill: money that came in, or went back (`refund_no` is then set)."""
+
+    order_no: str
+    transaction_id: str
+    refund_no: str | None
+    amount_fen: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Everything a gateway booked for us on one of its days (Beijing's). `digest`: SHA-256 of the file as it came."""
+
+    channel: str
+    day: date
+    lines: Sequence[BillLine]
+    digest: bytes
+
+
+class NoBillYet(Exception):
+    """The gateway has not made the bill of this day yet, or nothing was booked on it and it makes none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Notification:
     """A verified, decrypted notice of the gateway about one of *our* orders (app and merchant are ours).
+
+    REFUNDED says that something became of a refund of it: it is worth asking now.
 
     Order number, amount and currency still have to be compared with the order: only the caller knows it.
     """
@@ -167,4 +218,30 @@ class PaymentChannel(Protocol):
 
     def parse_notification(self, headers: Mapping[str, str], raw_body: bytes, at: datetime) -> Notification:
         """Verify the raw bytes, then read them. Header names in any case. Raises NotificationRefused."""
+        ...
+
+
+class Refunding(Protocol):
+    """A channel that can give money back (Capability.REFUNDS)."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def refund(
+        self, order_no: str, refund_no: str, amount_fen: int, paid_fen: int, reason: str
+    ) -> RefundAnswer:
+        """Give back. Asked again under the same number it is the same refund, however often."""
+        ...
+
+    async def query_refund(self, order_no: str, refund_no: str) -> RefundAnswer: ...
+
+
+class Billing(Protocol):
+    """A channel that says once a day what it has booked (Capability.BILLS)."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def fetch_bill(self, day: date) -> Bill:
+        """The bill of a day that is over, checked against its hash where it has one. Raises NoBillYet."""
         ...

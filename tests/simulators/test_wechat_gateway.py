@@ -256,14 +256,14 @@ async def test_an_order_in_the_wrong_form_is_refused_in_the_gateways_words(
         "notify_url": "https://office.example.cn/notify",
         "amount": {"total": 100, "currency": "CNY"},
     }
-    reply = await merchant._call("POST", "/v3/pay/transactions/native", order | change)
+    reply = await merchant.call("POST", "/v3/pay/transactions/native", order | change)
     assert (reply.status, reply.code) == (400, code)
     assert reply.content["message"]
-    assert (await merchant._call("POST", "/v3/pay/transactions/native", order)).status == 200
+    assert (await merchant.call("POST", "/v3/pay/transactions/native", order)).status == 200
 
 
 async def test_what_it_does_not_know_is_a_signed_404(stage: Outside, merchant: WeChatPay) -> None:
-    reply = await merchant._call("GET", "/v3/refund/domestic/refunds/1", None)
+    reply = await merchant.call("GET", "/v3/refund/domestic/refunds/1", None)
     assert (reply.status, reply.code) == (404, "RESOURCE_NOT_EXISTS")
 
 

@@ -51,6 +51,8 @@ class AlipayAccount:
     private_key: RSAPrivateKey
     gateway_keys: Mapping[str, RSAPublicKey]
     """By the names the account file gives them: RSA2 seals name no key, so each is tried."""
+    bill_origins: frozenset[str]
+    """From where bills may be fetched, as scheme://host: they lie at another host than the gateway."""
 
     @classmethod
     def read(cls, path: Path) -> AlipayAccount:
@@ -68,6 +70,7 @@ class AlipayAccount:
                 seller_id=str(content["seller_id"]),
                 private_key=_private(private_key),
                 gateway_keys={name: _public(key) for name, key in keys.items()},
+                bill_origins=frozenset(map(str, content.get("bill_origins", ()))),
             )
         except KeyError as error:
             raise AccountInvalid(f"{path.name}: entry {error} is missing") from None

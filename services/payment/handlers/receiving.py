@@ -33,6 +33,7 @@ class Taken(StrEnum):
     REINSTATED = "reinstated"
     REFUND_DUE = "refund-due"
     DUPLICATE = "duplicate"
+    REFUND_NEWS = "refund-news"  # it is worth asking about refunds now
     NOTHING = "nothing"  # a notice that reports no payment
 
 
@@ -74,6 +75,8 @@ async def take_notice(
 ) -> Taken:
     """Verify the raw bytes, then take them in; returns after the commit. Raises NotificationRefused or Mismatch."""
     notification = channel.parse_notification(headers, raw, at)
+    if notification.state is OrderState.REFUNDED:
+        return Taken.REFUND_NEWS
     notice = Notice(notification, raw, {name.lower(): value for name, value in headers.items()})
     if notification.state is not OrderState.PAID or notification.paid_at is None:
         # A failed attempt is not final, and never overwrites a success: the query tells, when it is asked.

@@ -11,7 +11,8 @@ import pytest
 
 from deploy.simulators.credentials import Credentials
 from services.chassis.wire import Answer
-from services.payment.adapters.alipay import BODY_LIMIT, Alipay, fen_of, yuan
+from services.payment.adapters.alipay import Alipay
+from services.payment.adapters.alipay_calls import BODY_LIMIT, fen_of, yuan
 from services.payment.adapters.alipay_signatures import (
     AlipayAccount,
     signed_part,
@@ -59,7 +60,7 @@ async def placed(alipay: PaymentChannel, number: str = NUMBER, fen: int = 20000)
 async def test_the_channel_says_what_it_can(alipay: Alipay) -> None:
     channel: PaymentChannel = alipay
     assert channel.name == "alipay"
-    assert channel.capabilities == {Capability.CLOSABLE, Capability.EXPIRES}
+    assert channel.capabilities == set(Capability)
 
 
 async def test_an_order_is_placed_paid_and_found_paid(stage: Outside, alipay: Alipay) -> None:

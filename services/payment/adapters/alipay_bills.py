@@ -1,0 +1,101 @@
+"""Alipay: the bill of a day, a zip of GBK files. Its address comes sealed; the file itself does not, and has no hash."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Final
+from urllib.parse import urlsplit
+
+from services.chassis import wire
+from services.payment.adapters.alipay_calls import AlipayCalls
+from services.payment.adapters.alipay_signatures import BEIJING
+from services.payment.adapters.wechat_calls import DOWNLOAD_LIMIT
+from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBillYet
+
+_NONE_YET: Final = frozenset({"isp.bill_not_exist", "BILL_NOT_EXIST", "isv.bill_not_exist"})
+_SUMMARY: Final = "汇总"
+_AT, _TRANSACTION, _ORDER, _KIND = "完成时间", "支付宝交易号", "商户订单号", "业务类型"
+_AMOUNT, _REFUND_NO = "订单金额（元）", "退款批次号/请求号"
+_COLUMNS: Final = (_AT, _TRANSACTION, _ORDER, _KIND, _AMOUNT, _REFUND_NO)
+
+
+class AlipayBills(AlipayCalls):
+    async def fetch_bill(self, day: date) -> Bill:
+        reply = await self.call(
+            "alipay.data.dataservice.bill.downloadurl.query",
+            {"bill_type": "trade", "bill_date": day.isoformat()},
+        )
+        if reply.code in _NONE_YET:
+            raise NoBillYet(reply.code)
+        if not reply.done:
+            raise ChannelRefused(reply.code, 200)
+        url = reply.content.get("bill_download_url")
+        if not isinstance(url, str):
+            raise ChannelUnavailable("bill without address")
+        packed = await self._download(url)
+        return Bill(self.name, day, tuple(read_bill(packed)), hashlib.sha256(packed).digest())
+
+    async def _download(self, url: str) -> bytes:
+        parts = urlsplit(url)
+        if f"{parts.scheme}://{parts.netloc}" not in self._account.bill_origins:
+            # Whoever could choose the host could make us call anybody.
+            raise ChannelUnavailable("bill at another host")
+        try:
+            answer = await self._downloads.request("GET", url, {"User-Agent": "kaowu"}, b"")
+        except wire.NoAnswer as error:
+            raise ChannelUnavailable(str(error)) from None
+        if answer.status != 200:
+            raise ChannelUnavailable(f"status {answer.status}")
+        return answer.body
+
+
+def read_bill(packed: bytes) -> Iterator[BillLine]:
+    """The lines of the file of transactions in the zip, not of the summary beside it. Raises ChannelUnavailable."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            names = [one for one in archive.infolist() if _SUMMARY not in _name(one)]
+            if len(names) != 1 or names[0].file_size > DOWNLOAD_LIMIT:
+                raise ChannelUnavailable("bill is not one file of transactions")
+            raw = archive.read(names[0])
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
+        raise ChannelUnavailable("bill is not a zip") from None
+    try:
+        text = raw.decode("gb18030").splitlines()
+        if not text or not text[-1].startswith("#"):
+            raise ChannelUnavailable("bill is cut short")
+        rows = csv.reader(line for line in text if not line.startswith("#"))
+        header = [cell.strip() for cell in next(rows, [])]
+        if missing := [name for name in _COLUMNS if name not in header]:
+            raise ChannelUnavailable(f"bill without column {missing[0]}")
+        for row in rows:
+            yield _line({name: cell.strip() for name, cell in zip(header, row, strict=True)})
+    except (ValueError, InvalidOperation, csv.Error):
+        raise ChannelUnavailable("bill cannot be read") from None
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """Names are GBK too; the format has no word for that."""
+    if entry.flag_bits & 0x800:
+        return entry.filename
+    return entry.filename.encode("cp437").decode("gb18030", "replace")
+
+
+def _line(cells: Mapping[str, str]) -> BillLine:
+    refund = cells[_KIND] == "退款"
+    if not refund and cells[_KIND] != "交易":
+        raise ValueError(cells[_KIND])
+    fen = Decimal(cells[_AMOUNT]) * 100
+    if fen != int(fen) or not cells[_ORDER] or not cells[_TRANSACTION] or (refund and not cells[_REFUND_NO]):
+        raise ValueError
+    at = datetime.fromisoformat(cells[_AT]).replace(tzinfo=BEIJING).astimezone(UTC)
+    # A refund is written as less than nothing.
+    return BillLine(
+        cells[_ORDER], cells[_TRANSACTION], cells[_REFUND_NO] if refund else None, abs(int(fen)), at
+    )

@@ -1,0 +1,100 @@
+"""WeChat Pay v3: the bill of a day. Its address and hash come sealed; the file itself does not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Final
+from urllib.parse import urlsplit
+
+from services.chassis import wire
+from services.payment.adapters.wechat_calls import BEIJING, DOWNLOAD_LIMIT, WeChatCalls
+from services.payment.adapters.wechat_signatures import authorization
+from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBillYet
+
+_NONE_YET: Final = frozenset({"NO_STATEMENT_EXIST", "STATEMENT_CREATING"})
+_SUMMARY: Final = "总交易单数"
+_AT, _TRANSACTION, _ORDER, _STATE = "交易时间", "微信订单号", "商户订单号", "交易状态"
+_PAID, _REFUND_NO, _REFUNDED, _REFUND_STATE = "应结订单金额", "商户退款单号", "退款金额", "退款状态"
+_COLUMNS: Final = (_AT, _TRANSACTION, _ORDER, _STATE, _PAID, _REFUND_NO, _REFUNDED)
+
+
+class WeChatBills(WeChatCalls):
+    async def fetch_bill(self, day: date) -> Bill:
+        target = f"/v3/bill/tradebill?bill_date={day.isoformat()}&bill_type=ALL&tar_type=GZIP"
+        reply = await self.call("GET", target, None)
+        if reply.code in _NONE_YET:
+            raise NoBillYet(reply.code)
+        if reply.status != 200:
+            raise ChannelRefused(reply.code, reply.status)
+        url, kind, digest = (reply.content.get(name) for name in ("download_url", "hash_type", "hash_value"))
+        if not isinstance(url, str) or kind != "SHA1" or not isinstance(digest, str):
+            raise ChannelUnavailable("bill without address or hash")
+        packed = await self._download(url)
+        raw = unzipped(packed)
+        if hashlib.sha1(raw, usedforsecurity=False).hexdigest() != digest.lower():
+            raise ChannelUnavailable("bill differs from its hash")
+        return Bill(self.name, day, tuple(read_bill(raw)), hashlib.sha256(raw).digest())
+
+    async def _download(self, url: str) -> bytes:
+        ours, theirs = urlsplit(self._account.gateway_url), urlsplit(url)
+        if (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc):
+            # Whoever could choose the host could make us call anybody, with our seal on it.
+            raise ChannelUnavailable("bill at another host")
+        target = f"{theirs.path}?{theirs.query}" if theirs.query else theirs.path
+        seal = authorization(self._account, "GET", target, b"", self._clock.now())
+        try:
+            answer = await self._downloads.request("GET", url, {"Authorization": seal}, b"")
+        except wire.NoAnswer as error:
+            raise ChannelUnavailable(str(error)) from None
+        if answer.status != 200:
+            raise ChannelUnavailable(f"status {answer.status}")
+        return answer.body
+
+
+def unzipped(packed: bytes) -> bytes:
+    """At most DOWNLOAD_LIMIT bytes: a small file may hold a large one."""
+    try:
+        unpacker = zlib.decompressobj(wbits=31)
+        raw = unpacker.decompress(packed, DOWNLOAD_LIMIT)
+    except (zlib.error, gzip.BadGzipFile):
+        raise ChannelUnavailable("bill is not gzip") from None
+    if not unpacker.eof:
+        raise ChannelUnavailable("bill is cut short or too large")
+    return raw
+
+
+def read_bill(raw: bytes) -> Iterator[BillLine]:
+    """The lines of a bill of all kinds: payments, and refunds that were not refused. Raises ChannelUnavailable."""
+    try:
+        rows = csv.reader(raw.decode("utf-8-sig").splitlines())
+        header = [cell.strip() for cell in next(rows, [])]
+        if missing := [name for name in _COLUMNS if name not in header]:
+            raise ChannelUnavailable(f"bill without column {missing[0]}")
+        for row in rows:
+            if row and row[0].strip().startswith(_SUMMARY):
+                return
+            cells = {name: cell.strip().removeprefix("`") for name, cell in zip(header, row, strict=True)}
+            if cells[_STATE] == "SUCCESS":
+                yield _line(cells, None, cells[_PAID])
+            elif cells[_STATE] == "REFUND" and cells.get(_REFUND_STATE, "SUCCESS") in {
+                "SUCCESS",
+                "PROCESSING",
+            }:
+                yield _line(cells, cells[_REFUND_NO], cells[_REFUNDED])
+    except (ValueError, InvalidOperation, csv.Error):
+        raise ChannelUnavailable("bill cannot be read") from None
+    raise ChannelUnavailable("bill without a summary")
+
+
+def _line(cells: Mapping[str, str], refund_no: str | None, yuan: str) -> BillLine:
+    fen = Decimal(yuan) * 100
+    if fen != int(fen) or fen < 0 or not cells[_ORDER] or not cells[_TRANSACTION]:
+        raise ValueError
+    at = datetime.fromisoformat(cells[_AT]).replace(tzinfo=BEIJING).astimezone(UTC)
+    return BillLine(cells[_ORDER], cells[_TRANSACTION], refund_no, int(fen), at)
