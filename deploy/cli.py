@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -26,6 +28,7 @@ app = typer.Typer(
 app.add_typer(cycle_app, name="cycle")
 app.add_typer(replay_app, name="replay")
 
+MOMENTS = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M%z"]
 REPORT = Path("build/rehearsal")
 LESHAN = Path(__file__).resolve().parent / "cycles" / "2024-health-leshan.toml"
 DataOption = Annotated[
@@ -36,14 +39,17 @@ CycleOption = Annotated[Path, typer.Option("--cycle", help="The cycle file.", ex
 
 def main() -> None:
     """Entry point of the console script."""
-    from deploy.local.data_directory import InUse, Mismatch  # noqa: PLC0415  `kaowu --help` need not wait for them
+    from deploy.backup.archive import CannotBackUp, CannotRestore  # noqa: PLC0415  `kaowu --help` need not wait for them
+    from deploy.local.data_directory import InUse, Mismatch  # noqa: PLC0415
     from deploy.local.keys import NoKeys  # noqa: PLC0415
     from deploy.local.processes import NotOurs, StartFailed  # noqa: PLC0415
     from deploy.replay.standing import CannotLook  # noqa: PLC0415
 
     try:
         app()
-    except (StartFailed, InUse, Mismatch, NoKeys, NotOurs, CycleInvalid, CannotLook) as error:
+    except (
+        StartFailed, InUse, Mismatch, NoKeys, NotOurs, CycleInvalid, CannotLook, CannotBackUp, CannotRestore,
+    ) as error:  # fmt: skip
         _fail(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -100,6 +106,40 @@ def check(
     from deploy.rehearsal import commands  # noqa: PLC0415
 
     raise SystemExit(run(lambda: commands.check(data=data or latest_data(), given=given, as_json=as_json)))
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="The file to write, or a directory for it.")],
+    data: DataOption = None,
+) -> None:
+    """Write every database of the local system to one file, as it runs or as it was left."""
+    from deploy.backup.commands import backup_system  # noqa: PLC0415
+
+    raise SystemExit(run(lambda: backup_system(data or latest_data(), target)))
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A backup, or a directory of them: the latest.")],
+    only: Annotated[list[str] | None, typer.Option(help="This service alone; may be repeated.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Put a backup back, and catch up with what was said since. The system must be stopped."""
+    from deploy.backup.commands import restore_system  # noqa: PLC0415
+
+    raise SystemExit(run(lambda: restore_system(data or latest_data(), source, only or ())))
+
+
+@app.command("catch-up")
+def catch_up(
+    since: Annotated[datetime, typer.Option(help="The moment of the backup, with offset.", formats=MOMENTS)],
+    service: Annotated[list[str] | None, typer.Option(help="Which was put back; all unless given.")] = None,
+) -> None:
+    """Databases that somebody else has put back, named by the environment: catch up with what was said since."""
+    from deploy.backup.commands import catch_up_given  # noqa: PLC0415
+
+    raise SystemExit(run(lambda: catch_up_given(os.environ, service or (), since)))
 
 
 @app.command()

@@ -14,7 +14,7 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -193,15 +193,15 @@ class SmsCarrier:
             raise Refusal(200, "isv.MOBILE_NUMBER_ILLEGAL", "手机号码格式错误")
         try:
             size, page = int(parameters["PageSize"]), int(parameters["CurrentPage"])
-            date = datetime.strptime(day, "%Y%m%d").date()
+            asked = date.fromisoformat(day)
         except (KeyError, ValueError):
             raise Refusal(200, "isv.INVALID_PARAMETERS", "参数格式不正确") from None
         if not 1 <= size <= _LARGEST_PAGE or page < 1:
             raise Refusal(200, "isv.INVALID_PARAMETERS", "参数格式不正确")
-        if date < (self._clock.now() - _REMEMBERED).astimezone(BEIJING).date():
+        if len(day) != 8 or asked < (self._clock.now() - _REMEMBERED).astimezone(BEIJING).date():
             raise Refusal(200, "isv.DATE_ERROR", "只能查询最近30天的记录")
         to = hashlib.sha256(number.encode()).hexdigest()
-        sent = [one for one in self.messages if one.to == to and one.at.astimezone(BEIJING).date() == date]
+        sent = [one for one in self.messages if one.to == to and one.at.astimezone(BEIJING).date() == asked]
         return {
             "TotalCount": len(sent),
             "SmsSendDetailDTOs": {

@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> Process:
     )
     contacts = RegistrationContacts(settings.registration_internal_url, settings.service_token_file)
     channels = (
-        Channel(Carrier.SMS, sending_by_sms(sms), State.ACCEPTED, settings.sms_in_flight),
+        Channel(Carrier.SMS, sending_by_sms(sms), State.ACCEPTED, settings.sms_in_flight, sms.find),
         # A mailbox that says 250 has it: nothing more is heard of a mail that arrives.
         Channel(Carrier.EMAIL, sending_by_mail(mail), State.DELIVERED, settings.mails_in_flight),
     )

@@ -27,6 +27,14 @@ class Receipt:
     at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the carrier says when it is asked about a message. `delivered` None: it does not know yet."""
+
+    delivered: bool | None
+    code: str
+
+
 class Rejected(Exception):
     """The carrier said no and will not carry this one. Its text is the code alone, never an address.
 
@@ -62,6 +70,13 @@ class Sms(Protocol):
         """`template` is the carrier's code of the approved text, `text` the whole for carriers that take it.
 
         `reference` (our message id) comes back in the receipt. Raises Rejected or NoAnswer.
+        """
+        ...
+
+    async def find(self, to: str, since: datetime, reference: str) -> Sent | None:
+        """What it knows of the message that it was given under this reference since then; None: it was given none.
+
+        Raises Rejected or NoAnswer.
         """
         ...
 

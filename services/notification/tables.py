@@ -98,6 +98,11 @@ class Message(Base, table=True):
             "(state = 'undelivered') = (reason_code is not null)", name="undelivered_for_a_reason"
         ),
         Index("ix_messages_due", "channel", "due_at", postgresql_where=text(one_of("state", WAITING))),
+        Index(
+            "ix_messages_ask",
+            "state_at",
+            postgresql_where=text("ask_since is not null and state = 'accepted'"),
+        ),
     )
 
     message_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
@@ -127,6 +132,8 @@ class Message(Base, table=True):
     reason_code: str | None = Field(sa_column=Column(Text))  # why undelivered, in ours
     correlation_id: str = Field(sa_column=Column(Text, nullable=False))
     caused_by: UUID = Field(sa_column=Column(Uuid, nullable=False))  # the event that is told
+    # After a restore: since then the carrier may have got it, or have had more to say of it, without our knowing.
+    ask_since: datetime | None = Field(sa_column=Column(_MOMENT))
 
 
 class Desk(Base, table=True):

@@ -1,4 +1,4 @@
-"""Aliyun SMS: SendSms (2017-05-25) signed with ACS3-HMAC-SHA256, and the receipts that Aliyun pushes.
+"""Aliyun SMS: SendSms and QuerySendDetails (2017-05-25) signed with ACS3-HMAC-SHA256, and the receipts that Aliyun pushes.
 
 Which refusals are final stands in one table here; a refusal nobody has met yet is tried again, not given up.
 """
@@ -11,20 +11,24 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from services.chassis import wire
 from services.chassis.clock import Clock
-from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected
+from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected, Sent
 
 PATIENCE = 5.0  # real seconds for one call, connecting included
 BODY_LIMIT = 64 * 1024
 RECEIPTS_LIMIT = 4 * 1024 * 1024
 _ALGORITHM = "ACS3-HMAC-SHA256"
 _BEIJING = timezone(timedelta(hours=8))
+_DETAILS = 50  # of one page: the most there are
+_REMEMBERED = timedelta(days=30)  # how long Aliyun can be asked about a message
+_BEST_FIRST = (True, None, False)
+_DELIVERED = {1: None, 2: False, 3: True}  # SendStatus: waits for its receipt, failed, arrived
 _NO_CONTENT = hashlib.sha256(b"").hexdigest()
 _SIGNED_HEADERS = "host;x-acs-action;x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version"
 
@@ -94,17 +98,53 @@ class AliyunSms:
     ) -> Accepted:
         """`text` stays here: this carrier fills the approved template itself."""
         del text
-        query = canonical_query(
+        content = await self._call(
+            "SendSms",
             {
                 "PhoneNumbers": to,
                 "SignName": self._account.sign_name,
                 "TemplateCode": template,
                 "TemplateParam": json.dumps(dict(variables), ensure_ascii=False, separators=(",", ":")),
                 "OutId": reference,
-            }
+            },
         )
+        return Accepted(str(content.get("BizId", "")))
+
+    async def find(self, to: str, since: datetime, reference: str) -> Sent | None:
+        """Looks through what went to this number, day by day, the latest first. Of several copies the best counts."""
+        today = self._clock.now().astimezone(_BEIJING).date()
+        first = max(since.astimezone(_BEIJING).date(), today - _REMEMBERED)
+        day = today
+        while day >= first:
+            if found := await self._sent_on(day, to, reference):
+                return min(found, key=lambda sent: _BEST_FIRST.index(sent.delivered))
+            day -= timedelta(days=1)
+        return None
+
+    async def _sent_on(self, day: date, to: str, reference: str) -> list[Sent]:
+        found: list[Sent] = []
+        page = 1
+        while True:
+            content = await self._call(
+                "QuerySendDetails",
+                {
+                    "PhoneNumber": to,
+                    "SendDate": f"{day:%Y%m%d}",
+                    "PageSize": str(_DETAILS),
+                    "CurrentPage": str(page),
+                },
+            )
+            details = _details(content)
+            found += [_sent(one) for one in details if one.get("OutId") == reference]
+            if len(details) < _DETAILS:
+                return found
+            page += 1
+
+    async def _call(self, action: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """What was answered with OK. Raises Rejected or NoAnswer."""
+        query = canonical_query(parameters)
         headers = signed_headers(
-            self._account, self._wire.host, "SendSms", query, self._clock.now(), secrets.token_hex(16)
+            self._account, self._wire.host, action, query, self._clock.now(), secrets.token_hex(16)
         )
         try:
             status, _, raw = await self._wire.request(
@@ -119,7 +159,7 @@ class AliyunSms:
         if status >= 500 or content is None or not code:
             raise NoAnswer(f"status {status}", maybe_accepted=True)
         if status == 200 and code == "OK":
-            return Accepted(str(content.get("BizId", "")))
+            return content
         raise Rejected(code, permanent=code in _PERMANENT)
 
     def parse_receipts(self, raw: bytes) -> list[Receipt]:
@@ -175,6 +215,22 @@ def _object(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _details(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entries = content.get("SmsSendDetailDTOs")
+    entries = entries.get("SmsSendDetailDTO") if isinstance(entries, dict) else entries
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        # An answer that cannot be read must never count as "was not sent".
+        raise NoAnswer("unreadable details", maybe_accepted=False)
+    return entries
+
+
+def _sent(detail: Mapping[str, Any]) -> Sent:
+    status = detail.get("SendStatus")
+    if status not in _DELIVERED:
+        raise NoAnswer("unknown send status", maybe_accepted=False)
+    return Sent(_DELIVERED[status], str(detail.get("ErrCode", ""))[:64])
 
 
 def _receipt(entry: object) -> Receipt:

@@ -35,6 +35,7 @@ from services.notification.domain.life import (
 )
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.words import variables
+from services.notification.handlers.asking import FOUND, Find, ask_about_accepted
 from services.notification.handlers.contacts import row_of
 from services.notification.ports import Accepted, NoAnswer, Rejected
 from services.notification.repository import messages
@@ -71,16 +72,18 @@ class Outgoing:
     tries: int
     address: str | None
     text: Text
+    ask_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One way out. `accepted`: what the carrier's yes means here; `in_flight`: how many at a time."""
+    """One way out. `accepted`: what the carrier's yes means here; `in_flight`: how many at a time; `find`: how it is asked."""
 
     carrier: Carrier
     send: Send
     accepted: State
     in_flight: int
+    find: Find | None = None
 
 
 class Delivery:
@@ -94,6 +97,14 @@ class Delivery:
 
     async def deliver(self) -> datetime | None:
         """Send everything that is due; the moment when the next message is."""
+        find, channel = self._channel.find, self._channel
+        ask_at = find and await ask_about_accepted(
+            self._database, self._vault, find, channel.carrier, channel.in_flight
+        )
+        due_at = await self._deliver_all()
+        return min((at for at in (ask_at, due_at) if at is not None), default=None)
+
+    async def _deliver_all(self) -> datetime | None:
         while True:
             batch, due_at = await self._claim()
             if batch:
@@ -147,6 +158,7 @@ class Delivery:
             tries=row.tries + 1,
             address=address,
             text=self._wording.render(carrier, occasion, row.variant, said),
+            ask_since=None if row.ask_since is None else max(row.ask_since, row.created_at),
         )
 
     async def _send_all(self, batch: Sequence[Outgoing]) -> list[Result]:
@@ -168,11 +180,14 @@ class Delivery:
         return results
 
     async def _send(self, one: Outgoing) -> Result:
-        carrier = self._channel.carrier
         if one.address is None:
             return self._ended(one, "no-address", None)
+        return await self._known(one, one.address) or await self._send_now(one, one.address)
+
+    async def _send_now(self, one: Outgoing, address: str) -> Result:
+        carrier = self._channel.carrier
         try:
-            accepted = await self._channel.send(one.address, one.text, str(one.message_id))
+            accepted = await self._channel.send(address, one.text, str(one.message_id))
         except Rejected as error:
             if error.permanent:
                 TRIES.labels(carrier, Failure.REFUSED).inc()
@@ -195,6 +210,32 @@ class Delivery:
             one.registration_id,
             self._channel.accepted,
             provider_ref=accepted.provider_ref,
+        )
+
+    async def _known(self, one: Outgoing, address: str) -> Result | None:
+        """What came of it if the carrier has it already, which only a restore makes us ask. None: it may be sent."""
+        find = self._channel.find
+        if one.ask_since is None or find is None:
+            return None
+        try:
+            sent = await find(address, one.ask_since, str(one.message_id))
+        except Rejected as error:
+            # A number that it will not even talk about was never sent anything.
+            return None if error.permanent else self._again(one, Failure.BUSY, error.code)
+        except NoAnswer as error:
+            return self._again(one, Failure.UNREACHED, error.reason)
+        if sent is None:
+            return None
+        FOUND.labels(self._channel.carrier).inc()
+        ends = {None: self._channel.accepted, True: State.DELIVERED, False: State.UNDELIVERED}
+        return Result(
+            one.message_id,
+            one.claim,
+            one.registration_id,
+            ends[sent.delivered],
+            carrier_code=sent.code or None,
+            reason_code=reason_word(sent.code) if sent.delivered is False else None,
+            tried=False,
         )
 
     def _again(self, one: Outgoing, failure: Failure, code: str) -> Result:

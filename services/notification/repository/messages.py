@@ -57,7 +57,7 @@ where m.channel = 'sms' and {_WAITING} and m.due_at <= $1
   and not coalesce(m.deadline_at > $1 and m.deadline_at <= $2, false)
 """
 _PICK = f"""
-select m.message_id, m.occasion, m.variant, m.facts::text as facts, m.state, m.claims, m.tries,
+select m.message_id, m.occasion, m.variant, m.facts::text as facts, m.state, m.claims, m.tries, m.ask_since, m.created_at,
        r.registration_id, r.tail, r.standing, case $1 when 'sms' then r.phone else r.email end as address
 from messages m join recipients r on r.registration_id = m.registration_id
 where m.channel = $1 and {_WAITING} and m.due_at <= $2
@@ -66,7 +66,10 @@ for update of m skip locked
 """
 _CLAIM = f"""
 update messages m set state = 'sending', state_at = $2, due_at = $3, claims = m.claims + 1,
-    ambiguous = m.ambiguous + case when m.state = 'sending' then 1 else 0 end,
+    ambiguous = m.ambiguous + case when m.state = 'sending' or (m.ask_since is not null and m.channel = 'email')
+                                   then 1 else 0 end,
+    -- A mail server cannot be asked: that this may be a second copy is counted, once.
+    ask_since = case when m.channel = 'email' then null else m.ask_since end,
     template_version = t.version, subject = t.subject, body = t.body, parts = t.parts
 from unnest($1::uuid[], $4::int[], $5::text[], $6::text[], $7::int[])
      as t(message_id, version, subject, body, parts)
@@ -111,6 +114,16 @@ with recorded as (
     {_RETURNING}
 ){_SAID}
 """
+_ASK_FIRST = f"""
+update messages m set ask_since = least(coalesce(m.ask_since, $1), $1)
+where {_WAITING} or (m.state = 'accepted' and m.channel = 'sms')
+"""
+_ACCEPTED_TO_ASK = """
+select m.message_id, m.registration_id, greatest(m.ask_since, m.created_at) as since, r.phone as address
+from messages m join recipients r on r.registration_id = m.registration_id
+where m.channel = $1 and m.state = 'accepted' and m.ask_since is not null and r.phone is not null
+order by m.state_at limit $2
+"""
 _REFERRED = (
     "select message_id, registration_id from messages where message_id = any($1::uuid[]) and channel = 'sms'"
 )
@@ -121,7 +134,7 @@ with recorded as (
         reason_code = t.reason_code
     from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
          as t(message_id, state, provider_ref, carrier_code, reason_code)
-    where m.message_id = t.message_id and m.claims > 0
+    where m.message_id = t.message_id and (m.claims > 0 or m.ask_since is not null)
       and {one_of("m.state", sources_of(State.DELIVERED) & sources_of(State.UNDELIVERED))}
     {_RETURNING}
 ){_SAID}
@@ -200,9 +213,19 @@ class Outcome:
 
     message_id: UUID
     state: State
-    provider_ref: str
+    provider_ref: str | None
     carrier_code: str
     reason_code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A message that a carrier has, and to which number it went."""
+
+    message_id: UUID
+    registration_id: UUID
+    since: datetime
+    address: bytes
 
 
 async def create(uow: UnitOfWork, occasion: Occasion, drafts: Sequence[Draft]) -> bool:
@@ -291,6 +314,26 @@ async def record(uow: UnitOfWork, results: Sequence[Result]) -> None:
         [int(r.tried) for r in results],
     )
     await _say_all(uow, rows)
+
+
+async def ask_first(uow: UnitOfWork, since: datetime) -> int:
+    """Restored from a backup of then: what has not ended may have left since. Returns how many."""
+    return await uow.changed(_ASK_FIRST, since)
+
+
+async def accepted_to_ask(uow: UnitOfWork, channel: Carrier, limit: int) -> list[Asked]:
+    """Messages that had left before a restore, and of which the carrier may have said more since."""
+    rows = await uow.sql(_ACCEPTED_TO_ASK, str(channel), limit)
+    return [Asked(row.message_id, row.registration_id, row.since, row.address) for row in rows]
+
+
+async def asked(uow: UnitOfWork, ids: Sequence[UUID]) -> None:
+    """What the carrier knew of these is known; their receipts, if any are still to come, come by themselves."""
+    if ids:
+        await uow.changed(
+            "update messages set ask_since = null where message_id = any($1::uuid[]) and state = 'accepted'",
+            ids,
+        )
 
 
 async def referred(uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, UUID]:

@@ -27,7 +27,7 @@ from services.notification.adapters.aliyun import (
     canonical_query,
     signed_headers,
 )
-from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected, Sms
+from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected, Sent, Sms
 from tests.simulators.outside import START, HandClock, Outside, outside
 
 PHONE = "13800001234"
@@ -405,3 +405,49 @@ def test_an_account_file_says_what_is_wrong_and_no_secret(tmp_path: Path) -> Non
     assert "hidden" not in str(invalid.value)
     file.write_text(json.dumps(content | {"sign_name": "乐山考点"}))
     assert AliyunAccount.read(file) == AliyunAccount("https://sms.test", "id", b"hidden", "乐山考点")
+
+
+async def test_the_carrier_tells_what_it_was_given_under_a_reference(stage: Outside, sms: AliyunSms) -> None:
+    await send(sms, reference="message-1")
+    dead = f"{DEAD_PREFIX}0001"
+    await send(sms, dead, reference="message-2")
+    assert await sms.find(PHONE, START, "message-1") == Sent(None, "")
+    await stage.play(timedelta(minutes=1))
+    assert await sms.find(PHONE, START, "message-1") == Sent(True, "DELIVERED")
+    assert await sms.find(dead, START, "message-2") == Sent(False, "MOBILE_NOT_ON_SERVICE")
+    assert await sms.find(PHONE, START, "message-2") is None, "another number's"
+    assert await sms.find("13900009999", START, "message-1") is None
+
+
+async def test_a_message_is_found_on_whatever_page_and_day_it_is(stage: Outside, sms: AliyunSms) -> None:
+    for number in range(120):
+        stage.clock.move(seconds=31)
+        if number % 40 == 0:
+            stage.clock.move(seconds=24 * 3600)
+        await send(sms, reference=f"message-{number}", number=str(number))
+    stage.clock.move(seconds=24 * 3600)
+    assert await sms.find(PHONE, START, "message-119") is not None
+    assert await sms.find(PHONE, START, "message-0") is not None
+    assert await sms.find(PHONE, START, "message-120") is None
+    assert await sms.find(PHONE, stage.clock.now(), "message-119") is None, "not on this day"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"Code": "OK"},
+        {"Code": "OK", "SmsSendDetailDTOs": {"SmsSendDetailDTO": "none"}},
+        {"Code": "OK", "SmsSendDetailDTOs": [{"OutId": "message-1", "SendStatus": 9}]},
+    ],
+)
+async def test_an_answer_that_cannot_be_read_never_means_that_nothing_was_sent(
+    answer: dict[str, Any],
+) -> None:
+    async def handle(_: Request) -> Reply:
+        return Reply.of(answer)
+
+    async with serving(handle) as url:
+        client = AliyunSms(AliyunAccount(url, "id", b"secret", "乐山考点"), clock=SystemClock())
+        with pytest.raises(NoAnswer):
+            await client.find(PHONE, SystemClock().now(), "message-1")
+        await client.aclose()
