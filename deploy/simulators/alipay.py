@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from deploy.simulators.agenda import Agenda
+from deploy.simulators.alipay_bill import packed_bill
 from deploy.simulators.credentials import AlipayWorld
 from deploy.simulators.gateway import Gateway
 from deploy.simulators.http import Reply, Request
 from deploy.simulators.order_book import BEIJING, Order, OrderBook, Refusal, TradeState
 from deploy.simulators.outage import Outage
+from deploy.simulators.refund_book import RefundBook, RefundStatus
 from services.chassis.clock import Clock
 from services.chassis.wire import Answer, Wires
 
@@ -40,6 +42,9 @@ _WORDS: Final = {
     "ORDER_NOT_EXIST": ("ACQ.TRADE_NOT_EXIST", "交易不存在"),
     "ORDERPAID": ("ACQ.TRADE_HAS_SUCCESS", "交易已被支付"),
     "ORDER_CLOSED": ("ACQ.TRADE_HAS_CLOSE", "交易已经关闭"),
+    "NOT_ENOUGH": ("ACQ.SELLER_BALANCE_NOT_ENOUGH", "卖家余额不足"),
+    "INVALID_REQUEST": ("ACQ.REFUND_AMT_NOT_EQUAL_TOTAL", "退款金额超限"),
+    "RESOURCE_NOT_EXISTS": ("ACQ.TRADE_STATUS_ERROR", "交易状态不合法"),
     "OUT_TRADE_NO_USED": ("ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改"),
 }
 
@@ -49,11 +54,18 @@ class AlipayGateway(Gateway):
     repeats = REPEATS
 
     def __init__(
-        self, world: AlipayWorld, book: OrderBook, clock: Clock, agenda: Agenda, client: Wires
+        self,
+        world: AlipayWorld,
+        book: OrderBook,
+        refunds: RefundBook,
+        clock: Clock,
+        agenda: Agenda,
+        client: Wires,
     ) -> None:
         self._world = world
         self._signer = world.signing_keys[0]
-        super().__init__(book, clock, agenda, client)
+        self._files: dict[str, bytes] = {}
+        super().__init__(book, refunds, clock, agenda, client)
 
     # What merchants call
 
@@ -70,7 +82,7 @@ class AlipayGateway(Gateway):
         method = fields.get("method", "")
         try:
             if request.method != "POST" or request.path != "/gateway.do":
-                return Reply(404, b"", ())
+                return self._file(request)
             self._verify_merchant(fields)
         except Refusal as refusal:
             # Whom it does not know it does not answer with a seal.
@@ -89,7 +101,7 @@ class AlipayGateway(Gateway):
             content = {
                 "code": "10000",
                 "msg": "Success",
-                **self._answer(method, _biz_content(fields), fields),
+                **self._answer(method, _biz_content(fields), fields, request.headers.get("host", "")),
             }
         except Refusal as refusal:
             code, message = _WORDS.get(refusal.code, (refusal.code, refusal.message))
@@ -99,7 +111,9 @@ class AlipayGateway(Gateway):
             return Reply(502, b"", ())
         return self._signed(method.replace(".", "_") + "_response", content)
 
-    def _answer(self, method: str, asked: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    def _answer(
+        self, method: str, asked: dict[str, Any], fields: Mapping[str, str], host: str
+    ) -> dict[str, Any]:
         number = str(asked.get("out_trade_no", ""))
         match method:
             case "alipay.trade.precreate":
@@ -112,7 +126,51 @@ class AlipayGateway(Gateway):
                     raise Refusal(400, "ACQ.TRADE_STATUS_ERROR", "交易状态不合法")
                 self.book.close(number, self._clock.now())
                 return {"out_trade_no": number, "trade_no": _trade_no(order)}
+            case "alipay.trade.refund":
+                return self._refund(self._opened(number), asked)
+            case "alipay.trade.fastpay.refund.query":
+                return self._refund_facts(self._opened(number), str(asked.get("out_request_no", "")))
+            case "alipay.data.dataservice.bill.downloadurl.query":
+                return {"bill_download_url": self._bill(str(asked.get("bill_date", "")), host)}
         raise Refusal(400, "isv.invalid-method", "不存在的方法名")
+
+    def _refund(self, order: Order, asked: Mapping[str, Any]) -> dict[str, Any]:
+        fen = _fen(asked.get("refund_amount"))
+        if fen is None:
+            raise Refusal(400, "ACQ.INVALID_PARAMETER", "参数无效：refund_amount")
+        refund, new = self.refunds.ask(
+            order.out_trade_no, str(asked.get("out_request_no", "")), fen, self._clock.now()
+        )
+        return {
+            "out_trade_no": order.out_trade_no,
+            "trade_no": order.transaction_id,
+            "refund_fee": _yuan(refund.amount_fen),
+            "fund_change": "Y" if new and refund.status(self._clock.now()) is RefundStatus.SUCCESS else "N",
+        }
+
+    def _refund_facts(self, order: Order, refund_no: str) -> dict[str, Any]:
+        refund = self.refunds.find(refund_no)
+        if refund is None or refund.out_trade_no != order.out_trade_no:
+            return {}  # Alipay's way to say that there is no such refund
+        facts = {
+            "out_trade_no": order.out_trade_no,
+            "out_request_no": refund_no,
+            "trade_no": order.transaction_id,
+            "refund_amount": _yuan(refund.amount_fen),
+            "total_amount": _yuan(order.amount_fen),
+        }
+        if refund.status(self._clock.now()) is RefundStatus.SUCCESS:
+            facts |= {"refund_status": "REFUND_SUCCESS", "gmt_refund_pay": _beijing(refund.done_at)}
+        return facts
+
+    def _bill(self, day_text: str, host: str) -> str:
+        day, now = date.fromisoformat(day_text), self._clock.now().astimezone(BEIJING)
+        lines = self.booked_on(day)
+        if not lines or day >= now.date() or (day == now.date() - timedelta(days=1) and now.hour < 10):
+            raise Refusal(400, "isp.bill_not_exist", "账单不存在")
+        token = secrets.token_hex(16)
+        self._files[token] = packed_bill(lines, self._world.seller_id, day)
+        return f"http://{host}/bill?token={token}"
 
     def _precreate(self, number: str, asked: Mapping[str, Any], notify_url: str) -> dict[str, Any]:
         fen, subject = _fen(asked.get("total_amount")), asked.get("subject")
@@ -143,13 +201,23 @@ class AlipayGateway(Gateway):
         facts = {
             "out_trade_no": order.out_trade_no,
             "trade_no": _trade_no(order),
-            "trade_status": _status(order),
+            "trade_status": self._status(order),
             "total_amount": _yuan(order.amount_fen),
             "buyer_user_id": order.openid,
         }
         if order.paid_at is not None:
             facts |= {"send_pay_date": _beijing(order.paid_at), "receipt_amount": _yuan(order.amount_fen)}
         return facts
+
+    def _status(self, order: Order) -> str:
+        back = sum(refund.amount_fen for refund in self.refunds.of_order(order.out_trade_no))
+        if order.state is TradeState.SUCCESS and back == order.amount_fen:
+            return "TRADE_CLOSED"  # as what was never paid, but with a moment of payment
+        return {
+            TradeState.NOTPAY: "WAIT_BUYER_PAY",
+            TradeState.SUCCESS: "TRADE_SUCCESS",
+            TradeState.CLOSED: "TRADE_CLOSED",
+        }[order.state]
 
     def _verify_merchant(self, fields: Mapping[str, str]) -> None:
         if fields.get("app_id") != self._world.app_id:
@@ -195,7 +263,7 @@ class AlipayGateway(Gateway):
             "total_amount": _yuan(order.amount_fen),
             "receipt_amount": _yuan(order.amount_fen),
             "trade_no": order.transaction_id,
-            "trade_status": _status(order),
+            "trade_status": "TRADE_SUCCESS",
             "buyer_id": order.openid,
             "version": "1.0",
         }
@@ -207,6 +275,15 @@ class AlipayGateway(Gateway):
 
     def _heard(self, answer: Answer) -> bool:
         return answer.status == 200 and answer.body == b"success"
+
+    def _file(self, request: Request) -> Reply:
+        """Bills come without a seal."""
+        file = self._files.get(request.argument("token")) if request.path == "/bill" else None
+        return (
+            Reply(404, b"", ())
+            if file is None
+            else Reply(200, file, ((b"content-type", b"application/zip"),))
+        )
 
     def _signed(self, name: str, content: Mapping[str, Any]) -> Reply:
         inner = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
@@ -235,14 +312,6 @@ def _biz_content(fields: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Refusal(400, "isv.invalid-biz-content", "biz_content 不是合法的 JSON")
     return content
-
-
-def _status(order: Order) -> str:
-    return {
-        TradeState.NOTPAY: "WAIT_BUYER_PAY",
-        TradeState.SUCCESS: "TRADE_SUCCESS",
-        TradeState.CLOSED: "TRADE_CLOSED",
-    }[order.state]
 
 
 def _expiry(wanted: str, now: datetime) -> datetime:

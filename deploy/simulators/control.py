@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -55,7 +56,10 @@ class ControlPort:
                 ("POST", "replay", _replay),
                 ("POST", "sign-with", _sign_with),
                 ("POST", "misbehave", _misbehave),
+                ("POST", "refunds", _refund_manners),
+                ("POST", "bill", _bill_faults),
                 ("GET", "book", _orders_book),
+                ("GET", "refunds", _refunds_book),
             ):
                 self._routes[method, f"/sim/{name}/{what}"] = partial(answer, gateway)
             self._routes["POST", f"/sim/{name}/down"] = partial(_down, gateway)
@@ -202,6 +206,39 @@ def _orders_book(gateway: Gateway, request: Request) -> object:
                 "acknowledged": order.acknowledged,
             }
             for order in orders
+        ],
+    }
+
+
+def _refund_manners(gateway: Gateway, request: Request) -> object:
+    """How the next refunds go: seconds under way, codes of refusals one by one, how many end abnormally."""
+    body, book = request.json(), gateway.refunds
+    book.takes = timedelta(seconds=float(body.get("takes", 0)))
+    book.refusing = [str(code) for code in body.get("refuse", [])]
+    book.abnormal = int(body.get("abnormal", 0))
+    return {}
+
+
+def _bill_faults(gateway: Gateway, request: Request) -> object:
+    """How bills differ from the book from now on: a list of missing, extra, amount."""
+    gateway.bill_faults = [str(fault) for fault in request.json().get("faults", [])]
+    return {}
+
+
+def _refunds_book(gateway: Gateway, _: Request) -> object:
+    now = gateway.now()
+    return {
+        "totals": gateway.refunds.totals(now),
+        "reached": dict(gateway.refunds.reached),
+        "refunds": [
+            {
+                "refund_no": one.refund_no,
+                "out_trade_no": one.out_trade_no,
+                "amount_fen": one.amount_fen,
+                "status": one.status(now).value,
+                "at": one.at.isoformat(),
+            }
+            for one in gateway.refunds.all()
         ],
     }
 

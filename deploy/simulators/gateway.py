@@ -7,18 +7,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from deploy.simulators.agenda import Agenda
-from deploy.simulators.order_book import Order, OrderBook, Refusal
+from deploy.simulators.order_book import BEIJING, Order, OrderBook, Refusal
 from deploy.simulators.outage import Weather
+from deploy.simulators.refund_book import RefundBook
 from services.chassis.clock import Clock
 from services.chassis.wire import Answer, NoAnswer, Wires
 
 _PATIENCE: Final = 5.0  # real seconds a receiver has for its answer
 _CAPTURED: Final = 200  # notices kept as sent, to be replayed byte for byte
+
+
+class Booked(NamedTuple):
+    """A line of a bill; of a payment where `refund_no` is empty."""
+
+    at: datetime
+    order_no: str
+    transaction_id: str
+    amount_fen: int
+    refund_no: str
+    refund_fen: int
 
 
 class Gateway:
@@ -28,13 +40,18 @@ class Gateway:
     repeats: Sequence[timedelta] = ()
     """Between one try and the next, while nobody acknowledges."""
 
-    def __init__(self, book: OrderBook, clock: Clock, agenda: Agenda, client: Wires) -> None:
+    def __init__(
+        self, book: OrderBook, refunds: RefundBook, clock: Clock, agenda: Agenda, client: Wires
+    ) -> None:
         self._clock = clock
         self._agenda = agenda
         self._client = client
         self._captured: deque[tuple[str, dict[str, str], bytes]] = deque(maxlen=_CAPTURED)
         self._misbehaving: deque[str] = deque()
         self.book = book
+        self.refunds = refunds
+        self.bill_faults: list[str] = []
+        """How the next bill differs from the book: `missing`, `extra` or `amount`."""
         self.weather = Weather(clock)
         self.refused: dict[str, int] = {}
         for order in book.orders():
@@ -59,6 +76,38 @@ class Gateway:
 
     def now(self) -> datetime:
         return self._clock.now()
+
+    def booked_on(self, day: date) -> list[Booked]:
+        """What a bill of this day of Beijing's says, with the faults that a script asked for."""
+        lines = [
+            Booked(order.paid_at, order.out_trade_no, order.transaction_id, order.amount_fen, "", 0)
+            for order in self.book.orders()
+            if order.paid_at is not None and order.paid_at.astimezone(BEIJING).date() == day
+        ]
+        now = self._clock.now()
+        for refund in self.refunds.all():
+            order = self.book.find(refund.out_trade_no)
+            if refund.at.astimezone(BEIJING).date() == day and not refund.abnormal and refund.at <= now:
+                assert order is not None
+                lines.append(
+                    Booked(
+                        refund.at,
+                        order.out_trade_no,
+                        order.transaction_id,
+                        order.amount_fen,
+                        refund.refund_no,
+                        refund.amount_fen,
+                    )
+                )
+        for fault in self.bill_faults if lines else ():
+            match fault:
+                case "missing":
+                    lines.pop()
+                case "extra":
+                    lines.append(lines[0]._replace(order_no="29990101NOBODYSORDER", transaction_id="9" * 28))
+                case "amount":
+                    lines[0] = lines[0]._replace(amount_fen=lines[0].amount_fen + 1)
+        return lines
 
     # What people and nature do
 

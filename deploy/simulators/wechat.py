@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import re
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +28,8 @@ from deploy.simulators.gateway import Gateway
 from deploy.simulators.http import Reply, Request
 from deploy.simulators.order_book import BEIJING, Order, OrderBook, Refusal, TradeState, read_expiry
 from deploy.simulators.outage import Outage
+from deploy.simulators.refund_book import Refund, RefundBook, RefundStatus
+from deploy.simulators.wechat_bill import packed_bill
 from services.chassis.clock import Clock
 from services.chassis.wire import Answer, Wires
 
@@ -40,6 +44,8 @@ _NATIVE = "/v3/pay/transactions/native"
 _BY_ORDER = re.compile(r"/v3/pay/transactions/out-trade-no/([^/]+)(/close)?")
 _BY_TRANSACTION = re.compile(r"/v3/pay/transactions/id/([^/]+)")
 _OUT_TRADE_NO = re.compile(r"[0-9A-Za-z_\-|*]{6,32}")
+_REFUNDS = "/v3/refund/domestic/refunds"
+_BY_REFUND = re.compile(r"/v3/refund/domestic/refunds/([^/]+)")
 _FIELD = re.compile(r'(\w+)="([^"]*)"')
 _STATE_TEXT = {
     TradeState.NOTPAY: "订单未支付",
@@ -53,13 +59,20 @@ class WeChatGateway(Gateway):
     repeats = REPEATS
 
     def __init__(
-        self, world: WeChatWorld, book: OrderBook, clock: Clock, agenda: Agenda, client: Wires
+        self,
+        world: WeChatWorld,
+        book: OrderBook,
+        refunds: RefundBook,
+        clock: Clock,
+        agenda: Agenda,
+        client: Wires,
     ) -> None:
         self._world = world
         self._signer = world.signing_keys[0]
         self._by_serial = {key.serial: key for key in world.signing_keys}
         self._aead = AESGCM(world.api_v3_key)
-        super().__init__(book, clock, agenda, client)
+        self._files: dict[str, bytes] = {}
+        super().__init__(book, refunds, clock, agenda, client)
 
     # What merchants call
 
@@ -75,6 +88,10 @@ class WeChatGateway(Gateway):
         except Refusal as refusal:
             # Only those who have proved who they are get a signed answer.
             return self._refusal(refusal)
+        if request.path == "/v3/billdownload/file":
+            file = self._files.get(request.argument("token"))
+            # Files come without a seal.
+            return Reply(404) if file is None else Reply(200, file, ((b"content-type", b"text/plain"),))
         try:
             reply = self._answer(request)
         except Refusal as refusal:
@@ -101,7 +118,71 @@ class WeChatGateway(Gateway):
         elif (match := _BY_TRANSACTION.fullmatch(request.path)) and request.method == "GET":
             self._check_merchant_id(request.argument("mchid"))
             return Reply.of(self._transaction(self.book.find_transaction(match[1])))
+        return Reply.of(self._answer_about_money(request))
+
+    def _answer_about_money(self, request: Request) -> dict[str, Any]:
+        if request.path == _REFUNDS and request.method == "POST":
+            return self._refund(_json_object(request.body))
+        if (match := _BY_REFUND.fullmatch(request.path)) and request.method == "GET":
+            refund = self.refunds.find(match[1])
+            if refund is not None:
+                return self._refund_facts(refund)
+        elif request.path == "/v3/bill/tradebill" and request.method == "GET":
+            return self._bill(request)
         raise Refusal(404, "RESOURCE_NOT_EXISTS", "请求的资源不存在")
+
+    def _refund(self, body: dict[str, Any]) -> dict[str, Any]:
+        amount, number = body.get("amount"), body.get("out_trade_no")
+        order = self.book.find(str(number))
+        fen = amount.get("refund") if isinstance(amount, dict) else None
+        if not isinstance(fen, int) or not isinstance(amount, dict) or amount.get("currency") != "CNY":
+            raise Refusal(400, "PARAM_ERROR", "amount.refund 应为正整数，单位为分")
+        if order is None or order.amount_fen != amount.get("total"):
+            raise Refusal(400, "INVALID_REQUEST", "订单金额或退款金额不符")
+        refund_no = str(body.get("out_refund_no", ""))
+        if not _OUT_TRADE_NO.fullmatch(refund_no):
+            raise Refusal(400, "PARAM_ERROR", "out_refund_no 应为6至32个字符")
+        refund, new = self.refunds.ask(str(number), refund_no, fen, self._clock.now())
+        url = str(body.get("notify_url") or "")
+        if new and url:
+            self._agenda.add(
+                max(refund.done_at, self._clock.now()), partial(self._tell_of_refund, refund, url)
+            )
+        return self._refund_facts(refund)
+
+    def _refund_facts(self, refund: Refund) -> dict[str, Any]:
+        order = self.book.find(refund.out_trade_no)
+        assert order is not None
+        status = refund.status(self._clock.now())
+        done = {"success_time": _beijing(refund.done_at)} if status is RefundStatus.SUCCESS else {}
+        return {
+            "refund_id": refund.refund_id,
+            "out_refund_no": refund.refund_no,
+            "transaction_id": order.transaction_id,
+            "out_trade_no": order.out_trade_no,
+            "channel": "ORIGINAL",
+            "user_received_account": "支付用户零钱",
+            "create_time": _beijing(refund.at),
+            "status": status.value,
+            "amount": {"total": order.amount_fen, "refund": refund.amount_fen, "currency": "CNY"},
+            **done,
+        }
+
+    def _bill(self, request: Request) -> dict[str, Any]:
+        day, now = date.fromisoformat(request.argument("bill_date")), self._clock.now().astimezone(BEIJING)
+        if day >= now.date() or (day == now.date() - timedelta(days=1) and now.hour < 10):
+            raise Refusal(400, "STATEMENT_CREATING", "账单生成中")
+        lines = self.booked_on(day)
+        if not lines:
+            raise Refusal(400, "NO_STATEMENT_EXIST", "账单文件不存在")
+        raw, packed = packed_bill(lines, self._world.app_id, self._world.merchant_id)
+        token = secrets.token_hex(16)
+        self._files[token] = packed
+        return {
+            "hash_type": "SHA1",
+            "hash_value": hashlib.sha1(raw, usedforsecurity=False).hexdigest(),
+            "download_url": f"http://{request.headers.get('host', '')}/v3/billdownload/file?token={token}",
+        }
 
     def _place(self, body: dict[str, Any]) -> str:
         amount = body.get("amount")
@@ -145,7 +226,7 @@ class WeChatGateway(Gateway):
             "appid": self._world.app_id,
             "mchid": self._world.merchant_id,
             "out_trade_no": order.out_trade_no,
-            "trade_state": order.state.value,
+            "trade_state": "REFUND" if self.refunds.of_order(order.out_trade_no) else order.state.value,
             "trade_state_desc": _STATE_TEXT[order.state],
             "attach": order.attach,
             "amount": {"total": order.amount_fen, "currency": order.currency},
@@ -215,15 +296,29 @@ class WeChatGateway(Gateway):
         return f"EV-{secrets.token_hex(16)}"
 
     def _notice(self, order: Order, notice_id: str) -> tuple[dict[str, str], bytes]:
-        plain = json.dumps(self._transaction(order), ensure_ascii=False, separators=(",", ":")).encode()
+        facts = self._transaction(order) | {"trade_state": order.state.value}
+        return self._told(notice_id, "TRANSACTION.SUCCESS", "transaction", facts)
+
+    async def _tell_of_refund(self, refund: Refund, url: str) -> None:
+        """Once: whoever needs to know asks."""
+        facts = self._refund_facts(refund)
+        facts |= {"mchid": self._world.merchant_id, "refund_status": facts.pop("status")}
+        event = f"REFUND.{facts['refund_status']}"
+        headers, body = self._told(self._notice_id(), event, "refund", facts)
+        await self._post(url, headers, body)
+
+    def _told(
+        self, notice_id: str, event: str, kind: str, facts: dict[str, Any]
+    ) -> tuple[dict[str, str], bytes]:
+        plain = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
         body = json.dumps(
             {
                 "id": notice_id,
                 "create_time": _beijing(self._clock.now()),
                 "resource_type": "encrypt-resource",
-                "event_type": "TRANSACTION.SUCCESS",
-                "summary": "支付成功",
-                "resource": {"original_type": "transaction", **self._encrypt(plain, "transaction")},
+                "event_type": event,
+                "summary": "支付成功" if kind == "transaction" else "退款通知",
+                "resource": {"original_type": kind, **self._encrypt(plain, kind)},
             },
             ensure_ascii=False,
             separators=(",", ":"),

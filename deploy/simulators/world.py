@@ -20,6 +20,7 @@ from deploy.simulators.http import HOST, listen, serving
 from deploy.simulators.journal import Journal
 from deploy.simulators.mailbox import Mailbox
 from deploy.simulators.order_book import OrderBook
+from deploy.simulators.refund_book import RefundBook
 from deploy.simulators.smtp import SmtpSession
 from deploy.simulators.wechat import WeChatGateway
 from services.chassis.clock import Clock
@@ -53,14 +54,22 @@ class Simulators:
         self.agenda = Agenda(clock)
         self.credentials = Credentials.of(plan.keys)
         self._sessions: set[SmtpSession] = set()
-        self._journals = tuple(Journal(plan.data / f"{name}.jsonl") for name in ("wechat", "alipay", "sms"))
+        books = ("wechat", "alipay", "sms", "wechat-refunds", "alipay-refunds")
+        self._journals = tuple(Journal(plan.data / f"{name}.jsonl") for name in books)
         self._client = Wires(connections=64, patience=30.0, limit=1 << 20)
+        wechat, alipay = OrderBook(self._journals[0]), OrderBook(self._journals[1], TRADE_NO)
         self.wechat = WeChatGateway(
-            self.credentials.wechat, OrderBook(self._journals[0]), clock, self.agenda, self._client
+            self.credentials.wechat,
+            wechat,
+            RefundBook(self._journals[3], wechat),
+            clock,
+            self.agenda,
+            self._client,
         )
         self.alipay = AlipayGateway(
             self.credentials.alipay,
-            OrderBook(self._journals[1], TRADE_NO),
+            alipay,
+            RefundBook(self._journals[4], alipay),
             clock,
             self.agenda,
             self._client,

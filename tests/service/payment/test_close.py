@@ -173,6 +173,19 @@ async def test_clocks_that_disagree_stop_the_close_in_sight_of_the_office(system
     assert (report["state"], report["guard"]["agrees"], report["guard"]["stops"]) == ("closed", True, 1)
 
 
+async def test_of_clocks_that_agree_the_close_waits_for_the_slowest(system: System) -> None:
+    """Within five seconds they agree, and nobody forfeits those seconds."""
+    candidate = await system.owing()
+    system.turns.guard.ahead = timedelta(seconds=3)
+    system.at(CLOSES)
+    again = await system.close()
+    assert again == moment(CLOSES) + timedelta(seconds=3)
+    assert await system.status(candidate) == "awaiting"
+    system.clock.jump(again)
+    await system.close()
+    assert await system.status(candidate) == "expired"
+
+
 async def test_the_close_is_published_once_with_counts_sums_and_the_root_of_the_evidence(
     system: System,
 ) -> None:
