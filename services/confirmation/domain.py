@@ -71,11 +71,16 @@ NEXT: Final[Mapping[State, Mapping[Action, State]]] = {
         Action.WITHDRAW: State.WITHDRAWN,
     },
     State.APPROVED: {
+        Action.RETURN: State.RETURNED,
         Action.REJECT: State.REJECTED,
         Action.AMEND: State.RETURNED,
         Action.WITHDRAW: State.WITHDRAWN,
     },
-    State.REJECTED: {Action.AMEND: State.REJECTED, Action.WITHDRAW: State.WITHDRAWN},
+    State.REJECTED: {
+        Action.RETURN: State.RETURNED,
+        Action.AMEND: State.REJECTED,
+        Action.WITHDRAW: State.WITHDRAWN,
+    },
     State.LAPSED: {Action.AMEND: State.LAPSED, Action.WITHDRAW: State.WITHDRAWN},
     State.WITHDRAWN: {Action.AMEND: State.WITHDRAWN},
 }
@@ -192,8 +197,17 @@ class Case:
     def returned(
         self, at: datetime, desk: Desk, level: str, fix_until: datetime | None, cycle: Cycle
     ) -> Self:
-        """Sent back: the desk must confirm it again, and every level starts again."""
+        """Sent back: the desk must confirm it again, and every level starts again.
+
+        It is also how a decision, be it a yes or a no, is taken back with a reason: until money may have moved.
+        """
         self._require_turn(at, desk, level, cycle, Action.RETURN)
+        if self.passed == len(cycle.review_levels) and at >= cycle.windows.payment.opens:
+            raise Refused(
+                Code.NOT_ALLOWED,
+                "该考生已审核通过且缴费已经开始，不能再退回；不符合条件的，请作审核不通过处理，已缴费用将退还。",
+                hints={"state": self.state.value},
+            )
         if (fix_until or desk.closes_at) <= at:
             raise Refused(
                 Code.INVALID,
@@ -218,9 +232,8 @@ class Case:
         return replace(moved, passed=place + 1, version=self.version + (2 if last else 1))
 
     def rejected(self, at: datetime, desk: Desk, level: str, cycle: Cycle) -> Self:
-        """Found not qualified: by a level in its turn, or by any review level after approval."""
-        if self.state is not State.APPROVED or _place(level, cycle) == 0:
-            self._require_turn(at, desk, level, cycle, Action.REJECT)
+        """Found not qualified: by a level in its turn, or by one that thinks again, also after approval."""
+        self._require_turn(at, desk, level, cycle, Action.REJECT)
         return replace(self._to(Action.REJECT), version=self.version + 1)
 
     def lapsed(self, at: datetime, desk: Desk) -> Self:
@@ -282,13 +295,15 @@ class Case:
             raise Refused(Code.WINDOW_NOT_OPEN, "现在不在该报名点的办理时间内，请在公布的时间内办理。")
 
     def _require_turn(self, at: datetime, desk: Desk, level: str, cycle: Cycle, action: Action) -> None:
-        """The desk decides until the next level has; every other level right after the one before it."""
+        """The desk decides until the next level has, every other level from the one before it on: also about what it,
+        or a later level, decided before. A rejection of one whom the desk had confirmed may be another level's.
+        """
         place = _place(level, cycle)
         allowed = action in NEXT[self.state] and not self.is_overdue(at, desk)
         if place == 0:
-            allowed = allowed and self.passed <= 1
+            allowed = allowed and self.passed <= (0 if self.state is State.REJECTED else 1)
         else:
-            allowed = allowed and self.state is State.CONFIRMED and self.passed == place
+            allowed = allowed and self.passed >= place
         if not allowed:
             self._refuse("不能由这一级作此决定")
 

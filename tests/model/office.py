@@ -41,8 +41,14 @@ class Someone:
         return self.registrations[-1] if self.registrations else None
 
 
-def predict(lines: Iterable[str]) -> dict[str, Predicted]:
-    """What becomes of everybody in this file. Only those who share an identity meet; the world meets everybody."""
+Moment = tuple[datetime, int, int]
+
+
+def predict(lines: Iterable[str], until: Moment | None = None) -> dict[str, Predicted]:
+    """What becomes of everybody in this file. Only those who share an identity meet; the world meets everybody.
+
+    `until` (moment, line, number of a step): what everybody is before that step, when its moment has come.
+    """
     groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     world: list[tuple[int, dict[str, Any]]] = []
     humans: dict[str, str] = {}
@@ -56,7 +62,7 @@ def predict(lines: Iterable[str]) -> dict[str, Predicted]:
             groups.setdefault(humans[data["person"]], []).append((number, data))
     found: dict[str, Predicted] = {}
     for group in groups.values():
-        found.update(Office([*group, *world]).run())
+        found.update(Office([*group, *world]).run(until))
     return found
 
 
@@ -77,16 +83,18 @@ class Office:
                 self.agenda.append((_moment(step["at"]), number, index, data["person"], step))
         self.agenda.sort(key=lambda one: one[:3])
 
-    def run(self) -> dict[str, Predicted]:
+    def run(self, until: Moment | None = None) -> dict[str, Predicted]:
         last = PAYMENT[0]
-        for moment, _, index, who, what in self.agenda:
+        for moment, number, index, who, what in self.agenda:
+            if until is not None and (moment, number, index) >= until:
+                break
             self._time_passes(last, moment)
             last = moment
             if who == "world":
                 self._world(what)
             else:
                 self._step(self.people[who], index, moment, what)
-        self._time_passes(last, PAYMENT[1])
+        self._time_passes(last, PAYMENT[1] if until is None else until[0])
         return {name: self._predict(someone) for name, someone in self.people.items()}
 
     # What time does
@@ -222,6 +230,8 @@ def is_invalid(fields: dict[str, Any]) -> bool:
     ):
         return True
     if number is not None and not _is_id_number(number):
+        return True
+    if not fields.get("name", "given").strip() or "@" not in fields.get("email", "given@"):
         return True
     if fields.get("employer", "").endswith(("科", "科室", "病区", "护理部")):
         return True

@@ -56,6 +56,8 @@ class Registration:
     form: int = 1
     passed: int = 0
     fix_until: datetime | None = None
+    rejected_by_desk: bool = False
+    """Rejected before any desk had confirmed it."""
     money: str | None = None
     orders: list[Order] = field(default_factory=list)
     told: list[tuple[str, datetime, datetime | None]] = field(default_factory=list)
@@ -123,32 +125,45 @@ class Registration:
         self.tell("confirmed", at)
 
     def send_back(self, at: datetime, level: str, desk: str, fix_until: datetime | None) -> None:
-        self._check_turn(at, level, desk)
+        self._check_turn(at, level, desk, ("approved", "rejected"))
         if level == "desk" and self.state == "confirmed" and self.passed > 0:
+            raise No("not-allowed")
+        if self.passed == len(LEVELS) and at >= PAYMENT[0]:
+            # "A decision can be undone with a reason until money moved": before the opening none can have.
             raise No("not-allowed")
         if (fix_until or self.desks.closes(self.site)) <= at:
             raise No("invalid")
-        self.state, self.passed, self.fix_until = "returned", 0, fix_until
+        self.state, self.passed, self.fix_until, self.rejected_by_desk = "returned", 0, fix_until, False
+        self._owe_nothing()
         self.tell("returned", at, self.deadline())
 
     def reject(self, at: datetime, level: str, desk: str) -> None:
-        if not (self.state == "approved" and level != "desk"):
-            self._check_turn(at, level, desk)
+        self._check_turn(at, level, desk, ("approved",))
+        self.rejected_by_desk = self.is_waiting_for_the_desk
         self.state = "rejected"
+        self._owe_nothing()
+        self.tell("rejected", at)
+
+    def _owe_nothing(self) -> None:
         if self.money is not None:
             self.money = "cancelled"
             for order in self.orders:
                 order.closed = order.closed or order.paid_at is None
-        self.tell("rejected", at)
 
-    def _check_turn(self, at: datetime, level: str, desk: str) -> None:
+    def _check_turn(self, at: datetime, level: str, desk: str, decided: tuple[str, ...]) -> None:
+        """Whose turn it is: a level decides after the one before it, and may think again about what is `decided`."""
         if level == "desk":
             if desk != self.site:
                 raise No("other-site")
             waiting = self.is_waiting_for_the_desk and at < self.deadline()
-            if not waiting and not (self.state == "confirmed" and self.passed == 0):
+            undoes = "rejected" in decided and self.state == "rejected" and self.rejected_by_desk
+            if not waiting and not (self.state == "confirmed" and self.passed == 0) and not undoes:
                 raise No("not-allowed")
-        elif self.state != "confirmed" or LEVELS[self.passed : self.passed + 1] != (level,):
+        elif (
+            self.state not in ("confirmed", *decided)
+            or self.passed < LEVELS.index(level)
+            or self.rejected_by_desk
+        ):
             raise No("not-allowed")
 
     # Reviewers

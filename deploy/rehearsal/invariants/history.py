@@ -46,7 +46,7 @@ CASE: Mapping[str, Mapping[str, str]] = {
     },
     "confirmed": {"returned": "returned", "rejected": "rejected", "approved": "approved"},
     "approved": {"rejected": "rejected", "returned": "returned"},
-    "rejected": {},
+    "rejected": {"returned": "returned"},
     "lapsed": {},
 }
 REVERSALS = frozenset({"reinstated", "refunded"})

@@ -97,12 +97,12 @@ async def test_every_row_gets_its_own_answer_and_none_is_a_silent_success(system
         Code.NOT_CONFIRMED,
         Code.INVALID,
         "rejected",
-        Code.NOT_ALLOWED,
-        Code.NOT_ALLOWED,  # approved at this level a moment ago: no longer its turn
+        Code.INVALID,  # a rejection may be taken back; the desk's days are over, so the time must be named
+        "returned",  # approved at this level a moment ago: it thinks again
     ]
     assert all(result["ok"] is ("code" not in result) for result in results)
     assert all(result["detail"].endswith("。") for result in results if not result["ok"])
-    assert names(await system.said(good)) == ["confirmed", "reviewed"]
+    assert names(await system.said(good)) == ["confirmed", "reviewed", "returned"]
     assert names(await system.said(twice)) == ["confirmed", "reviewed"]
     assert names(await system.said(returned)) == ["confirmed", "returned"]
     assert names(await system.said(rejected)) == ["confirmed", "rejected"]
@@ -130,6 +130,36 @@ async def test_what_a_reviewer_sends_back_starts_again_at_the_desk(system: Syste
     assert (await system.approve("district", one))[0]["state"] == "approved"
     assert names(await system.said(one)) == [
         "confirmed", "reviewed", "returned", "confirmed", "reviewed", "reviewed", "approved",
+    ]  # fmt: skip
+
+
+async def test_a_decision_is_taken_back_with_a_reason_until_money_may_have_moved(system: System) -> None:
+    (one,) = await system.confirmed()
+    back: dict[str, object] = {
+        "registration_id": str(one),
+        "decision": "return",
+        "reason_codes": ["other"],
+        "note": "误判，请重新审核",
+        "fix_until": "2024-02-05T18:00:00+08:00",
+    }
+    system.at(LATER)
+    no: dict[str, object] = {"registration_id": str(one), "decision": "reject", "reason_codes": ["years"]}
+    assert (await system.review("site", no))[0]["state"] == "rejected"
+    assert (await system.review("site", {**back, "reason_codes": []}))[0]["code"] == Code.INVALID
+    assert (await system.review("site", back))[0]["state"] == "returned"
+    for again in (1, 2):
+        assert (await system.confirm(one)).json()["state"] == "confirmed"
+        assert (await system.approve("site", one))[0]["ok"]
+        assert (await system.approve("district", one))[0]["state"] == "approved"
+        if again == 1:
+            system.at("2024-01-28 23:59:59.999999")
+            assert (await system.review("site", back))[0]["state"] == "returned"
+    system.at("2024-01-29 00:00")
+    assert (await system.review("district", back))[0]["code"] == Code.NOT_ALLOWED
+    assert names(await system.said(one)) == [
+        "confirmed", "rejected", "returned",
+        "confirmed", "reviewed", "reviewed", "approved", "returned",
+        "confirmed", "reviewed", "reviewed", "approved",
     ]  # fmt: skip
 
 

@@ -178,13 +178,13 @@ def send_back(one: Case, level: str, at: datetime = DURING, until: datetime | No
         (State.PRE_REGISTERED, 0, {"desk"}),
         (State.RETURNED, 0, {"desk"}),
         (State.CONFIRMED, 1, {"desk", "site"}),
-        (State.CONFIRMED, 2, {"district"}),
+        (State.CONFIRMED, 2, {"site", "district"}),
+        (State.APPROVED, 3, {"site", "district"}),
         (State.LAPSED, 0, set()),
         (State.WITHDRAWN, 0, set()),
-        (State.REJECTED, 1, set()),
     ],
 )
-def test_each_level_returns_and_rejects_in_its_turn(
+def test_each_level_returns_and_rejects_from_its_turn_on(
     act: Callable[[Case, str], Case], state: State, passed: int, levels: set[str]
 ) -> None:
     one = case(state, passed=passed, version=7)
@@ -197,12 +197,35 @@ def test_each_level_returns_and_rejects_in_its_turn(
             assert refusal(lambda level: act(one, level), level) is Code.NOT_ALLOWED
 
 
-def test_after_approval_any_review_level_may_reject_and_nobody_may_return() -> None:
-    for level in ("site", "district"):
-        assert reject(case(State.APPROVED), level, LATER).state is State.REJECTED
-    assert refusal(lambda: reject(case(State.APPROVED), "desk", LATER)) is Code.NOT_ALLOWED
+@pytest.mark.parametrize(
+    ("passed", "levels"), [(0, {"desk"}), (1, {"site"}), (2, {"site", "district"}), (3, {"site", "district"})]
+)
+def test_a_rejection_is_taken_back_by_returning_the_case_and_by_nothing_else(
+    passed: int, levels: set[str]
+) -> None:
+    rejected = case(State.REJECTED, passed=passed)
     for level in LEVELS:
-        assert refusal(lambda level: send_back(case(State.APPROVED), level), level) is Code.NOT_ALLOWED
+        assert refusal(lambda level: reject(rejected, level), level) is Code.NOT_ALLOWED
+        assert refusal(lambda level: rejected.approved(LATER, level, leshan()), level) in (
+            Code.NOT_ALLOWED,
+            Code.NOT_CONFIRMED,
+        )
+        if level in levels:
+            back = send_back(rejected, level)
+            assert (back.state, back.passed) == (State.RETURNED, 0)
+        else:
+            assert refusal(lambda level: send_back(rejected, level), level) is Code.NOT_ALLOWED
+
+
+@pytest.mark.parametrize("state", [State.APPROVED, State.REJECTED])
+def test_an_approval_is_not_returned_once_money_may_have_moved(state: State) -> None:
+    """Rejecting is the way then: it gives the money back."""
+    opens, closes = moment("2024-01-29"), moment("2024-02-09")
+    approved = case(state, passed=3)
+    assert send_back(approved, "district", opens - TINY, closes).state is State.RETURNED
+    assert refusal(lambda: send_back(approved, "district", opens, closes)) is Code.NOT_ALLOWED
+    never_approved = case(State.CONFIRMED, passed=2)
+    assert send_back(never_approved, "district", opens, closes).state is State.RETURNED
 
 
 def test_a_return_starts_everything_again() -> None:
