@@ -1,8 +1,9 @@
 """Do three clocks agree? Asked before anything irreversible happens because of the time.
 
 Application, database and broker each have a clock of their own. If one is wrong the others outvote it, and
-what was about to happen waits: nobody forfeits because a server's clock jumped. Compared are the real clocks, beneath
-any virtual one, so that a rehearsal is guarded as production is.
+what was about to happen waits: nobody forfeits because a server's clock jumped. Clocks that agree still differ a little:
+`ahead` says by how much this process must wait for the slowest. Compared are the real clocks, beneath any virtual one, so
+that a rehearsal is guarded as production is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from services.chassis.telemetry import CLOCK_DISAGREEMENT
 log = structlog.get_logger(__name__)
 
 TOLERANCE: Final = timedelta(seconds=5)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 CLOCK_TOPIC: Final = "exam.clock"  # its broker stamps records with its own time (LogAppendTime)
 
 
@@ -34,6 +36,16 @@ class Disagreement:
     application: datetime
     database: datetime | None
     broker: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What another clock said, between two looks at our own; it leaves out what is smaller than its grain."""
+
+    said: datetime
+    asked: datetime
+    heard: datetime
+    grain: timedelta = timedelta(0)
 
 
 class ClockGuard:
@@ -49,6 +61,8 @@ class ClockGuard:
         self._clock = clock
         self._dsn = driver_url(database_url)
         self._bootstrap = bootstrap_servers
+        self.ahead = timedelta(0)
+        """How far this process's clock was ahead of the slowest of the others when they were last asked, for certain."""
 
     async def check(self) -> Disagreement | None:
         """None when all three agree within five seconds; otherwise what is wrong. Never raises for a clock
@@ -56,17 +70,21 @@ class ClockGuard:
         """
         try:
             async with asyncio.timeout(10):
-                database, before = await self._database_time(), self._clock.real_now()
+                database = await self._database_time()
                 broker = await self._broker_time() if self._broker_has_clock else database
-                after = self._clock.real_now()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             return self._alarm(f"a clock could not be asked: {type(error).__name__}", None, None)
         except Exception as error:  # aiokafka's errors have no common base below Exception
             return self._alarm(f"a clock could not be asked: {type(error).__name__}", None, None)
-        furthest = max(abs(database - before), abs(broker - after), abs(broker - database))
+        furthest = max(
+            abs(database.said - database.heard),
+            abs(broker.said - broker.heard),
+            abs((broker.said - broker.asked) - (database.said - database.asked)),
+        )
         CLOCK_DISAGREEMENT.set(furthest.total_seconds())
         if furthest > TOLERANCE:
-            return self._alarm("the clocks disagree", database, broker)
+            return self._alarm("the clocks disagree", database.said, broker.said)
+        self.ahead = max(timedelta(0), *(one.asked - one.said - one.grain for one in (database, broker)))
         return None
 
     def _alarm(self, reason: str, database: datetime | None, broker: datetime | None) -> Disagreement:
@@ -80,21 +98,24 @@ class ClockGuard:
         )
         return found
 
-    async def _database_time(self) -> datetime:
+    async def _database_time(self) -> Told:
         connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
         try:
+            asked = self._clock.real_now()
             moment: datetime = await connection.fetchval("select clock_timestamp()")
-            return moment
+            return Told(moment, asked, self._clock.real_now())
         finally:
             await connection.close(timeout=2)
 
-    async def _broker_time(self) -> datetime:
+    async def _broker_time(self) -> Told:
         producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all")
         await producer.start()
         try:
+            asked = self._clock.real_now()
             stamped = await producer.send_and_wait(CLOCK_TOPIC, b"{}", partition=0)
             if stamped.timestamp_type != 1:
                 raise RuntimeError(f"{CLOCK_TOPIC} is not stamped by the broker: set LogAppendTime")
-            return datetime.fromtimestamp(stamped.timestamp / 1000, UTC)
+            moment = datetime.fromtimestamp(stamped.timestamp / 1000, UTC)
+            return Told(moment, asked, self._clock.real_now(), grain=_MILLISECOND)
         finally:
             await producer.stop()

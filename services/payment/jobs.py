@@ -40,6 +40,8 @@ class Turns:
             return None
         if not await closing.clocks_agree(database, cycle, at, self.guard):
             return at + _LOOK_AGAIN
+        if (slowest := at - self.guard.ahead) < closes_at:
+            return at + (closes_at - slowest)  # nor before the slowest of the clocks that agree is there
         with CLOSE_SECONDS.time():
             # 1: no new order from two minutes before the close on (domain/ordering.py).
             # 2: every open order is closed at its gateway and asked about: paid in time, unpaid, or held.

@@ -118,6 +118,11 @@ class _Guard:
         at = RehearsalClock.now(self.clock)
         return Disagreement("application stands alone", self.clock.now(), at, at)
 
+    @property
+    def ahead(self) -> timedelta:
+        """By how much the close has to wait for the clocks that are slower."""
+        return max(timedelta(0), self.clock.step)
+
 
 class Refused(ValueError):
     """What a handler raises for an event that somebody has spoilt; for a reason of its own, so trying again does not help."""

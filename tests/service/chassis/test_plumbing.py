@@ -285,7 +285,17 @@ async def test_three_clocks_agree_here_and_a_wrong_one_is_an_alarm(
     async with kafka.admin() as admin:
         if CLOCK_TOPIC not in await admin.list_topics():
             await kafka.create({CLOCK_TOPIC: 1}, log_append_time=True)
-    assert await ClockGuard(SystemClock(), blank_database.url, kafka.bootstrap).check() is None
+    right = ClockGuard(SystemClock(), blank_database.url, kafka.bootstrap)
+    assert await right.check() is None
+    assert right.ahead == timedelta(0)
+
+    class Fast(SystemClock):
+        def real_now(self) -> datetime:
+            return datetime.now(UTC) + timedelta(seconds=3)
+
+    fast = ClockGuard(Fast(), blank_database.url, kafka.bootstrap)
+    assert await fast.check() is None
+    assert timedelta(seconds=2) < fast.ahead <= timedelta(seconds=3)
 
     class Wrong(SystemClock):
         def real_now(self) -> datetime:
