@@ -348,7 +348,8 @@ async def _header_safe(records: Any, original: Callable[[Any], Awaitable[Any]]) 
 def make_broker(bootstrap_servers: str, *, service: str) -> KafkaBroker:
     """The consuming side of the broker; publishing is the relay's."""
     return KafkaBroker(
-        bootstrap_servers,
+        # A cluster is named by several of its brokers. FastStream takes a string for one address, as it stands.
+        [address.strip() for address in bootstrap_servers.split(",")],
         client_id=service,
         apply_types=False,
         allow_auto_create_topics=False,

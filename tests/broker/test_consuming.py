@@ -77,6 +77,22 @@ async def test_an_event_delivered_three_times_has_one_effect(
     await db.dispose()
 
 
+async def test_a_cluster_is_named_by_several_brokers_and_one_of_them_may_be_away(
+    blank_database: DatabaseLogin, kafka: TestKafka
+) -> None:
+    await make_tables(blank_database)
+    await kafka.fresh({TOPIC: 4})
+    db, key = database(blank_database), uuid4()
+    await kafka.produce(TOPIC, [wire(key, 1)])
+    async with consuming(consumers(db), f"127.0.0.1:1, {kafka.bootstrap}", kafka.name("group")):
+
+        async def taken() -> bool:
+            return await effects(db) == [(str(key), 1)]
+
+        await eventually(taken)
+    await db.dispose()
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
