@@ -307,7 +307,10 @@ def name_of(handler: Handler) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same thing may work a moment later, because the fault lies with the infrastructure."""
-    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | Blocked):
+    # The driver's internal error: a server that goes down has spoken into a connection that is not told so yet.
+    if isinstance(
+        error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError | Blocked
+    ):
         return True
     state = getattr(error, "sqlstate", None)
     return isinstance(state, str) and state.startswith(_TRANSIENT_SQLSTATES)

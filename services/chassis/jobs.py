@@ -176,7 +176,7 @@ class Jobs:
                 if self._locks is None or self._locks.is_closed():
                     self._locks = await asyncpg.connect(self._dsn, timeout=5, command_timeout=10)
                 return bool(await self._locks.fetchval(statement, _LOCK_SPACE, key))
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 if self._locks is not None:
                     self._locks.terminate()
                 self._locks = None

@@ -69,6 +69,10 @@ def test_two_handlers_of_one_name_are_refused() -> None:
         (TimeoutError(), True),
         (Blocked("x"), True),
         (asyncpg.InterfaceError("closed"), True),
+        (
+            asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress"),
+            True,
+        ),
         (asyncpg.SerializationError("s"), True),
         (asyncpg.DeadlockDetectedError("s"), True),
         (asyncpg.LockNotAvailableError("s"), True),

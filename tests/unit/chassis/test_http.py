@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from fastapi import APIRouter
 from joserfc import jwt
@@ -72,6 +73,10 @@ def application(at: datetime = NOON) -> RequestScope:
     @router.post("/fault", dependencies=[signed_by("a test")])
     async def fault() -> Any:
         raise ConnectionRefusedError
+
+    @router.post("/torn", dependencies=[signed_by("a test")])
+    async def torn() -> Any:
+        raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
 
     @router.get("/bug", dependencies=[open_to_all("a test")])
     async def bug() -> Any:
@@ -223,8 +228,9 @@ async def test_a_body_too_large_is_refused_declared_or_not() -> None:
         assert (status, body["code"]) == (413, "too-large")
 
 
-async def test_a_fault_of_the_infrastructure_says_come_again() -> None:
-    status, headers, body = await call(application(), "POST", "/fault")
+@pytest.mark.parametrize("path", ["/fault", "/torn"])
+async def test_a_fault_of_the_infrastructure_says_come_again(path: str) -> None:
+    status, headers, body = await call(application(), "POST", path)
     assert (status, body["code"], headers["retry-after"]) == (503, "unavailable", "5")
 
 
