@@ -5,6 +5,7 @@ Read by a client that none of the measured uses.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,9 +62,12 @@ def look(bootstrap: str, topic: str, start: Mapping[int, int]) -> Evidence:
     wrong: set[Any] = set()
     try:
         consumer.assign([TopicPartition(topic, p, start.get(p, 0)) for p in sorted(open_parts)])
+        last = time.monotonic()
         while open_parts:
-            records = consumer.consume(5000, timeout=_PATIENCE)
-            if not records:
+            records = consumer.consume(5000, timeout=0.1)  # waits for all of them, or for so long
+            if records:
+                last = time.monotonic()
+            elif time.monotonic() - last > _PATIENCE:
                 raise Failed(f"{topic} cannot be read to its end")
             for record in records:
                 if record.error():
