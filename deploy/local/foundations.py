@@ -28,7 +28,9 @@ class Foundations:
         say: Callable[[str], None],
         started: Callable[[str, int], None],
         thrown_away: bool = False,
+        code: Mapping[str, Path] | None = None,
     ) -> None:
+        self._code = code or {}
         self._thrown_away = thrown_away
         self._data = data
         self._environ = environ
@@ -120,6 +122,11 @@ class Foundations:
             self._started(what, process.pid)
 
     async def _migrate(self, urls: Mapping[str, str]) -> None:
+        roots = {service: self._code.get(service, ROOT) for service in urls}
+        for root in dict.fromkeys(roots.values()):
+            await self._migrate_by(root, {name: url for name, url in urls.items() if roots[name] == root})
+
+    async def _migrate_by(self, root: Path, urls: Mapping[str, str]) -> None:
         request = self._data / "databases.json"
         request.touch(mode=0o600)
         request.write_text(json.dumps(dict(urls)), encoding="utf-8")
@@ -127,7 +134,7 @@ class Foundations:
         try:
             child.start(
                 [sys.executable, "-m", "deploy.local.migrate", request],
-                cwd=ROOT,
+                cwd=root,
                 env=inherited(self._environ),
             )
             await child.finish(timeout=120, what="could not bring the databases to this version")

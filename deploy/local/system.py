@@ -61,10 +61,12 @@ class LocalSystem:
         fresh: bool = False,
         environ: Mapping[str, str] | None = None,
         extra: Mapping[str, str] | None = None,
+        code: Mapping[str, Path] | None = None,
     ) -> None:
         """`starts_at`: where a new virtual clock stands. `fresh`: forget what an earlier system left in `data`.
 
-        `extra`: more environment for the services.
+        `extra`: more environment for the services. `code`: the checkout of a service that is not of this version; its
+        database is made by the same.
         """
         self.directory = DataDirectory(data)
         self.cycle_file = cycle.resolve()
@@ -84,12 +86,18 @@ class LocalSystem:
         self._say = say
         self._environ = os.environ if environ is None else environ
         self._extra = dict(extra or {})
+        self._code = dict(code or {})
         self._owns_state = False
         self._keys: LocalKeys | None = None
         self._surroundings: Surroundings | None = None
         self._outside_start: OutsideStart | None = None
         self._foundations = Foundations(
-            self.data, self._environ, say=say, started=self.directory.started, thrown_away=fresh
+            self.data,
+            self._environ,
+            say=say,
+            started=self.directory.started,
+            thrown_away=fresh,
+            code=self._code,
         )
 
     @classmethod
@@ -218,7 +226,8 @@ class LocalSystem:
     ) -> None:
         process = self.services[name].process
         command = [sys.executable, "-m", *(module or (f"services.{name}", "run"))]
-        process.start(command, cwd=ROOT, env={**self.surroundings.of(name), **(extra or {})})
+        root = self._code.get(name, ROOT)
+        process.start(command, cwd=root, env={**self.surroundings.of(name), **(extra or {})})
         self.directory.started(name, process.pid or 0)
 
     async def _ready(self, name: str) -> None:
@@ -255,6 +264,11 @@ class LocalSystem:
         self._spawn(name, extra, module)
         if wait:
             await self._ready(name)
+
+    async def roll_out(self, name: str) -> None:
+        """A service that ran from another checkout is started again from this one."""
+        self._code.pop(name, None)
+        await self.restart(name)
 
     async def add_replica(
         self,
