@@ -24,6 +24,8 @@ from services.chassis.telemetry import CLOCK_DISAGREEMENT
 log = structlog.get_logger(__name__)
 
 TOLERANCE: Final = timedelta(seconds=5)
+_PATIENCE: Final = 60.0  # seconds: a broker that takes five for every answer can still be asked
+_TRIES: Final = 5  # of an answer that was so long on its way that it proves nothing
 _MILLISECOND: Final = timedelta(milliseconds=1)
 CLOCK_TOPIC: Final = "exam.clock"  # its broker stamps records with its own time (LogAppendTime)
 
@@ -69,7 +71,7 @@ class ClockGuard:
         that is away.
         """
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(_PATIENCE):
                 database = await self._database_time()
                 broker = await self._broker_time() if self._broker_has_clock else database
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -111,11 +113,19 @@ class ClockGuard:
         producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all")
         await producer.start()
         try:
-            asked = self._clock.real_now()
-            stamped = await producer.send_and_wait(CLOCK_TOPIC, b"{}", partition=0)
-            if stamped.timestamp_type != 1:
-                raise RuntimeError(f"{CLOCK_TOPIC} is not stamped by the broker: set LogAppendTime")
-            moment = datetime.fromtimestamp(stamped.timestamp / 1000, UTC)
-            return Told(moment, asked, self._clock.real_now(), grain=_MILLISECOND)
+            told = await self._stamp(producer)
+            for _ in range(_TRIES - 1):
+                if told.heard - told.asked <= TOLERANCE:
+                    break
+                told = min(told, await self._stamp(producer), key=lambda one: one.heard - one.asked)
+            return told
         finally:
             await producer.stop()
+
+    async def _stamp(self, producer: AIOKafkaProducer) -> Told:
+        asked = self._clock.real_now()
+        stamped = await producer.send_and_wait(CLOCK_TOPIC, b"{}", partition=0)
+        if stamped.timestamp_type != 1:
+            raise RuntimeError(f"{CLOCK_TOPIC} is not stamped by the broker: set LogAppendTime")
+        moment = datetime.fromtimestamp(stamped.timestamp / 1000, UTC)
+        return Told(moment, asked, self._clock.real_now(), grain=_MILLISECOND)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import orjson
 import pytest
@@ -67,12 +67,20 @@ class KeyedDoors(Doors):
     asked = 0
     open = asyncio.Event()
     """Cleared while nobody may come in."""
+    pause = 0.0
+    """Real seconds that everybody takes before a request, so that something else can happen between."""
+    beside: ClassVar[dict[str, str]] = {}
+    """A service's public address → that of another process of it: every second request goes there."""
 
     async def ask(
         self, what: str, method: str, url: str, headers: Mapping[str, str], body: object | None = None
     ) -> Answer:
         await self.open.wait()
+        await asyncio.sleep(self.pause)
         type(self).asked += 1
+        if self.asked % 2:
+            for one, other in self.beside.items():
+                url = other + url.removeprefix(one) if url.startswith(f"{one}/") else url
         return await super().ask(
             what, method, url, {"idempotency-key": f"fault-run-{type(self).asked}", **headers}, body
         )
@@ -172,10 +180,11 @@ class Battle(Ground):
         )
 
     @contextlib.asynccontextmanager
-    async def heedless(self) -> AsyncIterator[None]:
+    async def heedless(self) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
         """Inside, people act whether or not what they did before has arrived everywhere; what is too early is refused.
 
-        Where events do not flow, a crowd that waits for them would only prove that it waits.
+        Where events do not flow, a crowd that waits for them would only prove that it waits. Gives `further(8)`: eight
+        more steps, and then everybody waits again.
         """
 
         async def nothing() -> None: ...
@@ -184,12 +193,19 @@ class Battle(Ground):
         self.driver._world._ends.append(never)
         self.streams.faulted = True
         moments = self.driver.timing.moments
-        # Whoever waits already must have got what he waits for before the fault begins.
+        # Whoever waits already gets what he waits for first: enter before the fault begins.
         await self.eventually(lambda: self.driver.timing.moments > moments, "a moment of its own", within=120)
-        try:
-            yield
-        finally:
+
+        async def further(steps: int) -> None:
+            enough = min(self.driver.timing.steps + steps, self.steps)
+            await self.eventually(lambda: self.driver.timing.steps >= enough, f"{steps} steps", within=120)
             self.driver._world._ends.remove(never)
+
+        try:
+            yield further
+        finally:
+            if never in self.driver._world._ends:
+                self.driver._world._ends.remove(never)
 
     @asynccontextmanager
     async def doors_closed(self) -> AsyncIterator[None]:
@@ -264,11 +280,13 @@ async def fight(
     extra: Mapping[str, str] | None = None,
     at_rest: Breaks | None = None,
     given: Mapping[str, str] | None = None,
+    code: Mapping[str, Path] | None = None,
 ) -> Fought:
     """A whole cycle of `people` while `breaks` goes on. Raises NotReached, or what stopped the rehearsal.
 
     `at_rest`: what is done with the system when everything has come to rest and the evidence is taken.
     `given`: where parts run that somebody else started, as the local system reads it from the environment.
+    `code`: the checkout of a service that begins in another version.
     """
     notice = Cycle.read(CYCLE)
     crowded = crowd(notice, people, seed)
@@ -280,6 +298,7 @@ async def fight(
 
     battles: list[Battle] = []
     KeyedDoors.open.set()
+    KeyedDoors.pause, KeyedDoors.beside = 0.0, {}
 
     async def beside(driver: Driver, streams: Streams) -> None:
         battles.append(Battle(system=system, driver=driver, streams=streams, steps=steps, reached=reached))
@@ -296,6 +315,7 @@ async def fight(
             fresh=True,
             environ={**os.environ, **(given or {})},
             extra={**TOGETHER, **(extra or {})},
+            code=code,
         ) as system:
             console = Console(file=StringIO())
             rehearsal = Rehearsal(
