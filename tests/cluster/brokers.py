@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from aiokafka.errors import KafkaError
 
@@ -21,6 +21,9 @@ from tests.cluster import asking
 from tests.cluster.asking import Led
 from tests.cluster.engine import Networks, Node
 from tests.support.proxy import DOWN, UP, Proxy, Timeout
+
+Where: TypeAlias = tuple[str, int]
+"""Topic and partition."""
 
 NUMBERS: Final = (1, 2, 3)
 TOPIC_NAMES: Final = (*TOPICS, "__consumer_offsets")
@@ -104,9 +107,7 @@ class Brokers:
     @property
     def given(self) -> dict[str, str]:
         """For the local system: where they are."""
-        return {
-            "KAFKA_BOOTSTRAP_SERVERS": ",".join(f"127.0.0.1:{one.port}" for one in self.proxies.values())
-        }
+        return {"KAFKA_BOOTSTRAP_SERVERS": ",".join(f"127.0.0.1:{one.port}" for one in self.proxies.values())}
 
     def others(self, number: int) -> list[int]:
         return [one for one in NUMBERS if one != number]
@@ -118,14 +119,14 @@ class Brokers:
         except (KafkaError, TimeoutError) as error:
             raise ConnectionError(str(error)) from error
 
-    async def partitions(self, asked: int) -> Mapping[tuple[str, int], Led]:
+    async def partitions(self, asked: int) -> Mapping[Where, Led]:
         """Every partition of our topics and of the groups' offsets, as this broker knows it."""
         try:
             return await asking.partitions(self.nodes[asked].port, TOPIC_NAMES)
         except (KafkaError, TimeoutError) as error:
             raise ConnectionError(str(error)) from error
 
-    async def led_by(self, number: int, asked: int) -> dict[tuple[str, int], Led]:
+    async def led_by(self, number: int, asked: int) -> dict[Where, Led]:
         """What this broker leads, as another one knows it."""
         return {where: led for where, led in (await self.partitions(asked)).items() if led.leader == number}
 

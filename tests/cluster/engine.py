@@ -73,7 +73,7 @@ class Networks:
         self._client.close()
 
 
-class Node(DockerContainer):  # type: ignore[misc]  # published without types
+class Node(DockerContainer):
     """One member of a cluster. Its ports are published once it is `reachable`."""
 
     def __init__(
@@ -89,7 +89,6 @@ class Node(DockerContainer):  # type: ignore[misc]  # published without types
         """`ports`: of the node, and where on this machine's loopback each is published."""
         super().__init__(
             image,
-            command=list(command) if command else None,
             env=dict(environment),
             network=networks.inside,
             network_aliases=[name],
@@ -97,8 +96,11 @@ class Node(DockerContainer):  # type: ignore[misc]  # published without types
         )
         self.name = name
         self.networks = networks
+        if command is not None:
+            self.with_command(list(command))
+        published: dict[str, Any] = self.ports
         for inner, outer in ports.items():
-            self.ports[f"{inner}/tcp"] = ("127.0.0.1", outer)
+            published[f"{inner}/tcp"] = ("127.0.0.1", outer)
 
     async def run(self) -> None:
         await asyncio.to_thread(self.start)
@@ -139,9 +141,7 @@ class Node(DockerContainer):  # type: ignore[misc]  # published without types
         written: bytes = await asyncio.to_thread(self.get_wrapped_container().logs)
         return written.decode("utf-8", "replace")
 
-    async def until(
-        self, look: Callable[[], Awaitable[object]], what: str, *, within: float = 120.0
-    ) -> None:
+    async def until(self, look: Callable[[], Awaitable[object]], what: str, *, within: float = 120.0) -> None:
         """Until `look` is true, and neither the node ends nor the time."""
         deadline = time.monotonic() + within
         reason = ""
@@ -155,5 +155,7 @@ class Node(DockerContainer):  # type: ignore[misc]  # published without types
             await asyncio.to_thread(inner.reload)
             if inner.status == "exited" or time.monotonic() > deadline:
                 last = "\n".join((await self.log()).splitlines()[-20:])
-                raise StartFailed(f"{self.name} is {inner.status}, waiting for: {what}{reason}. It last wrote:\n{last}")
+                raise StartFailed(
+                    f"{self.name} is {inner.status}, waiting for: {what}{reason}. It last wrote:\n{last}"
+                )
             await asyncio.sleep(0.2)
