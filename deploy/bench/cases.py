@@ -13,6 +13,7 @@ from services.chassis import outbox
 from services.chassis.db import UnitOfWork
 
 SERVICE: Final = "confirmation"
+SOURCE: Final = registration.PreRegistered.topic
 TOPIC: Final = confirmation.Confirmed.topic
 # The peers' inbox and outbox: the columns and indexes that ours had before they were cut by time, which costs them nothing.
 TABLES: Final = (

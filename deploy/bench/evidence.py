@@ -51,6 +51,18 @@ def ends(bootstrap: str, topic: str) -> dict[int, int]:
         consumer.close()
 
 
+def stand_at(bootstrap: str, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+    """Let a group that has no member begin there."""
+    consumer = _consumer(bootstrap, group)
+    try:
+        consumer.commit(
+            offsets=[TopicPartition(topic, part, offset) for part, offset in offsets.items()],
+            asynchronous=False,
+        )
+    finally:
+        consumer.close()
+
+
 def look(bootstrap: str, topic: str, start: Mapping[int, int]) -> Evidence:
     """Everything in the topic from these offsets to its end."""
     end = ends(bootstrap, topic)
@@ -93,11 +105,11 @@ def look(bootstrap: str, topic: str, start: Mapping[int, int]) -> Evidence:
     return found
 
 
-def _consumer(bootstrap: str) -> Consumer:
+def _consumer(bootstrap: str, group: str = "evidence") -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
-            "group.id": "evidence",
+            "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "fetch.min.bytes": 1,

@@ -41,8 +41,12 @@ async def latency(stage: Stage, scale: Scale, advance: Callable[[str], None]) ->
         commits.append(await _commits(stage, scale.rate, events, within))
     sums = [percentile(a, 99) + percentile(b, 99) for a, b in zip(there, commits, strict=True)]
     each = {"ours": ours, "raw round trip": there, "one commit": commits}
-    halves = ", ".join(f"{name} {number(middle([percentile(s, 50) for s in found]))}" for name, found in each.items())
-    parts = ", ".join(f"{name} {number(middle([percentile(s, 99) for s in found]))}" for name, found in each.items())
+    halves = ", ".join(
+        f"{name} {number(middle([percentile(s, 50) for s in found]))}" for name, found in each.items()
+    )
+    parts = ", ".join(
+        f"{name} {number(middle([percentile(s, 99) for s in found]))}" for name, found in each.items()
+    )
     return [
         Figure(
             name="P5 commit to handler, p99",
@@ -67,8 +71,12 @@ async def _ours(stage: Stage, rate: int, events: int, within: float) -> tuple[li
     """Milliseconds from before COMMIT until the handler has the event."""
     says, hears = await cases.database(stage), await cases.database(stage)
     group = f"reader-{stage.number()}"
-    reader = stage.contender("reader", "deploy.bench.ours.reader", database=hears.url, events=events, group=group)
-    writer = stage.contender("writer", "deploy.bench.ours.writer", database=says.url, events=events, rate=rate)
+    reader = stage.contender(
+        "reader", "deploy.bench.ours.reader", database=hears.url, events=events, group=group
+    )
+    writer = stage.contender(
+        "writer", "deploy.bench.ours.writer", database=says.url, events=events, rate=rate
+    )
     said, heard = await _both(reader, writer, within)
     found = await asyncio.to_thread(evidence.look, stage.bootstrap, filling.TOPIC, {})
     held = found.require("the writer", events=events)
@@ -121,7 +129,5 @@ def between(said: Mapping[str, Any], heard: Mapping[str, Any]) -> list[float]:
     if missing:
         raise Violated(f"{missing} events of {len(said['moments'])} were said and never heard")
     return [
-        (met[key, version] - at) * 1000
-        for key, version, at in said["moments"]
-        if at - said["began"] >= _WARM
+        (met[key, version] - at) * 1000 for key, version, at in said["moments"] if at - said["began"] >= _WARM
     ]

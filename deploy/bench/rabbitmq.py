@@ -15,6 +15,22 @@ def home() -> Path | None:
     return place / "root" if (place / "complete").exists() else None
 
 
+def absent() -> str:
+    """Why a row cannot be measured."""
+    return (
+        "RabbitMQ is not installed: run tests/benchmarks/rabbitmq-install (Debian's packages), or make bench"
+    )
+
+
+def version() -> str:
+    root = home()
+    return "?" if root is None else _server(root).name.partition("-")[2]
+
+
+def _server(root: Path) -> Path:
+    return next((root / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"))
+
+
 class LocalRabbitMQ:
     """One node over one directory, on ports of its own, open to this machine only."""
 
@@ -29,16 +45,9 @@ class LocalRabbitMQ:
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
-    @property
-    def version(self) -> str:
-        return self._server().name.partition("-")[2]
-
-    def _server(self) -> Path:
-        return next((self._root / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"))
-
     async def start(self, *, timeout: float = 60.0) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        erlang, server = self._root / "usr/lib/erlang", self._server()
+        erlang, server = self._root / "usr/lib/erlang", _server(self._root)
         self.port, names, distribution = free_port(), free_port(), free_port()
         # Its names' daemon would otherwise put itself in the background and outlive us.
         epmd = next(erlang.glob("erts-*/bin/epmd"))

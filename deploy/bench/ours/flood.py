@@ -14,35 +14,38 @@ from deploy.bench.program import Door, Task, run
 from services.chassis.packing import hand_over
 from services.chassis.relay import producer
 
-_PAGE = 2000
+_PEOPLE = 500  # of a block: their first versions, their second ones, …
+_AHEAD = 8  # blocks that are not acknowledged yet
 
 
 async def work(task: Task, door: Door) -> None:
-    """`events` of `people` registrations, round and round: each registration's versions in order."""
+    """`events`, `versions` of each registration in order, block by block."""
     await door.ready()
-    people = [uuid7() for _ in range(task["people"] or 0)]
     example = pre_registered(uuid7())
-    payload, moment = example.model_dump_json(), datetime.now(UTC)
-    own = str(example.registration_id)
+    payload, own = example.model_dump_json(), str(example.registration_id)
     unsent: deque[asyncio.Future[Any]] = deque()
+    said = 0
     async with producer(task["bootstrap"]) as kafka:
-        for first in range(0, task["events"], _PAGE):
+        while said < task["events"]:
+            people = [str(uuid7()) for _ in range(_PEOPLE)]
+            moment = datetime.now(UTC)
             page: list[Any] = []
-            for number in range(first, min(first + _PAGE, task["events"])):
-                event_id = uuid7()
-                key = str(people[number % len(people)] if people else event_id)
-                version = number // len(people) + 1 if people else 1
-                page.append(
-                    (
-                        0, event_id, example.topic, key, example.type, version, moment, payload.replace(own, key),
-                        str(event_id), None, None,
-                    )
-                )  # fmt: skip
+            for version in range(1, task["versions"] + 1):
+                for key in people:
+                    event_id = uuid7()
+                    page.append(
+                        (
+                            0, event_id, task["topic"], key, example.type, version, moment, payload.replace(own, key),
+                            str(event_id), None, None,
+                        )
+                    )  # fmt: skip
+            page = page[: task["events"] - said]
+            said += len(page)
             unsent.append(asyncio.gather(*await hand_over(kafka, page)))
-            if len(unsent) > 2:
+            if len(unsent) > _AHEAD:
                 await unsent.popleft()
         await asyncio.gather(*unsent)
-        door.result(events=task["events"])
+    door.result(events=said)
 
 
 if __name__ == "__main__":

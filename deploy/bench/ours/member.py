@@ -21,8 +21,8 @@ from services.chassis.relay import Relay
 async def work(task: Task, door: Door) -> None:
     quiet()
     database = Database(task["database"], clock=SystemClock())
-    consumers = Consumers({registration.PreRegistered: confirm_all}, database=database, service=SERVICE)
-    broker = make_broker(task["bootstrap"], service=SERVICE)
+    consumers = Consumers({registration.PreRegistered: confirm_all}, database=database, service=task["group"])
+    broker = make_broker(task["bootstrap"], service=task["group"])
     consumers.subscribe(broker)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
