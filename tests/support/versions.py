@@ -1,0 +1,81 @@
+"""Other versions of the services: the one before from git, the one after as this one with a migration more."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+_PARTS: Final = ("contracts", "services", "deploy")
+
+
+class HistoryMissing(AssertionError):
+    """The version before is not in this clone. Says what to fetch."""
+
+
+def version_before(service: str) -> str:
+    """The commit of version n-1: the last before the service's newest migration was added. Every migration makes a version."""
+    chain = ROOT / "services" / service / "migrations" / "versions"
+    newest = max(chain.glob("[0-9]*.py"), key=lambda path: path.name)
+    added = _git("log", "--diff-filter=A", "--format=%H", "-1", "--", str(newest.relative_to(ROOT)))
+    if not added:
+        return _git("rev-parse", "HEAD")  # the newest migration is not committed yet
+    try:
+        return _git("rev-parse", "--verify", f"{added}^")
+    except subprocess.CalledProcessError:
+        raise HistoryMissing(
+            f"the commit before {newest.name} of {service} is not in this clone: run `git fetch --unshallow`"
+        ) from None
+
+
+def checkout(commit: str, directory: Path) -> Path:
+    """The code of that commit, as it stood. Once for each directory."""
+    place = directory / commit[:12]
+    if not place.exists():
+        packed = subprocess.run(
+            ["git", "archive", commit, *_PARTS], cwd=ROOT, check=True, capture_output=True
+        ).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(place, filter="data")
+    return place
+
+
+def version_after(service: str, directory: Path, step: str) -> tuple[Path, str]:
+    """This code with one more migration of the service, which runs this statement, waiting for locks as every one does.
+
+    Returns where it is and the new revision."""
+    for part in _PARTS:
+        shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
+    chain = directory / "services" / service / "migrations" / "versions"
+    head = max(path.name for path in chain.glob("[0-9]*.py"))[:4]
+    revision = f"{int(head) + 1:04d}"
+    (chain / f"{revision}_step.py").write_text(
+        f'''"""A step of the version after."""
+
+from functools import partial
+
+from alembic import op
+
+from services.chassis.migrations import patiently
+
+revision = "{revision}"
+down_revision = "{head}"
+branch_labels = depends_on = None
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        patiently(partial(op.get_bind().exec_driver_sql, {step!r}))
+''',
+        encoding="utf-8",
+    )
+    return directory, revision
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
