@@ -104,11 +104,13 @@ class Owing(Ground):
         )
         return at
 
-    async def order(self, registration_id: UUID) -> Answer:
-        """The candidate orders."""
+    async def order(self, registration_id: UUID, at: Service | None = None) -> Answer:
+        """The candidate orders, by one of the processes."""
         token = self.system.mint(f"candidate:{registration_id}", f"account-{registration_id}")
         return await self._ask(
-            f"{self.payment.public_url}/registrations/{registration_id}/orders", {"channel": "wechat"}, token
+            f"{(at or self.payment).public_url}/registrations/{registration_id}/orders",
+            {"channel": "wechat"},
+            token,
         )
 
     async def pay(self, order_no: str) -> None:
