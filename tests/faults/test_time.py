@@ -40,7 +40,8 @@ async def _database_steps(ground: Owing, clock: WrongClock, offset: timedelta) -
 
     async def seen() -> bool:
         (row,) = await ground.rows("select clock_timestamp() as now")
-        return abs(row["now"] - datetime.now(UTC) - offset) < timedelta(seconds=5)
+        now: datetime = row["now"]
+        return abs(now - datetime.now(UTC) - offset) < timedelta(seconds=5)
 
     await ground.eventually(seen, f"a database clock that is off by {offset}", within=20)
     # Sessions that were open before look again within this time.
@@ -229,9 +230,8 @@ async def test_a_window_ends_at_its_moment_wherever_the_machines_stand(tmp_path:
         system = ground.system
         assert system.clock_control is not None
         people = await ground.owe(2 * len(ZONES))
-        doors = [ground.payment]
-        for zone in ZONES[1:]:
-            doors.append(system.replicas[await system.add_replica("payment", {"TZ": zone})])
+        names = [await system.add_replica("payment", {"TZ": zone}) for zone in ZONES[1:]]
+        doors = [ground.payment, *(system.replicas[name] for name in names)]
         for zone, door in zip(ZONES, doors, strict=True):
             environment = Path(f"/proc/{door.process.pid}/environ").read_bytes().split(b"\0")
             ground.reached["zones"] += f"TZ={zone}".encode() in environment
