@@ -28,14 +28,27 @@ _NAMING = {
 
 # Bounds on how long one statement or one forgotten transaction may hold others up. An open writer also holds
 # the relay's horizon, so nothing of this service would be published while it idles.
+# A gateway that calls waits five seconds for its answer: whoever waits for a connection and then for a lock must have
+# said no by then.
 _CONNECT_WITHIN = 5.0  # seconds, to a server
-_CONNECTION_WITHIN = 5.0  # seconds, for a free one of the pool
+_CONNECTION_WITHIN = 2.0  # seconds, for a free one of the pool
+_CLOSE_WITHIN = 5.0
 SESSION_SETTINGS = {
     "timezone": "UTC",
-    "lock_timeout": "10s",
+    "lock_timeout": "2500ms",
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
 }
+
+
+# How a connection ends under a statement: broken, given up, or closed by a server that goes down.
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+)
 
 
 def make_base() -> type[SQLModel]:
@@ -109,6 +122,13 @@ class WrongArgument(ValueError):
     """A statement was given a value that its column cannot hold. A programming error; never carries the value."""
 
 
+class OutcomeUnknown(ConnectionError):
+    """The connection was lost while a commit was under way: all of it may have become true, or nothing.
+
+    To do the same thing again is safe where it is done once: by the inbox, by a key, by the state it starts from.
+    """
+
+
 class Database:
     """A service's connections. `on_events` is called after each commit that added events."""
 
@@ -156,12 +176,22 @@ class Database:
     async def unit_of_work(
         self, at: datetime | None = None, cause: Cause | None = None
     ) -> AsyncIterator[UnitOfWork]:
-        """A transaction that is committed when the block ends, and rolled back when it raises."""
+        """A transaction that is committed when the block ends, and rolled back when it raises.
+
+        Raises OutcomeUnknown when nobody can say which of the two it was.
+        """
+        committing = False
         async with self._connection() as connection:
             uow = UnitOfWork(connection, at or self.clock.now(), cause or current_cause())
-            async with connection.transaction():
-                yield uow
-                crash_point("before-commit")
+            try:
+                async with connection.transaction():
+                    yield uow
+                    crash_point("before-commit")
+                    committing = True
+            except _LOST as error:
+                if committing:
+                    raise OutcomeUnknown(type(error).__name__) from error
+                raise
             crash_point("after-commit")
         if uow.events_added:
             self.on_events()
@@ -178,7 +208,7 @@ class Database:
         pool, self._pool = self._pool, None
         if pool is not None:
             try:
-                await asyncio.wait_for(pool.close(), _CONNECTION_WITHIN)
+                await asyncio.wait_for(pool.close(), _CLOSE_WITHIN)
             except TimeoutError:
                 pool.terminate()
 

@@ -32,7 +32,7 @@ from services.chassis.audit import refused_access
 from services.chassis.cause import Cause, bind_cause, current_cause, new_traceparent
 from services.chassis.clock import Clock
 from services.chassis.consuming import is_transient
-from services.chassis.db import UnitOfWork
+from services.chassis.db import OutcomeUnknown, UnitOfWork
 from services.chassis.telemetry import REFUSALS, REQUESTS
 from services.chassis.tokens import Actor, TokenVerifier, Unauthenticated
 from services.chassis.tracing import Tracing
@@ -52,6 +52,11 @@ _TITLES: Final = {
     Code.UNAVAILABLE: "系统繁忙，请稍后再试",
     Code.TOO_LARGE: "提交的内容过大",
 }
+_NOT_DONE: Final = "系统暂时繁忙，您的操作没有生效，请稍后再试。"
+# Only the same request with the same key is known to be harmless.
+_PERHAPS_DONE: Final = (
+    "系统暂时繁忙，尚不能确定您的操作是否生效；请稍后原样重新提交，或先查看办理状态，不会重复办理。"
+)
 _VALIDATION: Final = {
     "missing": "必须填写",
     "extra_forbidden": "没有这一项",
@@ -318,7 +323,8 @@ async def _on_fault(request: Request, error: Exception) -> Response:
     if not is_transient(error):
         raise error
     log.warning("fault", route=_route_of(request.scope), error=type(error).__name__)
-    response = problem(Refused(Code.UNAVAILABLE, "系统暂时繁忙，您的操作没有生效，请稍后再试。"))
+    unknown = isinstance(error, OutcomeUnknown)
+    response = problem(Refused(Code.UNAVAILABLE, _PERHAPS_DONE if unknown else _NOT_DONE))
     response.headers["retry-after"] = "5"
     return response
 
