@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _PAGE: Final = 200
 _OWING: Final = frozenset({Status.AWAITING, Status.HELD})
+# A payment that has gone back since was a payment.
+_PAID: Final = frozenset({OrderState.PAID, OrderState.REFUNDED})
 
 
 class _Silent(Exception):
@@ -73,7 +75,7 @@ async def _book_what_was_said(gateways: Gateways) -> int:
         answers = await _ask_all(gateways, page)
         booked = 0
         for order, answer in zip(page, answers, strict=True):
-            if answer.state is OrderState.PAID and await _take(gateways, order, answer):
+            if answer.state in _PAID and await _take(gateways, order, answer):
                 booked += 1
                 continue
             denied += 1
@@ -159,7 +161,7 @@ async def _out_of_the_way(gateways: Gateways, earlier: Order) -> bool:
 
 async def _decide(gateways: Gateways, order: Order, answer: Answer) -> None:
     """A last word is written down. Anything else leaves the order undecided: asked about at its end, never forfeited over."""
-    if answer.state in (OrderState.PAID, OrderState.CLOSED):
+    if answer.state in _PAID or answer.state is OrderState.CLOSED:
         await _take(gateways, order, answer)
 
 
