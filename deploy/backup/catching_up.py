@@ -3,7 +3,7 @@
 Its own topic is the log of what it said, and others have acted on it: nothing of it may be unsaid or said otherwise. So
 its own events are put back into its log as they are and folded into its rows, and what it had heard goes through its consumers
 again, both in the order in which they were lived through. What only others know (gateways, carriers) is asked by the service
-itself, once it runs: `recoveries` and `messages.ask_since` tell it to. See docs/decisions/0014.
+itself, once it runs: `recoveries` and `messages.ask_since` tell it to. See docs/decisions/0015.
 """
 
 from __future__ import annotations
