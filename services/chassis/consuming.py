@@ -6,7 +6,8 @@ the offsets. Handlers take lists; events of one key keep their order, across typ
 
 When a unit fails, its events are tried again one at a time. What a database or broker fault stops is retried in
 place and then given back to the broker: its partition waits, and nothing is parked. What fails for good is parked
-with its reason, and later events of its key park behind it while other keys flow.
+with its reason, and later events of its key park behind it while other keys flow. What does not fit into memory is
+parked too; when the next does not fit either, it is the process that is at fault, and it ends.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from contracts.envelope import Envelope, MalformedEnvelope
 from contracts.event import Event
 from services.chassis import inbox, parked
 from services.chassis.cause import Cause, bind_cause
-from services.chassis.crash import crash_point
+from services.chassis.crash import crash_point, out_of_memory
 from services.chassis.db import Database, UnitOfWork
 from services.chassis.telemetry import BATCH_SECONDS, DUPLICATES, HANDLED, PARKED, SKIPPED
 from services.chassis.tracing import Tracing
@@ -56,6 +57,9 @@ _BACKOFF: Final = (
     5.0,
 )  # seconds; their sum stays far below the poll interval
 _POLL_INTERVAL_MS: Final = 300_000
+# A broker that is cut from its peers and not from us goes on answering as the leader it no longer is: only asking
+# another one tells. At aiokafka's five minutes nothing would arrive for as long.
+METADATA_AGE_MS: Final = 10_000
 # Connection lost, resources short, lock or statement timeout, serialization failure, deadlock: another try may work.
 _TRANSIENT_SQLSTATES: Final = ("08", "53", "57", "55P03", "40001", "40P01", "58")
 
@@ -106,6 +110,7 @@ class Consumers:
             raise ValueError(f"two handlers of {service} have one name: the inbox could not tell them apart")
         self.topics = sorted({event.topic for event in handlers})
         self.handled = 0
+        self._starved = False  # the event before did not fit into memory, alone
         self.busy = False
         self.assigned = False
 
@@ -159,6 +164,7 @@ class Consumers:
         try:
             with self._tracing.span("batch", parents, SpanKind.CONSUMER):
                 await self._together(sorted_out)
+            self._starved = False
         except Exception as error:
             log.warning("batch-failed", error=type(error).__name__, transient=is_transient(error))
             for found in sorted_out:
@@ -232,6 +238,7 @@ class Consumers:
         for attempt, pause in enumerate((*_BACKOFF, None)):
             try:
                 await self._together([one])
+                self._starved = False
                 return
             except Exception as error:
                 if not is_transient(error):
@@ -240,6 +247,9 @@ class Consumers:
                         "event-failed", attempt=attempt + 1, error=type(error).__name__, exc_info=True
                     )
                     if refused >= ATTEMPTS or isinstance(one, Unfit):
+                        if self._starved and isinstance(error, MemoryError):
+                            out_of_memory()
+                        self._starved = isinstance(error, MemoryError)
                         await self._park_for_good(one, error)
                         return
                 if pause is None:
@@ -354,6 +364,7 @@ def make_broker(bootstrap_servers: str, *, service: str) -> KafkaBroker:
         # A cluster is named by several of its brokers. FastStream takes a string for one address, as it stands.
         [address.strip() for address in bootstrap_servers.split(",")],
         client_id=service,
+        metadata_max_age_ms=METADATA_AGE_MS,
         apply_types=False,
         allow_auto_create_topics=False,
         graceful_timeout=15,
