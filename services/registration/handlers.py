@@ -174,7 +174,7 @@ async def list_page(
 
 async def give_contacts(
     uow: UnitOfWork, registration_ids: Sequence[UUID], *, actor: Actor, vault: Vault
-) -> list[tuple[UUID, str, str, str]]:
+) -> list[tuple[UUID, str, str | None, str | None]]:
     """(id, number, phone, email) for the service that sends messages. Which were asked for is kept."""
     found = await candidates.contacts(uow, vault, registration_ids)
     asked = [str(registration_id) for registration_id in registration_ids]

@@ -120,7 +120,7 @@ def person(who: Person) -> dict[str, Any]:
     }
 
 
-def contacts(found: Sequence[tuple[UUID, str, str, str]]) -> dict[str, Any]:
+def contacts(found: Sequence[tuple[UUID, str, str | None, str | None]]) -> dict[str, Any]:
     """The one answer that is not masked: for the service that writes to these people."""
     return {
         "contacts": [

@@ -115,6 +115,19 @@ async def test_the_service_that_writes_gets_contacts_in_one_go(system: System) -
     assert kept["detail"] == {"registration_ids": asked, "given": 3}
 
 
+async def test_whose_person_a_restore_could_not_give_back_has_no_contact_and_nobody_waits_for_one(
+    system: System,
+) -> None:
+    one = await system.registered()
+    await system.write("delete from photos")
+    await system.write("delete from people")
+    answer = await system.internal.post(
+        "/internal/contacts", json={"registration_ids": [str(one)]}, headers=system.token("service")
+    )
+    (given,) = answer.json()["contacts"]
+    assert (given["registration_id"], given["phone"], given["email"]) == (str(one), None, None)
+
+
 async def test_contacts_are_for_a_service_and_on_the_internal_port_only(system: System) -> None:
     body = {"registration_ids": [str(uuid4())]}
     for role in ("office", "candidate", "ops", "desk:shizhong"):
