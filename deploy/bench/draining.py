@@ -9,7 +9,9 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from contracts.topics import TOPICS
 from deploy.bench import cases, evidence
 from deploy.bench.contender import Contender, Failed, Violated, running
 from deploy.bench.stage import Stage
@@ -21,7 +23,7 @@ _STUCK = 60.0  # seconds without progress
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """From the first tenth on: by then every member has its partitions and the broker's Java is warm."""
+    """From the first tenth on: by then plans are made and the broker's Java is warm."""
 
     events: int
     seconds: float
@@ -61,10 +63,31 @@ async def drain(
     async with running(*contenders):
         for each in contenders:
             await each.go()
+        await _assembled(contenders)
         seconds, counted, cpu = await _watch(stage, contenders, events, within)
     held = await _examine(stage, login, events, before)
     await stage.drop(login)
     return Drained(counted, seconds, cpu, held)
+
+
+async def _ask(contenders: Sequence[Contender], word: str) -> list[Mapping[str, Any]]:
+    for each in contenders:
+        await each.tell(word)
+    return [await each.result(within=60) for each in contenders]
+
+
+async def _assembled(contenders: Sequence[Contender]) -> None:
+    """Until the group has shared out its partitions; then all begin."""
+    partitions = TOPICS[cases.SOURCE].partitions
+    began = time.monotonic()
+    while True:
+        shares = [each["assigned"] for each in await _ask(contenders, "count")]
+        if sum(shares) == partitions and all(shares):
+            break
+        if time.monotonic() - began > _STUCK:
+            raise Failed(f"the group does not come together: {shares} of {partitions} partitions")
+        await asyncio.sleep(_LOOK_EVERY)
+    await _ask(contenders, "begin")
 
 
 async def _watch(
@@ -75,11 +98,8 @@ async def _watch(
     first: tuple[float, int, float] | None = None
     last = 0
     while True:
-        published = 0
+        published = sum(each["published"] for each in await _ask(contenders, "count"))
         at = time.monotonic()
-        for each in contenders:
-            await each.tell("count")
-            published += (await each.result(within=60))["published"]
         if published > last:
             last, moved = published, at
         if first is None and published >= events // 10:

@@ -61,7 +61,7 @@ async def steps(stage: Stage, scale: Scale, advance: Callable[[str], None]) -> l
             PROCRASTINATE,
             ours,
             jobs,
-            f"procrastinate {peers.version('procrastinate')}, {_CONCURRENCY} at a time"
+            f"procrastinate {peers.version('procrastinate')}, {os.cpu_count()} processes × {_CONCURRENCY} at a time"
             if jobs
             else "procrastinate",
             why,
@@ -102,7 +102,7 @@ async def _procrastinate(stage: Stage, events: int) -> Result:
     login = await cases.database(stage)
     contender = stage.contender(
         "procrastinate", peers.PROGRAMS / "procrastinate_step.py", python=peers.interpreter(), database=login.url,
-        events=events, versions=_VERSIONS, concurrency=_CONCURRENCY, delete_jobs="never",
+        events=events, versions=_VERSIONS, concurrency=_CONCURRENCY, processes=os.cpu_count(),
     )  # fmt: skip
     await stage.settle()
     result = await measured(contender, within=_WITHIN)
@@ -142,8 +142,10 @@ def _row(
         not_measured="" if rates else why,
         spread={"ours": mine, "peer": rates},
         notes=[
-            f"ours: one process, {ours[-1].events:,} events counted, "
-            f"{number(middle([each.cost for each in ours]))} µs of processor time an event with broker and PostgreSQL"
+            (
+                f"ours: one process, {ours[-1].events:,} events counted, "
+                f"{number(middle([each.cost for each in ours]))} µs of processor time an event with broker and PostgreSQL"
+            )
         ]
         + (
             [f"peer: {peer[-1]['all']:,} events, every one claimed, in effect and answered once"]

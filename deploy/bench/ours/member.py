@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -13,7 +14,7 @@ from contracts import registration
 from deploy.bench.cases import SERVICE, confirm_all
 from deploy.bench.program import Door, Task, run
 from services.chassis.clock import SystemClock
-from services.chassis.consuming import Consumers, make_broker
+from services.chassis.consuming import Consumers, Record, make_broker
 from services.chassis.db import Database
 from services.chassis.relay import Relay
 
@@ -23,6 +24,15 @@ async def work(task: Task, door: Door) -> None:
     database = Database(task["database"], clock=SystemClock())
     consumers = Consumers({registration.PreRegistered: confirm_all}, database=database, service=task["group"])
     broker = make_broker(task["bootstrap"], service=task["group"])
+    begun = asyncio.Event()
+    take_in = consumers.on_batch
+
+    async def once_all_are_there(records: Sequence[Record]) -> None:
+        """Joining takes a group seconds, in which whoever came first would have done the work."""
+        await begun.wait()
+        await take_in(records)
+
+    consumers.on_batch = once_all_are_there  # type: ignore[method-assign]
     consumers.subscribe(broker)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
@@ -36,7 +46,9 @@ async def work(task: Task, door: Door) -> None:
         await door.ready()
         stack.push_async_callback(broker.stop)
         await broker.start()
-        while (word := await door.told()) == "count":
+        while (word := await door.told()) in {"count", "begin"}:
+            if word == "begin":
+                begun.set()
             assigned = [len(s.consumer.assignment()) for s in broker.subscribers if s.consumer]  # type: ignore[attr-defined]
             door.result(
                 handled=consumers.handled,
