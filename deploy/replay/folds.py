@@ -165,6 +165,9 @@ PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
         from e where o.registration_id = e.key::uuid
         """,
     ),
+    "refunded": (
+        f"{_E} update obligations o set version = e.sequence from e where o.registration_id = e.key::uuid",
+    ),
     "window-closed": (
         f"""{_E}
         insert into closings as c (cycle_id, closes_at, fingerprint, begun_at, closed_at, sequence, counts, sums_fen,
@@ -206,7 +209,7 @@ FOLDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 # nobody may be asked, the event stands in for it: the ledger decides what a later rejection owes back.
 BOOKED: Final = f"""{_E}
 insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency, paid_at, recorded_at)
-select 'received', e.key::uuid, e.p ->> 'order_no', e.p ->> 'channel', e.p ->> 'order_no',
+select k.kind, e.key::uuid, e.p ->> 'order_no', e.p ->> 'channel', e.p ->> 'order_no',
        (e.p ->> 'amount_fen')::bigint, o.currency, (e.p ->> 'paid_at')::timestamptz, e.at
-from e join obligations o on o.registration_id = e.key::uuid
+from e join obligations o on o.registration_id = e.key::uuid, (values ('received'), ('fee')) as k (kind)
 """

@@ -51,6 +51,7 @@ def consumers_of(service: str, database: Database, cycle: Cycle) -> Consumers:
         "wake_lapse": _nothing,
         "ask_gateway": _nothing,
         "close_again": _nothing,
+        "refund_soon": _nothing,
     }
     if service == "notification":
         deps["teller"] = Teller(cycle, Wording.load(), _nothing, _nothing)

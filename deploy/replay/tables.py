@@ -139,6 +139,7 @@ PAYMENT: Final[Mapping[str, Table | Unrebuilt]] = {
         dict.fromkeys(("fingerprint", "begun_at", "guard", "guard_stops", "last_proof"), OURS),
         some="a close is said when it is complete",
     ),
+    "refunds": Unrebuilt("how far asking a gateway has come; what went back stands in the ledger"),
     "reminder_runs": Unrebuilt(OURS),
     "reminders": Table(("registration_id", "told_closes_at", "offset_seconds"), ("at",)),
     "recoveries": Unrebuilt("what was done after a restore"),

@@ -100,7 +100,14 @@ def public_routes(gateways: Gateways, *, ask_at: Callable[[datetime], None]) -> 
         at = database.clock.now()
         try:
             taken = await receiving.take_notice(
-                database, channel, dict(request.headers), raw, at=at, cycle=cycle, vault=gateways.vault
+                database,
+                channel,
+                dict(request.headers),
+                raw,
+                at=at,
+                cycle=cycle,
+                vault=gateways.vault,
+                refund_soon=gateways.refund_soon,
             )
         except (NotificationRefused, Mismatch) as refusal:
             return _fail(channel.name, refusal)

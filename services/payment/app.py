@@ -10,6 +10,7 @@ from services.payment import api
 from services.payment.adapters.wechat import WeChatPay
 from services.payment.adapters.wechat_signatures import AccountInvalid, WeChatAccount
 from services.payment.consumers import HANDLERS
+from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
 from services.payment.jobs import Turns, make_jobs
 from services.payment.settings import Settings
@@ -27,10 +28,15 @@ def create_app(settings: Settings) -> Process:
         notify_url=settings.wechat_notify_url,
         clock=plumbing.clock,
     )
-    gateways = Gateways(
-        channels={wechat.name: wechat}, database=plumbing.database, cycle=plumbing.cycle, vault=plumbing.vault
-    )
-    close, settle, remind = make_jobs(Turns(gateways, plumbing.clock, plumbing.guard, settings.sweep_chunk))
+    database, cycle, vault = plumbing.database, plumbing.cycle, plumbing.vault
+
+    def refund_soon() -> None:
+        refund.wake()  # made below, of what is made here
+
+    gateways = Gateways({wechat.name: wechat}, database, cycle, vault, refund_soon)
+    refunds = Refunds({wechat.name: wechat}, database, cycle, vault)
+    turns = Turns(gateways, refunds, plumbing.clock, plumbing.guard, settings.sweep_chunk)
+    close, settle, remind, refund, post_fees = make_jobs(turns)
 
     def ask_at(moment: datetime) -> None:
         """An order has to be asked about then: only an earlier moment than the known one needs a word."""
@@ -41,7 +47,12 @@ def create_app(settings: Settings) -> Process:
         plumbing,
         public=[api.public_routes(gateways, ask_at=ask_at)],
         handlers=HANDLERS,
-        deps={"cycle": plumbing.cycle, "ask_gateway": settle.wake, "close_again": close.wake},
-        jobs=[close, settle, remind],
+        deps={
+            "cycle": plumbing.cycle,
+            "ask_gateway": settle.wake,
+            "close_again": close.wake,
+            "refund_soon": refund_soon,
+        },
+        jobs=[close, settle, remind, refund, post_fees],
         resources=[aclosing(wechat)],
     )

@@ -11,8 +11,9 @@ from services.chassis.clock_guard import ClockGuard
 from services.chassis.jobs import Job
 from services.payment.handlers import closing, recovering, reminding
 from services.payment.handlers.metrics import CLOSE_SECONDS
+from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
-from services.payment.repository import orders
+from services.payment.repository import ledger, orders
 from services.payment.repository.closing import CHUNK
 
 _LOOK_AGAIN = timedelta(seconds=30)  # at clocks that disagreed, at a recovery that is not complete
@@ -24,6 +25,7 @@ class Turns:
     """What time does in this service."""
 
     gateways: Gateways
+    refunds: Refunds
     clock: Clock
     guard: ClockGuard
     sweep_chunk: int = CHUNK
@@ -69,6 +71,18 @@ class Turns:
             if uow.at >= self.gateways.cycle.windows.payment.closes:
                 decided()
 
+    async def refund(self) -> datetime | None:
+        """Money that is due back is given back."""
+        if await recovering.is_open(self.gateways.database):
+            return self.clock.now() + _LOOK_AGAIN  # what is due is not fully known
+        return await self.refunds.give_back()
+
+    async def post_fees(self) -> datetime | None:
+        """A process of the version before posts no fees: while both run, and once more after it, they are completed."""
+        async with self.gateways.database.unit_of_work() as uow:
+            await ledger.complete_fees(uow)
+        return None
+
     async def remind(self) -> datetime | None:
         """The close is near: tell those who still owe."""
         if await recovering.is_open(self.gateways.database):
@@ -80,10 +94,12 @@ class Turns:
         return await reminding.remind(self.gateways.database, self.gateways.cycle, self.clock.now())
 
 
-def make_jobs(turns: Turns) -> tuple[Job, Job, Job]:
-    """close-window, settle-orders, remind."""
+def make_jobs(turns: Turns) -> tuple[Job, ...]:
+    """close-window, settle-orders, remind, refund, post-fees."""
     # Whoever is held at the close is asked about again: the other job must learn when.
     close = Job("close-window", lambda: turns.close_window(settle.wake), every=timedelta(seconds=30))
     settle = Job("settle-orders", lambda: turns.settle_orders(close.wake), every=timedelta(seconds=60))
     remind = Job("remind", turns.remind, every=timedelta(minutes=5))
-    return close, settle, remind
+    refund = Job("refund", turns.refund, every=timedelta(seconds=60))
+    post_fees = Job("post-fees", turns.post_fees, every=timedelta(days=1))
+    return close, settle, remind, refund, post_fees

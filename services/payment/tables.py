@@ -16,6 +16,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     ForeignKey,
     Identity,
@@ -32,6 +33,7 @@ from sqlmodel import Field, SQLModel
 
 from services.chassis.db import make_base
 from services.chassis.tables import add_plumbing
+from services.payment.domain.book import ACCOUNTS, GATEWAY, Posting, RefundStatus
 from services.payment.domain.obligation import Cancellation, Status, sources_of
 from services.payment.domain.order import UNDECIDED, OrderStatus
 
@@ -49,6 +51,16 @@ _MOMENT = DateTime(timezone=True)
 def _one_of(column: str, values: Iterable[StrEnum]) -> str:
     listed = ", ".join(f"'{value}'" for value in sorted(values))
     return f"{column} in ({listed})"
+
+
+def _accounts(side: int) -> str:
+    """`book.ACCOUNTS` as the database reads it."""
+    cases = (
+        f"when '{kind}' then "
+        + (f"'{GATEWAY}:' || channel" if sides[side] == GATEWAY else f"'{sides[side]}'")
+        for kind, sides in ACCOUNTS.items()
+    )
+    return f"case kind {' '.join(cases)} end"
 
 
 class ObligationRow(Base, table=True):
@@ -106,7 +118,7 @@ class Answer(Base, table=True):
 
     __tablename__: ClassVar[Any] = "answers"
     __table_args__: ClassVar[Any] = (
-        CheckConstraint("kind in ('query', 'notice')", name="kind"),
+        CheckConstraint("kind in ('notice', 'query', 'refund')", name="kind"),
         Index(None, "order_no"),
     )
 
@@ -159,15 +171,20 @@ class OrderRow(Base, table=True):
 
 
 class LedgerRow(Base, table=True):
-    """Money that came in, or must go back. Every total is a sum over these; refunds done will be a third kind."""
+    """The book of double entry: each posting moves its amount from account `credit` to account `debit`.
+
+    Every total is a sum over these, and none is kept anywhere else.
+    """
 
     __tablename__: ClassVar[Any] = "ledger"
     __table_args__: ClassVar[Any] = (
-        CheckConstraint("kind in ('received', 'refund-due')", name="kind"),
+        CheckConstraint(_one_of("kind", Posting), name="kind"),
         CheckConstraint("amount_fen > 0", name="amount"),
         CheckConstraint("(kind = 'refund-due') = (cause is not null)", name="refund_has_cause"),
+        CheckConstraint("kind <> 'refunded' or answer_id is not null", name="refunded_by_the_gateway"),
         UniqueConstraint("channel", "transaction_id", "kind"),
         Index(None, "registration_id"),
+        Index("ix_ledger_refund_due", "entry_id", postgresql_where=text("kind = 'refund-due'")),
     )
 
     entry_id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
@@ -182,6 +199,35 @@ class LedgerRow(Base, table=True):
     recorded_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     cause: str | None = Field(sa_column=Column(Text))
     answer_id: int | None = Field(sa_column=Column(BigInteger, ForeignKey("answers.answer_id")))
+    debit: str | None = Field(sa_column=Column(Text, Computed(_accounts(0), persisted=False)))
+    credit: str | None = Field(sa_column=Column(Text, Computed(_accounts(1), persisted=False)))
+
+
+class RefundRow(Base, table=True):
+    """How far giving one payment back has come. Made from the ledger; the ledger's own rows say what is true of money."""
+
+    __tablename__: ClassVar[Any] = "refunds"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint(_one_of("status", RefundStatus), name="status"),
+        CheckConstraint("amount_fen > 0", name="amount"),
+        CheckConstraint("(status = 'done') = (decided_at is not null)", name="done_once"),
+        UniqueConstraint("channel", "transaction_id"),
+        Index("ix_refunds_ask_at", "ask_at", postgresql_where=text("status <> 'done'")),
+    )
+
+    refund_no: str = Field(sa_column=Column(Text, primary_key=True))
+    channel: str = Field(sa_column=Column(Text, nullable=False))
+    transaction_id: str = Field(sa_column=Column(Text, nullable=False))
+    order_no: str = Field(sa_column=Column(Text, ForeignKey("orders.order_no"), nullable=False))
+    registration_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    amount_fen: int = Field(sa_column=Column(BigInteger, nullable=False))
+    cause: str = Field(sa_column=Column(Text, nullable=False))
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    due_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    ask_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    attempts: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    code: str | None = Field(sa_column=Column(Text))  # the gateway's own word for why not
+    decided_at: datetime | None = Field(sa_column=Column(_MOMENT))
 
 
 class Proof(Base, table=True):

@@ -77,6 +77,8 @@ def differences(rehearsed: Rehearsed) -> Iterator[str]:
             yield f"{name}: {outcome['state']}, the rules say {predicted.state}"
         if outcome["paid_fen"] != predicted.paid_fen:
             yield f"{name}: paid {outcome['paid_fen']} fen, the rules say {predicted.paid_fen}"
+        if outcome["refunded_fen"] != predicted.refunded_fen:
+            yield f"{name}: {outcome['refunded_fen']} fen went back, the rules say {predicted.refunded_fen}"
         if sorted(refused) != sorted(predicted.refused):
             yield f"{name}: refused {refused}, the rules say {predicted.refused}"
         if told != predicted.messages:

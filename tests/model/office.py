@@ -24,6 +24,7 @@ class Predicted:
     person: str
     state: str = "refused"
     paid_fen: int = 0
+    refunded_fen: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)
     messages: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(occasion, channel, state) → how many"""
@@ -168,6 +169,7 @@ class Office:
         if someone.now is not None:
             predicted.state = someone.now.outcome
             predicted.paid_fen = sum(one.paid_fen for one in someone.registrations)
+            predicted.refunded_fen = sum(one.refunded_fen for one in someone.registrations)
         for one in someone.registrations:
             for occasion, at, deadline in one.told:
                 predicted.told.append((occasion, at))

@@ -39,6 +39,7 @@ class Order:
     paid_at: datetime | None = None
     heard_at: datetime | None = None
     """When the system will have learnt of the payment."""
+    went_back: bool = False
 
     def is_open(self, at: datetime) -> bool:
         """To the system: not closed, not over, and no payment heard of."""
@@ -143,6 +144,10 @@ class Registration:
         self.state = "rejected"
         self._owe_nothing()
         self.tell("rejected", at)
+        # What was paid is known, or shows when the order is closed at the gateway.
+        for order in self.orders:
+            if order.paid_at is not None:
+                self._give_back(order, at)
 
     def _owe_nothing(self) -> None:
         if self.money is not None:
@@ -229,6 +234,13 @@ class Registration:
         if self.money in ("awaiting", "expired"):
             self.money = "paid"
             self.tell("paid", order.heard_at)
+        elif self.money == "cancelled":
+            self._give_back(order, order.heard_at)
+
+    def _give_back(self, order: Order, at: datetime) -> None:
+        if not order.went_back:
+            order.went_back = True
+            self.tell("refunded", at)
 
     def hear_what_is_due(self, at: datetime) -> None:
         for order in self.orders:
@@ -259,3 +271,7 @@ class Registration:
     @property
     def paid_fen(self) -> int:
         return sum(order.amount_fen for order in self.orders if order.paid_at is not None)
+
+    @property
+    def refunded_fen(self) -> int:
+        return sum(order.amount_fen for order in self.orders if order.went_back)

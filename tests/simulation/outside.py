@@ -16,6 +16,7 @@ from typing import Any, cast
 from deploy.rehearsal.invariants.evidence import Booked
 from deploy.simulators.journal import Journal
 from deploy.simulators.order_book import Order, OrderBook, Refusal, TradeState
+from deploy.simulators.refund_book import RefundBook
 from services.notification.ports import Accepted, NoAnswer, Receipt, Rejected
 from services.payment.ports import (
     AlreadyPaid,
@@ -28,6 +29,8 @@ from services.payment.ports import (
     Notification,
     OrderState,
     PlacedOrder,
+    RefundAnswer,
+    RefundState,
 )
 from tests.simulation.chance import Chance
 from tests.simulation.lives import at_gate
@@ -74,6 +77,7 @@ class SimulatedGateway:
     def begin(self, chance: Chance, manners: Manners) -> None:
         """A new run with an empty book."""
         self.book = OrderBook(cast("Journal", _Memory()))
+        self.refunds = RefundBook(cast("Journal", _Memory()), self.book)
         self._chance, self._manners = chance, manners
 
     def begin_calm(self) -> None:
@@ -122,6 +126,25 @@ class SimulatedGateway:
             return AlreadyPaid(order_no) if refusal.code == "ORDERPAID" else Closed(order_no, known=False)
         self._line("gateway's answer to a close lost", self._manners.unheard)
         return Closed(order_no)
+
+    async def refund(
+        self, order_no: str, refund_no: str, amount_fen: int, paid_fen: int, reason: str
+    ) -> RefundAnswer:
+        await at_gate()
+        self._line("gateway away while a refund is asked for", self._manners.away)
+        try:
+            self.refunds.ask(order_no, refund_no, amount_fen, self._now())
+        except Refusal as refusal:
+            return RefundAnswer(refund_no, RefundState.REFUSED, None, None, refusal.code, b"{}", SEAL)
+        self._line("gateway's answer to a refund lost", self._manners.unheard)
+        return await self.query_refund(order_no, refund_no)
+
+    async def query_refund(self, order_no: str, refund_no: str) -> RefundAnswer:
+        refund = self.refunds.find(refund_no)
+        if refund is None:
+            return RefundAnswer(refund_no, RefundState.UNKNOWN, None, None, "", b"{}", SEAL)
+        raw = json.dumps({"refund_no": refund_no, "amount_fen": refund.amount_fen}).encode()
+        return RefundAnswer(refund_no, RefundState.DONE, refund.amount_fen, refund.at, "", raw, SEAL)
 
     def parse_notification(self, headers: Mapping[str, str], raw_body: bytes, at: datetime) -> Notification:
         if "simulated" not in headers:

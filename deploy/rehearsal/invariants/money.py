@@ -7,6 +7,8 @@ from datetime import datetime
 
 from deploy.rehearsal.invariants.evidence import Evidence, Finding
 
+# What each posting does to the money that a registration keeps in.
+_KEPT = {"received": 1, "refund-due": -1}
 SETTLED_ORDERS = frozenset({"closed", "failed"})
 
 
@@ -40,7 +42,7 @@ def money(evidence: Evidence) -> Finding:
             wrong.append(f"in total the gateway took {theirs} fen, our ledger received {ours} fen")
     sums: dict[str, int] = defaultdict(int)
     for entry in evidence.ledger:
-        sums[entry.registration_id] += entry.amount_fen if entry.kind == "received" else -entry.amount_fen
+        sums[entry.registration_id] += entry.amount_fen * _KEPT.get(entry.kind, 0)
     for one in evidence.obligations:
         kept, owed = sums.pop(one.id, 0), one.amount_fen if one.status == "paid" else 0
         if kept != owed:
@@ -68,7 +70,7 @@ def never_both(evidence: Evidence) -> Finding:
         one = status.get(who)
         if one is not None and "paid" in words and one.status == "expired":
             wrong.append(f"registration {who}: has paid and is expired")
-    refunded = {entry.order_no for entry in evidence.ledger if entry.kind != "received"}
+    refunded = {entry.order_no for entry in evidence.ledger if entry.kind == "refund-due"}
     for entry in evidence.ledger:
         one = status.get(entry.registration_id)
         if entry.kind != "received" or entry.order_no in refunded or one is None:

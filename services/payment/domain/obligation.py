@@ -139,6 +139,10 @@ class Obligation:
             raise NotAllowed(f"nobody who is {self.status} is reminded")
         return replace(self, version=self.version + 1)
 
+    def refunded(self) -> Obligation:
+        """Money of it went back, whatever state it is in."""
+        return replace(self, version=self.version + 1)
+
     def _to(self, status: Status, events: int = 0) -> Obligation:
         if status not in NEXT[self.status]:
             raise NotAllowed(f"{self.status} does not become {status}")

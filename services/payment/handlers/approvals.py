@@ -76,10 +76,15 @@ async def open_obligations(
 
 
 async def cancel_rejected(
-    uow: UnitOfWork, events: Sequence[confirmation.Rejected], *, ask_gateway: Callable[[], None]
+    uow: UnitOfWork,
+    events: Sequence[confirmation.Rejected],
+    *,
+    ask_gateway: Callable[[], None],
+    refund_soon: Callable[[], None],
 ) -> None:
     """Rejected: nothing is owed, and what was paid goes back."""
     await _cancel(uow, events, Cancellation.REJECTED, ask_gateway)
+    uow.after_commit(refund_soon)
 
 
 async def cancel_returned(

@@ -10,6 +10,7 @@ REINSTATED = Counter("kaowu_payment_reinstated", "Forfeitures taken back because
 HELD = Counter("kaowu_payment_held", "Obligations held at the close because a gateway did not answer")
 REMINDED = Counter("kaowu_payment_reminded", "Reminders said", ["offset_seconds"])
 REFUNDS_DUE = Counter("kaowu_payment_refunds_due", "Payments that must go back", ["cause"])
+REFUNDS = Counter("kaowu_payment_refunds", "Refunds by how they stood after asking", ["channel", "state"])
 ORDERS = Counter("kaowu_payment_orders", "Orders by what the gateway made of them", ["channel", "outcome"])
 CALLBACKS = Counter("kaowu_payment_callbacks", "Gateway notices by outcome", ["channel", "outcome"])
 CLOCK_SKEW = Gauge("kaowu_payment_callback_skew_seconds", "Of the last notice refused as stale", ["channel"])

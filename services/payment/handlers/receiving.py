@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -72,10 +72,12 @@ async def take_notice(
     at: datetime,
     cycle: Cycle,
     vault: Vault,
+    refund_soon: Callable[[], None],
 ) -> Taken:
     """Verify the raw bytes, then take them in; returns after the commit. Raises NotificationRefused or Mismatch."""
     notification = channel.parse_notification(headers, raw, at)
     if notification.state is OrderState.REFUNDED:
+        refund_soon()
         return Taken.REFUND_NEWS
     notice = Notice(notification, raw, {name.lower(): value for name, value in headers.items()})
     if notification.state is not OrderState.PAID or notification.paid_at is None:
@@ -89,15 +91,33 @@ async def take_notice(
         paid_at=notification.paid_at,
     )
     async with database.unit_of_work(at) as uow:
-        taken = await record_success(uow, channel.name, success, notice.evidence(), cycle=cycle, vault=vault)
+        taken = await record_success(
+            uow,
+            channel.name,
+            success,
+            notice.evidence(),
+            cycle=cycle,
+            vault=vault,
+            refund_soon=refund_soon,
+        )
     log.info("notice-taken", outcome=taken, order_no=success.order_no)
     return taken
 
 
 async def record_success(
-    uow: UnitOfWork, channel: str, success: Success, evidence: Evidence, *, cycle: Cycle, vault: Vault
+    uow: UnitOfWork,
+    channel: str,
+    success: Success,
+    evidence: Evidence,
+    *,
+    cycle: Cycle,
+    vault: Vault,
+    refund_soon: Callable[[], None],
 ) -> Taken:
-    """Write the money down, once for each transaction of the gateway; then decide what it means."""
+    """Write the money down, once for each transaction of the gateway; then decide what it means.
+
+    `refund_soon` is called after the commit when money has to go back.
+    """
     found = await orders.lock_by_number(uow, success.order_no)
     if found is None or found[1].channel != channel:
         raise Mismatch("unknown-order")
@@ -105,7 +125,7 @@ async def record_success(
     if success.currency != order.currency or success.amount_fen < 1:
         raise Mismatch("foreign-money")
     if order.status is OrderStatus.PAID and not await ledger.is_booked(uow, order.order_no):
-        return await _book_again(uow, owed, order, channel, success, evidence, vault)
+        return await _book_again(uow, owed, order, channel, success, evidence, vault, refund_soon)
     answer_id = await ledger.receive(uow, vault, owed.registration_id, channel, success, evidence)
     if answer_id is None:
         return Taken.DUPLICATE
@@ -114,6 +134,7 @@ async def record_success(
         await orders.decided_paid(uow, success.order_no, answer_id)
         await ledger.owe_back(uow, owed.registration_id, channel, success, verdict.refund)
         uow.after_commit(REFUNDS_DUE.labels(verdict.refund).inc)
+        uow.after_commit(refund_soon)
         log.warning("refund-due", cause=verdict.refund, registration_id=str(owed.registration_id))
         return Taken.REFUND_DUE
     await obligations.pay(
@@ -124,6 +145,7 @@ async def record_success(
         order_no=success.order_no,
         answer_id=answer_id,
     )
+    await ledger.keep(uow, answer_id)
     await _say(uow, owed, verdict, channel, success, cycle)
     uow.after_commit(PAID.labels(evidence.kind).inc)
     if Fact.REINSTATED in verdict.facts:
@@ -140,6 +162,7 @@ async def _book_again(
     success: Success,
     evidence: Evidence,
     vault: Vault,
+    refund_soon: Callable[[], None],
 ) -> Taken:
     """Paid by what we said before a restore; now the money is in the restored book too, as of when it first was."""
     if success.amount_fen != order.amount_fen:
@@ -156,12 +179,14 @@ async def _book_again(
     if answer_id is None:
         raise Mismatch("booked-for-another-order")
     await orders.prove(uow, order.order_no, answer_id)
+    await ledger.keep(uow, answer_id)
     cause = refund_of(owed)
     if cause is None:
         return Taken.DUPLICATE
     since = await obligations.changed_at(uow, owed.registration_id)
-    await ledger.owe_back(uow, owed.registration_id, channel, success, cause, recorded_at=since)
+    await ledger.owe_back_all(uow, owed.registration_id, cause, recorded_at=since)
     uow.after_commit(REFUNDS_DUE.labels(cause).inc)
+    uow.after_commit(refund_soon)
     return Taken.REFUND_DUE
 
 

@@ -10,7 +10,7 @@ from contracts.cycle import Cycle
 from contracts.refusals import Code, Refused
 from services.chassis.db import Database
 from services.payment.domain.obligation import Status
-from services.payment.repository import closing, ledger, obligations, orders, recoveries
+from services.payment.repository import closing, ledger, obligations, orders, recoveries, refunds
 
 _LISTED = 1000  # of the held and of the refunds due; the counts beside them are complete
 
@@ -73,7 +73,7 @@ async def money(database: Database) -> dict[str, Any]:
     """received = paid + refunded + due + held, each summed from the ledger."""
     async with database.reading() as uow:
         totals = await ledger.totals(uow)
-        due = await ledger.refunds_due(uow, _LISTED)
+        due = await refunds.not_done(uow, _LISTED)
     return {
         "received": totals.received,
         "paid": totals.paid,
@@ -88,7 +88,12 @@ async def money(database: Database) -> dict[str, Any]:
                 "amount_fen": row.amount_fen,
                 "cause": row.cause,
                 "paid_at": row.paid_at,
-                "since": row.recorded_at,
+                "since": row.due_at,
+                "refund_no": row.refund_no,
+                "state": row.status,
+                "attempts": row.attempts,
+                "gateway_code": row.code,
+                "ask_at": row.ask_at,
             }
             for row in due
         ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -53,6 +53,8 @@ class Gateways:
     database: Database
     cycle: Cycle
     vault: Vault
+    refund_soon: Callable[[], None]
+    """Called after a commit that made money due back."""
 
     async def settle(self, order: Order) -> Settled:
         """Close an order and ask about it, then write the answer down."""
@@ -89,7 +91,13 @@ class Gateways:
                 await orders.closed(uow, self.vault, evidence)
                 return Settled.UNPAID
             taken = await record_success(
-                uow, order.channel, _success(answer), evidence, cycle=self.cycle, vault=self.vault
+                uow,
+                order.channel,
+                _success(answer),
+                evidence,
+                cycle=self.cycle,
+                vault=self.vault,
+                refund_soon=self.refund_soon,
             )
             if taken is Taken.DUPLICATE:
                 # Decided meanwhile by a notice; if it was not, it must not be asked about for ever.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -61,6 +60,20 @@ async def is_booked(uow: UnitOfWork, order_no: str) -> bool:
     )
 
 
+async def keep(uow: UnitOfWork, answer_id: int) -> None:
+    """What was received by this answer is the fee."""
+    await uow.changed(
+        """
+        insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency,
+                            paid_at, recorded_at)
+        select 'fee', registration_id, order_no, channel, transaction_id, amount_fen, currency, paid_at, recorded_at
+        from ledger where answer_id = $1 and kind = 'received'
+        on conflict (channel, transaction_id, kind) do nothing
+        """,
+        answer_id,
+    )
+
+
 async def owe_back(
     uow: UnitOfWork,
     registration_id: UUID,
@@ -70,7 +83,7 @@ async def owe_back(
     *,
     recorded_at: datetime | None = None,
 ) -> None:
-    """This money has to go back. Who pays it out is not decided here."""
+    """This money was never the fee and has to go back. Giving it back is `handlers/refunding.py`."""
     await uow.changed(
         "insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency, "
         "paid_at, recorded_at, cause) values ('refund-due', $1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -86,50 +99,103 @@ async def owe_back(
     )
 
 
-async def owe_back_all(uow: UnitOfWork, registration_id: UUID, cause: RefundCause) -> int:
-    """All money of a registration that does not have to go back yet has to now."""
+async def owe_back_all(
+    uow: UnitOfWork, registration_id: UUID, cause: RefundCause, *, recorded_at: datetime | None = None
+) -> int:
+    """All money of a registration that does not have to go back yet has to now; what was its fee is none any more."""
+    rows = await uow.sql(
+        """
+        with back as (
+            insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency,
+                                paid_at, recorded_at, cause)
+            select 'refund-due', registration_id, order_no, channel, transaction_id, amount_fen, currency, paid_at,
+                   $2::timestamptz, $3::text
+            from ledger where registration_id = $1 and kind = 'received'
+            on conflict (channel, transaction_id, kind) do nothing
+            returning channel, transaction_id
+        ), taken_back as (
+            insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency,
+                                paid_at, recorded_at)
+            select 'fee-taken-back', l.registration_id, l.order_no, l.channel, l.transaction_id, l.amount_fen, l.currency,
+                   l.paid_at, $2::timestamptz
+            from ledger l join back using (channel, transaction_id) where l.kind = 'fee'
+            on conflict (channel, transaction_id, kind) do nothing
+        )
+        select count(*) as back from back
+        """,
+        registration_id,
+        recorded_at or uow.at,
+        cause,
+    )
+    return int(rows[0].back)
+
+
+async def give_back(
+    uow: UnitOfWork, vault: Vault, channel: str, transaction_id: str, evidence: Evidence
+) -> bool:
+    """The gateway says that this payment went back. False: it is in the book already."""
+    rows = await uow.sql(
+        """
+        with answer as (
+            insert into answers (order_no, kind, state, at, digest, raw, signature)
+            select $1::text, $2::text, $3::text, $4::timestamptz, $5::bytea, $6::bytea, $7::text::jsonb
+            where not exists (select from ledger where channel = $8::text and transaction_id = $9::text and kind = 'refunded')
+            returning answer_id
+        )
+        insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency,
+                            paid_at, recorded_at, answer_id)
+        select 'refunded', l.registration_id, l.order_no, l.channel, l.transaction_id, l.amount_fen, l.currency,
+               l.paid_at, $4, answer.answer_id
+        from answer, ledger l where l.channel = $8 and l.transaction_id = $9 and l.kind = 'refund-due'
+        on conflict (channel, transaction_id, kind) do nothing
+        returning answer_id
+        """,
+        *evidence.arguments(vault, uow.at),
+        channel,
+        transaction_id,
+    )
+    return bool(rows)
+
+
+async def complete_fees(uow: UnitOfWork) -> int:
+    """Fees that a process of the version before did not post: what came in, was never due back, and paid for somebody."""
     return await uow.changed(
         """
         insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency,
-                            paid_at, recorded_at, cause)
-        select 'refund-due', registration_id, order_no, channel, transaction_id, amount_fen, currency, paid_at,
-               $2::timestamptz, $3::text
-        from ledger where registration_id = $1 and kind = 'received'
+                            paid_at, recorded_at)
+        select 'fee', l.registration_id, l.order_no, l.channel, l.transaction_id, l.amount_fen, l.currency, l.paid_at,
+               l.recorded_at
+        from ledger l join obligations o on o.registration_id = l.registration_id and o.status = 'paid'
+        where l.kind = 'received' and not exists (
+            select from ledger b where b.channel = l.channel and b.transaction_id = l.transaction_id
+                                   and b.kind in ('fee', 'refund-due'))
         on conflict (channel, transaction_id, kind) do nothing
-        """,
-        registration_id,
-        uow.at,
-        cause,
+        """
     )
 
 
 async def totals(uow: UnitOfWork) -> Row:
-    """received = paid (kept as fees) + refunded + due (to go back) + held (in the book, not yet judged)."""
+    """received = paid (kept as fees) + refunded + due (to go back) + held (in the book, not yet judged).
+
+    Each is the balance of an account, or what passed through it.
+    """
     rows = await uow.sql(
         """
-        with money as (
-            select l.amount_fen, o.status, exists (
-                       select from ledger b where b.channel = l.channel and b.transaction_id = l.transaction_id
-                                              and b.kind = 'refund-due') as goes_back
-            from ledger l join obligations o on o.registration_id = l.registration_id
-            where l.kind = 'received'
+        with sides as (
+            select debit as account, amount_fen, 0 as out_fen from ledger
+            union all
+            select credit, 0, amount_fen from ledger
+        ), accounts as (
+            select case when account like 'gateway:%' then 'gateway' else account end as account,
+                   sum(amount_fen)::bigint as came, sum(out_fen)::bigint as went
+            from sides group by 1
         )
-        select coalesce(sum(amount_fen), 0)::bigint as received,
-               coalesce(sum(amount_fen) filter (where status = 'paid' and not goes_back), 0)::bigint as paid,
-               coalesce(sum(amount_fen) filter (where goes_back), 0)::bigint
-                   - (select coalesce(sum(amount_fen), 0) from ledger where kind = 'refunded')::bigint as due,
-               (select coalesce(sum(amount_fen), 0) from ledger where kind = 'refunded')::bigint as refunded,
-               coalesce(sum(amount_fen) filter (where status <> 'paid' and not goes_back), 0)::bigint as held
-        from money
+        select coalesce(max(came) filter (where account = 'gateway'), 0) as received,
+               coalesce(max(went) filter (where account = 'gateway'), 0) as refunded,
+               coalesce(max(went - came) filter (where account = 'fees'), 0) as paid,
+               coalesce(max(went - came) filter (where account = 'refunds-due'), 0) as due,
+               coalesce(max(went - came) filter (where account = 'unjudged'), 0) as held
+        from accounts
         """
     )
     return rows[0]
-
-
-async def refunds_due(uow: UnitOfWork, limit: int) -> Sequence[Row]:
-    """Money that has to go back, oldest first."""
-    return await uow.sql(
-        "select registration_id, order_no, channel, transaction_id, amount_fen, cause, paid_at, recorded_at "
-        "from ledger where kind = 'refund-due' order by entry_id limit $1",
-        limit,
-    )

@@ -130,6 +130,19 @@ async def cancel(uow: UnitOfWork, before: Obligation, after: Obligation) -> None
     )
 
 
+async def tell(uow: UnitOfWork, before: Obligation, after: Obligation) -> None:
+    """Something was said about it that changes nothing but its version."""
+    changed = await uow.changed(
+        "update obligations set version = $4 where registration_id = $1 and status = $2 and version = $3",
+        before.registration_id,
+        before.status,
+        before.version,
+        after.version,
+    )
+    if changed != 1:
+        raise Overtaken
+
+
 async def pay(
     uow: UnitOfWork,
     before: Obligation,

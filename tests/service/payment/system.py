@@ -51,6 +51,7 @@ class System(ServiceUnderTest):
         "orders": "order_no",
         "answers": "answer_id",
         "ledger": "entry_id",
+        "refunds": "refund_no",
         "proofs": "number",
         "closings": "closes_at",
         "reminders": "registration_id, offset_seconds",
@@ -86,7 +87,7 @@ class System(ServiceUnderTest):
         """A new process of the service, on the database that the settings name."""
         self.process = create_app(self.settings)
         self.cycle = self.process.plumbing.cycle
-        self.close_job, self.settle_job, self.remind_job = self.process.jobs.jobs
+        self.close_job, self.settle_job, self.remind_job, self.refund_job, _ = self.process.jobs.jobs
         turns = getattr(self.remind_job.run, "__self__", None)
         assert isinstance(turns, Turns)
         self.turns = turns
@@ -197,6 +198,9 @@ class System(ServiceUnderTest):
 
     async def settle(self) -> datetime | None:
         return await self.settle_job.run()
+
+    async def refund(self) -> datetime | None:
+        return await self.turns.refund()
 
     async def remind(self) -> datetime | None:
         return await self.remind_job.run()

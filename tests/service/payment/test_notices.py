@@ -40,7 +40,7 @@ async def test_a_hundred_notices_at_once_are_one_payment_and_all_acknowledged(sy
     answers = await asyncio.gather(*(system.notify(headers, body) for _ in range(100)))
     assert {answer.status_code for answer in answers} == {204}
     assert await system.words(candidate) == ["due", "paid"]
-    assert await system.ledger(candidate) == [("received", 20_000, None)]
+    assert await system.ledger(candidate) == [("received", 20_000, None), ("fee", 20_000, None)]
 
 
 async def test_a_notice_is_acknowledged_only_once_it_is_committed(
@@ -170,6 +170,7 @@ async def test_a_second_payment_counts_once_and_goes_back(system: System) -> Non
     assert await system.words(candidate) == ["due", "paid"]
     assert await system.ledger(candidate) == [
         ("received", 20_000, None),
+        ("fee", 20_000, None),
         ("received", 20_000, None),
         ("refund-due", 20_000, "paid-twice"),
     ]
@@ -279,10 +280,9 @@ async def test_rejected_after_paying_gets_the_money_back(system: System) -> None
     await system.paid_and_heard(await system.ordered(candidate))
     await system.deliver(rejected(candidate))
     assert await system.status(candidate) == "cancelled"
-    assert await system.ledger(candidate) == [
-        ("received", 20_000, None),
-        ("refund-due", 20_000, "rejected"),
-    ]
+    received, fee, *back = await system.ledger(candidate)
+    assert [received, fee] == [("received", 20_000, None), ("fee", 20_000, None)]
+    assert sorted(back, key=str) == [("fee-taken-back", 20_000, None), ("refund-due", 20_000, "rejected")]
     money = await system.office("money")
     assert (money["received"], money["paid"], money["due"]) == (20_000, 0, 20_000)
 

@@ -80,7 +80,7 @@ async def test_an_order_shows_a_code_and_is_paid_by_the_gateways_notice(system: 
     paid = (await system.said(candidate))[-1]
     assert isinstance(paid, payment.Paid)
     assert (paid.paid_at, paid.order_no, paid.amount_fen) == (moment(OPENS), order["order_no"], 20_000)
-    assert await system.ledger(candidate) == [("received", 20_000, None)]
+    assert await system.ledger(candidate) == [("received", 20_000, None), ("fee", 20_000, None)]
 
     again = await system.order(candidate)
     assert (again.status_code, again.json()["code"]) == (409, "already-paid")

@@ -118,7 +118,7 @@ async def test_what_was_ordered_and_paid_after_the_backup_is_found_at_the_gatewa
     assert order_no in backups.asked
     assert await recovery(system) == (2, 1, 0, True)
     assert await system.words(payer) == ["due", "paid"]
-    assert await system.ledger(payer) == [("received", 20_000, None)]
+    assert await system.ledger(payer) == [("received", 20_000, None), ("fee", 20_000, None)]
     assert await system.status(other) == "awaiting"
 
 
@@ -149,7 +149,7 @@ async def test_every_order_since_the_backup_is_asked_about_also_behind_one_that_
     assert states == {first: "closed", second: "closed", third: "paid"}
     assert await recovery(system) == (1, 2, 0, True)
     # 'closed' needs the gateway's signed answer: the database would have refused it otherwise.
-    assert await system.ledger(candidate) == [("received", 20_000, None)]
+    assert await system.ledger(candidate) == [("received", 20_000, None), ("fee", 20_000, None)]
 
 
 async def test_a_number_that_the_backup_knows_as_refused_may_have_been_used_since(
@@ -325,14 +325,14 @@ async def test_a_payment_that_had_been_said_is_booked_again_as_of_when_it_first_
     order_no = await system.ordered(payer)
     system.at("2024-01-29 01:00")
     await system.paid_and_heard(order_no)
-    (before,) = await system.rows("select * from ledger")
+    (before, _) = await system.rows("select * from ledger order by entry_id")
     system.at("2024-01-29 09:00")
     await backups.restore(backup, caught_up=True)
     assert await system.status(payer) == "paid", "it had been said"
     assert await system.ledger(payer) == []
     await system.settle()
     assert await recovery(system) == (1, 0, 1, True)
-    (after,) = await system.rows("select * from ledger")
+    (after, _) = await system.rows("select * from ledger order by entry_id")
     same = ("kind", "order_no", "transaction_id", "amount_fen", "paid_at", "recorded_at")
     assert [after[name] for name in same] == [before[name] for name in same]
     assert (await system.order_row(order_no))["answer_id"] == after["answer_id"]
@@ -363,7 +363,12 @@ async def test_a_rejection_after_a_payment_that_the_backup_forgot_owes_it_back_a
     await system.deliver(rejected(payer))
     assert await system.ledger(payer) == [], "nothing is in the book that could be owed back"
     await system.settle()
-    assert await system.ledger(payer) == [("received", 20_000, None), ("refund-due", 20_000, "rejected")]
+    assert sorted(await system.ledger(payer), key=str) == [
+        ("fee", 20_000, None),
+        ("fee-taken-back", 20_000, None),
+        ("received", 20_000, None),
+        ("refund-due", 20_000, "rejected"),
+    ]
 
 
 @pytest.mark.parametrize("what", ["denied", "another amount"])
@@ -392,7 +397,7 @@ async def test_when_the_gateway_denies_what_was_said_nothing_goes_on_until_someb
     await system.settle()
     await system.close()
     assert await forfeited(system) == [other]
-    assert await system.ledger(payer) == [("received", 20_000, None)]
+    assert await system.ledger(payer) == [("received", 20_000, None), ("fee", 20_000, None)]
 
 
 async def test_whoever_was_forfeited_before_the_loss_and_had_paid_in_time_is_reinstated(

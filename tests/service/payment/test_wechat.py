@@ -222,7 +222,9 @@ async def test_a_request_with_the_wrong_key_is_refused_as_such(
     stage: Outside, wechat: WeChatPay, tmp_path: Path
 ) -> None:
     stranger = Credentials.of(tmp_path / "other-keys")
-    file = stranger.write_account_files(stage.world.wechat_url, "http://alipay.test", "http://sms.test", 25)["wechat"]
+    file = stranger.write_account_files(stage.world.wechat_url, "http://alipay.test", "http://sms.test", 25)[
+        "wechat"
+    ]
     client = WeChatPay(WeChatAccount.read(file), notify_url="https://office.test/n", clock=stage.clock)
     with pytest.raises(ChannelRefused, match="401 SIGN_ERROR"):
         await client.query(NUMBER)
