@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +18,11 @@ from deploy.backup.catching_up import CaughtUp, catch_up, refuse_while_used
 from deploy.backup.restoring import Watching, restore
 from deploy.local.environment import SERVICES
 from deploy.replay.standing import standing
+from deploy.replay.topics import offsets_at, set_offsets
 from services.chassis.clock import SystemClock
 
 _NAMED: Final = 20  # registrations
+_BEFORE: Final = timedelta(hours=1)  # a consumer may have lagged at the moment of the backup
 
 
 async def backup_system(data: Path, target: Path) -> int:
@@ -87,18 +89,22 @@ async def catch_up_given(environ: Mapping[str, str], services: Sequence[str], si
     if since >= at:
         raise CannotRestore(f"--since {since.isoformat()} is not past")
     databases = {service: environ[name] for name, service in wanted.items()}
+    bootstrap = environ["KAFKA_BOOTSTRAP_SERVERS"]
     for service, url in databases.items():
         await refuse_while_used(service, url)
     with _progress(console) as watching:
         done = await catch_up(
             databases,
             Cycle.read(Path(environ["KAOWU_CYCLE_FILE"])),
-            environ["KAFKA_BOOTSTRAP_SERVERS"],
+            bootstrap,
             backup_at=since,
             at=at,
             say=watching.say,
             begin=watching.begin,
         )
+        for service in done:
+            # What nobody could read then is parked again; the inbox drops the rest.
+            await set_offsets(bootstrap, service, await offsets_at(bootstrap, service, since - _BEFORE))
     show(done, console)
     console.print(f"start {', '.join(done)} again, then: kaowu check --given", markup=False)
     return 0

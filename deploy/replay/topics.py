@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -116,3 +117,18 @@ async def read_offsets(bootstrap: str) -> dict[str, dict[TopicPartition, int]]:
         return found
     finally:
         await admin.close()
+
+
+async def offsets_at(bootstrap: str, group: str, moment: datetime) -> dict[TopicPartition, int]:
+    """Of everything that a group reads, the first record that the broker got at this moment or later."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        mine = partitions_of(group)
+        consumer.assign(mine)
+        ends = await consumer.end_offsets(mine)
+        at = int(moment.timestamp() * 1000)
+        found = await consumer.offsets_for_times(dict.fromkeys(mine, at))
+        return {part: ends[part] if found[part] is None else found[part].offset for part in mine}
+    finally:
+        await consumer.stop()

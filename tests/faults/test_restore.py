@@ -19,6 +19,12 @@ import pytest
 from deploy.backup.backing_up import BackedUp, back_up
 from deploy.backup.restoring import Restored, restore
 from deploy.local.environment import SERVICES
+from deploy.local.system import LocalSystem
+from deploy.rehearsal.checking import evidence_of
+from deploy.rehearsal.doors import Doors, on_this_machine
+from deploy.rehearsal.invariants import judge
+from deploy.rehearsal.invariants.privacy import Canaries
+from deploy.rehearsal.streams import Streams
 from deploy.replay.standing import standing
 from deploy.replay.verify import verify
 from services.chassis.db import driver_url
@@ -35,7 +41,9 @@ async def take_backup(battle: Battle, directory: Path) -> BackedUp:
         return await back_up(place, directory)
 
 
-async def lose_and_restore(battle: Battle, backup: BackedUp, services: Sequence[str]) -> Restored:
+async def lose_and_restore(
+    battle: Battle, backup: BackedUp, services: Sequence[str], *, crowded: bool = True
+) -> Restored:
     """Kill these services as they are, put their databases back to the backup, and start them again."""
     system = battle.system
     async with battle.doors_closed():
@@ -47,9 +55,44 @@ async def lose_and_restore(battle: Battle, backup: BackedUp, services: Sequence[
         for service in services:
             await system.restart(service)
         # Its log counts anew: whoever waits for a number of it would wait for ever.
-        await battle.streams.rest()
+        await (battle.streams.rest() if crowded else quiet(system))
         battle.streams.faulted = False
     return restored
+
+
+async def order_that_nobody_hears_of(battle: Battle) -> None:
+    """Somebody who owes orders and does not pay yet: no event says so, only the gateway knows."""
+    payment = battle.system.services["payment"]
+    owing = await ask(
+        battle,
+        "payment",
+        "select o.registration_id from obligations o where o.status = 'awaiting' and not exists ("
+        "select from orders r where r.registration_id = o.registration_id) order by 1",
+    )
+    async with Wires(connections=1, patience=10.0, limit=1 << 20) as wires:
+        for (registration_id,) in owing:
+            token = battle.system.mint(f"candidate:{registration_id}", "somebody")
+            headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+            url = f"{payment.public_url}/registrations/{registration_id}/orders"
+            answer = await wires.request("POST", url, headers, b'{"channel": "wechat"}')
+            if answer.status == 201:
+                battle.reached["an order that no event tells of"] += 1
+                return
+
+
+async def quiet(system: LocalSystem) -> None:
+    """Until nothing moves any more."""
+    assert system.outside is not None
+    async with on_this_machine() as wire:
+        doors = Doors(wire, system.keys.tokens, system.clock.now())
+        internals = {name: service.internal_url for name, service in system.services.items()}
+        ops = doors.headers("ops", "ops")
+        streams = Streams(doors, internals, system.outside.control_url, system.kafka_bootstrap, ops)
+        await streams.start()
+        try:
+            await streams.rest()
+        finally:
+            await streams.stop()
 
 
 async def book(battle: Battle, which: str) -> list[dict[str, Any]]:
@@ -62,12 +105,16 @@ async def book(battle: Battle, which: str) -> list[dict[str, Any]]:
     return list(entries)
 
 
-async def count(battle: Battle, service: str, statement: str) -> int:
+async def ask(battle: Battle, service: str, statement: str) -> list[Any]:
     connection = await asyncpg.connect(driver_url(battle.system.surroundings.databases[service]))
     try:
-        return int(await connection.fetchval(statement))
+        return list(await connection.fetch(statement))
     finally:
         await connection.close()
+
+
+async def count(battle: Battle, service: str, statement: str) -> int:
+    return int((await ask(battle, service, statement))[0][0])
 
 
 async def nothing_is_sent_twice(battle: Battle) -> None:
@@ -90,7 +137,7 @@ async def events_give_the_same(battle: Battle) -> None:
     battle.reached["events that were replayed"] += verified.events
 
 
-async def at_rest(battle: Battle) -> None:
+async def everything_fits(battle: Battle) -> None:
     await nothing_is_sent_twice(battle)
     await events_give_the_same(battle)
 
@@ -98,15 +145,19 @@ async def at_rest(battle: Battle) -> None:
 async def test_after_a_backup_of_an_hour_ago_no_payment_is_lost_and_nothing_sent_is_sent_again(
     tmp_path: Path,
 ) -> None:
+    backups: list[BackedUp] = []
+
     async def breaks(battle: Battle) -> None:
         system = battle.system
         await battle.until(0.72)
         backup = await take_backup(battle, tmp_path)
+        backups.append(backup)
         orders, messages = len(await book(battle, "wechat")), len(await book(battle, "sms"))
         await battle.until(0.86)
         assert system.clock.now() - backup.manifest.at >= timedelta(hours=1)
         battle.reached["orders since the backup"] += len(await book(battle, "wechat")) - orders
         battle.reached["messages since the backup"] += len(await book(battle, "sms")) - messages
+        await order_that_nobody_hears_of(battle)
         restored = await lose_and_restore(battle, backup, SERVICES)
         for service, one in restored.services.items():
             battle.reached[f"{service} caught up with its own events"] += one.folded
@@ -123,9 +174,23 @@ async def test_after_a_backup_of_an_hour_ago_no_payment_is_lost_and_nothing_sent
                 await battle.metric("kaowu_payment_recovered", payment, label=what)
             )
 
-    fought = await fight(tmp_path, breaks, people=60, at_rest=at_rest)
-    fought.holds({33: "orders since the backup"})
+    async def once_more_after_the_close(battle: Battle) -> None:
+        """Everybody's fate is decided and told by then: nothing of it may change, nor be told again."""
+        await everything_fits(battle)
+        restored = await lose_and_restore(battle, backups[0], SERVICES, crowded=False)
+        battle.reached["events of the close put back"] += restored.services["payment"].folded
+        findings = judge(await evidence_of(battle.system, Canaries({})))
+        assert [violation for finding in findings for violation in finding.violations] == []
+        closes = "select count(*) from outbox where type = 'kaowu.payment.window-closed.v1'"
+        assert await count(battle, "payment", closes) == 1
+        await everything_fits(battle)
+
+    fought = await fight(tmp_path, breaks, people=60, at_rest=once_more_after_the_close)
+    fought.holds({33: "payments found"})
     for what in (
+        "orders since the backup",
+        "an order that no event tells of",
+        "events of the close put back",
         "messages since the backup",
         "payment caught up with its own events",
         "notification caught up with its own events",
@@ -150,6 +215,6 @@ async def test_one_services_database_put_back_alone_finds_its_way_while_the_othe
         ].folded
         battle.reached["events heard again"] += sum(one.heard for one in restored.services.values())
 
-    fought = await fight(tmp_path, breaks, people=40, seed=9, at_rest=at_rest)
+    fought = await fight(tmp_path, breaks, people=40, seed=9, at_rest=everything_fits)
     fought.holds({33: "confirmation caught up with its own events"})
     assert fought.reached["events heard again"]
