@@ -41,6 +41,16 @@ class Happened:
 
 
 @dataclass(slots=True)
+class _End:
+    """What will be over at a moment, and how to end it."""
+
+    at: datetime
+    verb: WorldVerb
+    names: tuple[str, ...]
+    end: Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
 class World:
     doors: Doors
     addresses: Addresses
@@ -50,7 +60,7 @@ class World:
     faults: dict[str, int] = field(default_factory=dict)
     down: dict[str, datetime] = field(default_factory=dict)
     """Services that a world event has stopped, and until when. `broker` and `database` stand for themselves."""
-    _ends: list[tuple[datetime, str, Callable[[], Awaitable[None]]]] = field(default_factory=list)
+    _ends: list[_End] = field(default_factory=list)
 
     @property
     def under_way(self) -> bool:
@@ -77,10 +87,14 @@ class World:
 
     async def pass_to(self, at: datetime) -> bool:
         """End what has lasted long enough. Says whether anything ended."""
-        over = [one for one in self._ends if one[0] <= at]
-        self._ends = [one for one in self._ends if one[0] > at]
-        for _, _, end in over:
-            await end()
+        over = [one for one in self._ends if one.at <= at]
+        self._ends = [one for one in self._ends if one.at > at]
+        # The broker before the processes that cannot start without it.
+        for one in sorted(over, key=lambda one: one.verb is not WorldVerb.BROKER_DOWN):
+            await one.end()
+            for name in one.names:
+                if self.down.get(name) == one.at:
+                    del self.down[name]
         return bool(over)
 
     def _note(self, event: WorldEvent, outcome: str = "done") -> None:
@@ -169,9 +183,9 @@ class World:
         await self.machinery.kill(name)
         self._reached(f"kill {name}")
         self._note(event)
-        return await self._down(
-            event, (name,), float(event.fields.get("for", 0)), lambda: self.machinery.restart(name)
-        )
+        lasts = float(event.fields.get("for", 0))
+        lasts = max(lasts, (self.down.get("broker", event.at) - event.at).total_seconds())
+        return await self._down(event, (name,), lasts, lambda: self.machinery.restart(name))
 
     async def _freeze(self, event: WorldEvent) -> tuple[datetime, ...]:
         name = str(event.fields["service"])
@@ -189,7 +203,16 @@ class World:
         await self.machinery.stop_broker()
         self._reached("broker-down")
         self._note(event)
-        return await self._down(event, ("broker",), float(event.fields["for"]), self.machinery.start_broker)
+        moments = await self._down(
+            event, ("broker",), float(event.fields["for"]), self.machinery.start_broker
+        )
+        # A process that finds no broker gives up, and whatever supervises it starts it again: here, once there is one.
+        back = self.down.get("broker", event.at)
+        for one in self._ends:
+            if one.verb is WorldVerb.KILL and one.at < back:
+                one.at = back
+                self.down.update(dict.fromkeys(one.names, back))
+        return moments
 
     async def _database_restart(self, event: WorldEvent) -> tuple[datetime, ...]:
         await self.machinery.restart_database()
@@ -208,13 +231,7 @@ class World:
         for name in names:
             self.down[name] = max(until, self.down.get(name, until))
 
-        async def over() -> None:
-            await end()
-            for name in names:
-                if self.down.get(name) == until:
-                    del self.down[name]
-
-        self._ends.append((until, event.verb.value, over))
+        self._ends.append(_End(until, event.verb, names, end))
         return (until,)
 
 
