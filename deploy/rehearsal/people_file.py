@@ -269,6 +269,10 @@ class _Reader:
                 )
         if self.problems:
             raise PeopleFileInvalid(self.problems)
+        if not self.persons:
+            self.number = max(self.number, 1)
+            self.wrong("nobody is in the file", 'write at least one line {"person": …}')
+            raise PeopleFileInvalid(self.problems)
         people = People(tuple(self.persons.values()), tuple(self.world))
         for person in people.persons:
             # Following the names from somebody who stands alone ends there; in a circle it ends in the circle.

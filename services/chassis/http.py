@@ -72,6 +72,8 @@ _VALIDATION: Final = {
     "timezone_aware": "时间必须带时区",
     "string_too_long": "太长",
     "string_too_short": "太短",
+    "greater_than_equal": "超出范围",
+    "less_than_equal": "超出范围",
     "too_long": "太多",
     "too_short": "太少",
 }

@@ -124,6 +124,12 @@ def test_every_mistake_is_said_at_once() -> None:
     assert list(dict.fromkeys(lines)) == ["line 1", "line 3", "line 4"]
 
 
+@pytest.mark.parametrize("text", ["", "\n\n", '{"world": []}'])
+def test_a_file_with_nobody_in_it_is_refused(text: str) -> None:
+    with pytest.raises(PeopleFileInvalid, match="nobody is in the file"):
+        parse(text)
+
+
 def test_whoever_is_the_same_person_in_a_circle_is_refused() -> None:
     text = "\n".join([line(same_person_as="p2"), line(person="p2", same_person_as="p1")])
     assert "goes in a circle" in problems(text)[0]
