@@ -15,6 +15,7 @@ CYCLE := deploy/cycles/2024-health-leshan.toml
 CANDIDATES ?= 4000
 SEED ?= 20240208
 SEEDS ?= 20000
+SCALE ?= small
 
 .PHONY: help setup demo test test-faults simulate check lint types imports format lock up clean
 
@@ -57,6 +58,11 @@ test-faults: $(DEV)  ## every test that breaks a whole local system on purpose (
 
 simulate: $(DEV)  ## play 20,000 seeded runs (SEEDS=...), or repeat one and cut it down when it fails (SEED=...)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line,$(origin SEED)),--seed $(SEED),--seeds $(SEEDS))
+
+bench: setup  ## measure the streams against their peers (SCALE=small or full; full records docs/performance.md)
+	@PYTHON=$(PYTHON) tests/benchmarks/peers-install
+	@tests/benchmarks/rabbitmq-install || echo "going on without RabbitMQ: its row will say that it was not measured"
+	@$(BIN)/kaowu bench streams --scale $(SCALE)
 
 check: lint types imports  ## ruff, ruff format, mypy --strict, import-linter
 

@@ -14,6 +14,7 @@ import typer
 import uvloop
 
 from contracts.cycle import CycleInvalid
+from deploy.bench.app import app as bench_app
 from deploy.cycle_commands import app as cycle_app
 from deploy.replay.app import app as replay_app
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cycle_app, name="cycle")
+app.add_typer(bench_app, name="bench")
 app.add_typer(replay_app, name="replay")
 
 MOMENTS = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M%z"]

@@ -1,0 +1,77 @@
+"""`kaowu bench close | streams | messages`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The benchmarks, ours and the peer in one run.")
+
+DIRECTORY: Final = Path("build/bench")
+
+
+class ScaleName(StrEnum):
+    """A look of a few minutes, or what is recorded."""
+
+    SMALL = "small"
+    FULL = "full"
+
+
+class PartName(StrEnum):
+    """What `streams` is made of."""
+
+    P4 = "P4"
+    P5 = "P5"
+    P6 = "P6"
+    SCALE = "scale"
+
+
+ScaleOption = Annotated[
+    ScaleName,
+    typer.Option("--scale", help="small: about five minutes; full: an hour, written to docs/performance.md."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
+
+
+@app.command()
+def streams(
+    scale: ScaleOption = ScaleName.SMALL,
+    as_json: JsonOption = False,
+    only: Annotated[
+        list[PartName] | None, typer.Option(help="Only this part (may be repeated); nothing is recorded.")
+    ] = None,
+) -> None:
+    """Relay, commit to handler, pipeline step and backlog. Exit code 1 if something was lost, doubled or disordered."""
+    from deploy.bench import commands  # noqa: PLC0415
+    from deploy.cli import run  # noqa: PLC0415
+
+    parts = [part.value for part in only or PartName]
+    raise SystemExit(
+        run(
+            lambda: commands.streams(scale.value, parts, as_json=as_json, directory=DIRECTORY, whole=not only)
+        )
+    )
+
+
+@app.command()
+def close(scale: ScaleOption = ScaleName.SMALL, as_json: JsonOption = False) -> None:
+    """The close of a payment window. Not built yet."""
+    _not_built("close", scale, as_json)
+
+
+@app.command()
+def messages(scale: ScaleOption = ScaleName.SMALL, as_json: JsonOption = False) -> None:
+    """The storm of messages after a close. Not built yet."""
+    _not_built("messages", scale, as_json)
+
+
+def _not_built(name: str, scale: ScaleName, as_json: bool) -> NoReturn:
+    typer.echo(
+        f"kaowu bench {name}: not built yet, nothing was measured (scale {scale}{', JSON' if as_json else ''}). "
+        "What can be measured today: kaowu bench streams",
+        err=True,
+    )
+    raise SystemExit(1)
