@@ -9,7 +9,7 @@ itself, once it runs: `recoveries` and `messages.ask_since` tell it to. See docs
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -23,10 +23,14 @@ from deploy.replay.engine import CannotReplay, replay
 from deploy.replay.history import Said, owners, read_topics
 from deploy.replay.order import Step, order
 from deploy.replay.reactions import Recorded, consumers_of
+from services.chassis import audit
 from services.chassis.db import Database, driver_url
+from services.chassis.tokens import Actor
 from services.notification.repository import messages
 from services.payment.repository import recoveries
 
+_APPLICATION: Final = "kaowu-catch-up"
+_ACTOR: Final = Actor(_APPLICATION, frozenset({"service"}))
 _BATCH: Final = 500
 _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LOG: Final = "select event_id, key, sequence from outbox"
@@ -85,7 +89,7 @@ class Remembered:
 async def refuse_while_used(service: str, url: str) -> None:
     """Raises CannotRestore while somebody else is connected: nothing may be decided while half is known."""
     connection = await asyncpg.connect(
-        driver_url(url), timeout=10, server_settings={"application_name": "kaowu-catch-up"}
+        driver_url(url), timeout=10, server_settings={"application_name": _APPLICATION}
     )
     try:
         others = await connection.fetch(_OTHERS)
@@ -144,6 +148,7 @@ async def catch_up(
         # Once more: what was made meanwhile may have left as well.
         await _tell_to_ask(service, url, backup_at, at)
         await _take_stock(service, url, one)
+        await _note(url, one, backup_at, at)
     return done
 
 
@@ -196,7 +201,7 @@ async def _live_again(
     tick: Callable[[int], None],
 ) -> None:
     clock = Recorded(_LONG_AGO)
-    database = Database(url, clock=clock, pool_size=2, application="kaowu-catch-up")
+    database = Database(url, clock=clock, pool_size=2, application=_APPLICATION)
     try:
         async with database.unit_of_work() as uow:
             await uow.sql("analyze")
@@ -281,13 +286,24 @@ async def _let_go_out(url: str, memory: Remembered, on_topic: Collection[UUID], 
 async def _tell_to_ask(service: str, url: str, backup_at: datetime, at: datetime) -> None:
     if service not in ("payment", "notification"):
         return
-    database = Database(url, clock=Recorded(at), pool_size=1, application="kaowu-catch-up")
+    database = Database(url, clock=Recorded(at), pool_size=1, application=_APPLICATION)
     try:
         async with database.unit_of_work() as uow:
             if service == "payment":
                 await recoveries.begin(uow, backup_at)
             else:
                 await messages.ask_first(uow, backup_at)
+    finally:
+        await database.dispose()
+
+
+async def _note(url: str, done: CaughtUp, backup_at: datetime, at: datetime) -> None:
+    """In the audit trail: from here on it is another life than the one that was written down."""
+    database = Database(url, clock=Recorded(at), pool_size=1, application=_APPLICATION)
+    detail = {"backup_at": backup_at.isoformat(), **asdict(done), "strangers": len(done.strangers)}
+    try:
+        async with database.unit_of_work() as uow:
+            await audit.record(uow, _ACTOR, "catch-up", subject=done.service, detail=detail)
     finally:
         await database.dispose()
 

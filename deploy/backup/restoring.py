@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _BESIDE: Final = "_restoring"
 _KEPT: Final = "_replaced"
+_OUTDATED: Final = "_before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ async def restore(
                 say=watching.say,
                 begin=watching.begin,
             )
-            kept = {service: await _take_its_place(place, service) for service in services}
+            kept = await _take_their_places(place, services)
         finally:
             for service in services:
                 await place.server.drop_database(place.database_of(service) + _BESIDE)
@@ -129,17 +130,30 @@ async def _put_back_beside(place: Standing, service: str, dump: Path) -> str:
     return login.url
 
 
-async def _take_its_place(place: Standing, service: str) -> str:
-    live = place.database_of(service)
-    kept = live + _KEPT
+async def _take_their_places(place: Standing, services: Sequence[str]) -> dict[str, str]:
+    """All of them in one transaction. Returns what each replaced database is called now."""
+    live = {service: place.database_of(service) for service in services}
+    there = {
+        name
+        for database in live.values()
+        for name in (database, database + _KEPT)
+        if await place.server.has_database(name)
+    }
+    outdated = []
     try:
-        if await place.server.has_database(live):
-            await place.server.drop_database(kept)
-            await place.server.rename_database(live, kept)
-        await place.server.rename_database(live + _BESIDE, live)
-    except asyncpg.ObjectInUseError:
-        raise CannotRestore(f"{live} is in use: stop every process of {service} first") from None
-    return kept
+        async with place.server.connection() as connection, connection.transaction():
+            for database in live.values():
+                if database + _KEPT in there:
+                    outdated.append(database + _KEPT + _OUTDATED)
+                    await connection.execute(f"alter database {database}{_KEPT} rename to {outdated[-1]}")
+                if database in there:
+                    await connection.execute(f"alter database {database} rename to {database}{_KEPT}")
+                await connection.execute(f"alter database {database}{_BESIDE} rename to {database}")
+    except asyncpg.ObjectInUseError as error:
+        raise CannotRestore(f"{error}: stop every process of the services first") from None
+    for database in outdated:
+        await place.server.drop_database(database)
+    return {service: database + _KEPT for service, database in live.items() if database in there}
 
 
 async def _read_again(bootstrap: str, group: str, manifest: Manifest) -> None:

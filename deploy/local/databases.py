@@ -106,11 +106,6 @@ class ServerDatabases:
         async with self.connection() as connection:
             await connection.execute(f"drop database if exists {database} with (force)")
 
-    async def rename_database(self, database: str, name: str) -> None:
-        """Fails while anybody is connected to it."""
-        async with self.connection() as connection:
-            await connection.execute(f"alter database {database} rename to {name}")
-
     async def has_database(self, database: str) -> bool:
         async with self.connection() as connection:
             return bool(await connection.fetchval("select 1 from pg_database where datname = $1", database))

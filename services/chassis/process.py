@@ -12,6 +12,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import ip_address
 from typing import Self
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from services.chassis.clock import Clock, RehearsalClock, SystemClock
 from services.chassis.clock_guard import ClockGuard
 from services.chassis.consuming import Consumers, Handler, make_broker
 from services.chassis.db import Database
+from services.chassis.forgetting import Forgotten, require_memory
 from services.chassis.http import MAX_BODY, Doorkeeper, make_app
 from services.chassis.jobs import Job, Jobs
 from services.chassis.operations import operator_routes
@@ -134,6 +136,7 @@ class Process:
             settings.kafka_bootstrap_servers,
             service=plumbing.name,
             pace=settings.pace_seconds,
+            before_leading=self._require_memory,
         )
         plumbing.database.on_events = self.relay.wake
         self.jobs = Jobs(jobs, clock=plumbing.clock, database_url=settings.database_url)
@@ -143,6 +146,8 @@ class Process:
         self.broker: KafkaBroker = make_broker(settings.kafka_bootstrap_servers, service=plumbing.name)
         self.consumers.subscribe(self.broker, group_instance_id=settings.group_instance_id)
         self.resources = tuple(resources)
+        self._forgotten: Forgotten | None = None
+        self._end: Callable[[], None] = lambda: None
         doorkeeper = Doorkeeper(plumbing.tokens, plumbing.clock)
         self.public = make_app(
             plumbing.name,
@@ -168,8 +173,10 @@ class Process:
             stack.push_async_callback(self.plumbing.database.dispose)
             for resource in self.resources:
                 await stack.enter_async_context(resource)
+            await self._patiently("Kafka", self._require_memory)
             await self._patiently("Kafka", self.broker.start)
             relay = asyncio.create_task(self.relay.run(), name="relay")
+            relay.add_done_callback(self._relay_ended)
             stack.push_async_callback(_ended, relay, self.relay.stop)
             # Handlers under way still need the database, so the broker goes first on the way down.
             stack.push_async_callback(self.broker.stop)
@@ -194,6 +201,7 @@ class Process:
             ]
             serving = [asyncio.create_task(server.serve()) for server in servers]
             ending = asyncio.create_task(stop.wait())
+            self._end = stop.set
             done, _ = await asyncio.wait({*serving, ending}, return_when=asyncio.FIRST_COMPLETED)
             for server in servers:
                 server.should_exit = True
@@ -201,6 +209,27 @@ class Process:
             ending.cancel()
             if ending not in done:
                 raise CannotStart("a listener ended: is its port taken?")
+        if self._forgotten is not None:
+            raise CannotStart(str(self._forgotten))
+
+    async def _require_memory(self) -> None:
+        """Raises Forgotten. Asked before anything is done, and again whenever the relay has found its database anew."""
+        settings = self.plumbing.settings
+        if settings.broker_has_clock:  # the last resort's broker forgets as well
+            await require_memory(
+                self.plumbing.name,
+                settings.database_url,
+                settings.kafka_bootstrap_servers,
+                now=self.plumbing.clock.real_now(),
+                kept=timedelta(days=settings.outbox_days),
+            )
+
+    def _relay_ended(self, relay: asyncio.Task[None]) -> None:
+        error = None if relay.cancelled() else relay.exception()
+        if isinstance(error, Forgotten):
+            log.critical("forgotten", reason=str(error))
+            self._forgotten = error
+            self._end()
 
     async def _check_database(self) -> None:
         await migrations.require_current(self.plumbing.database.url, self.plumbing.name)
@@ -214,7 +243,7 @@ class Process:
             try:
                 await start()
                 return
-            except migrations.NotMigrated as error:
+            except (migrations.NotMigrated, Forgotten) as error:
                 raise CannotStart(str(error)) from None
             except Exception as error:
                 if asyncio.get_running_loop().time() + pause > deadline:
@@ -229,7 +258,7 @@ class Process:
 
 async def _ended(task: asyncio.Task[None], stop: Callable[[], None]) -> None:
     stop()
-    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError, Forgotten):
         await asyncio.wait_for(task, 15)
 
 

@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -30,8 +30,10 @@ import asyncpg
 import structlog
 from aiokafka import AIOKafkaProducer
 
+from services.chassis.consuming import METADATA_AGE_MS
 from services.chassis.crash import crash_point
 from services.chassis.db import driver_url
+from services.chassis.forgetting import Forgotten
 from services.chassis.packing import COLUMNS, OutboxRow, hand_over
 from services.chassis.telemetry import RELAYED
 
@@ -122,11 +124,21 @@ class Sent:
 class Relay:
     """Publishes a service's events for as long as it leads; waits for its turn otherwise."""
 
-    def __init__(self, database_url: str, bootstrap_servers: str, *, service: str, pace: float = 0.0) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        bootstrap_servers: str,
+        *,
+        service: str,
+        pace: float = 0.0,
+        before_leading: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`before_leading` is asked with the lock in hand. It may raise Forgotten: then nothing is published, and `run` ends."""
         self._dsn = driver_url(database_url)
         self._bootstrap = bootstrap_servers
         self._service = service
         self._pace = pace
+        self._before_leading = before_leading
         self._awake = asyncio.Event()
         self._stop = asyncio.Event()
         self._connection_lock = asyncio.Lock()
@@ -147,6 +159,8 @@ class Relay:
         while not self._stop.is_set():
             try:
                 await self._lead()
+            except Forgotten:
+                raise
             except Exception as error:
                 self.leading = False
                 log.warning("relay-interrupted", error=type(error).__name__, service=self._service)
@@ -162,6 +176,8 @@ class Relay:
                 await self._pause(0.5 + secrets.randbelow(500) / 1000)
                 if self._stop.is_set():
                     return
+            if self._before_leading is not None:
+                await self._before_leading()
             async with producer(self._bootstrap) as kafka:
                 self.leading = True
                 try:
@@ -295,6 +311,7 @@ async def producer(bootstrap_servers: str) -> AsyncIterator[AIOKafkaProducer]:
         bootstrap_servers=bootstrap_servers,
         enable_idempotence=True,
         acks="all",
+        metadata_max_age_ms=METADATA_AGE_MS,
         max_batch_size=_MAX_BATCH_BYTES,
         max_request_size=_MAX_REQUEST_BYTES,
     )

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ import pytest
 from typer.testing import CliRunner
 
 from contracts.cycle import Cycle
-from deploy.backup.archive import MANIFEST, CannotRestore, read_manifest
+from deploy.backup.archive import MANIFEST, CannotRestore, read_manifest, unpack
 from deploy.backup.backing_up import back_up
+from deploy.backup.commands import catch_up_given
+from deploy.backup.dumping import put_back
 from deploy.backup.restoring import Restored, restore
 from deploy.cli import app
 from deploy.local.data_directory import InUse, Mismatch
 from deploy.local.databases import DatabaseLogin
+from deploy.local.processes import StartFailed
 from deploy.local.system import LocalSystem
 from deploy.rehearsal.acts import Acts, Addresses
 from deploy.rehearsal.checking import canaries_of, evidence_of
@@ -40,6 +43,7 @@ from deploy.replay.verify import verify
 pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.slow]
 
 CYCLE = Path(__file__).resolve().parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
+RECEIPTS = timedelta(seconds=10)  # until the carrier has said what became of an SMS
 AT = datetime.fromisoformat("2023-12-05T10:00:00+08:00")
 NOTICE = Cycle.read(CYCLE)
 CROWD = crowd(NOTICE, 8, 5)
@@ -80,6 +84,9 @@ async def people_come(system: LocalSystem) -> AsyncIterator[Callable[[int], Any]
             assert (
                 await acts.do(who, Step(step.index, AT, step.verb, {**step.fields, "site": "shawan"})) is None
             )
+            await streams.rest()
+            assert system.clock_control is not None
+            system.clock_control.jump(system.clock.now() + RECEIPTS)
             await streams.rest()
             return str(who.registration_id)
 
@@ -209,7 +216,7 @@ def test_a_backup_says_what_it_holds_and_only_its_owner_may_read_it(left: Left) 
     assert set(manifest.services) == {"registration", "confirmation", "payment", "notification"}
     assert manifest.services["registration"].said == 3
     assert manifest.services["confirmation"].heard == 3
-    assert manifest.at == AT
+    assert manifest.at == AT + 3 * RECEIPTS
     assert left.backup.stat().st_mode & 0o077 == 0
     assert list(left.backup.parent.glob(".backup-*")) == []
 
@@ -255,3 +262,40 @@ async def test_on_a_new_server_everything_is_there_again_and_what_is_said_from_n
     assert [violation for finding in findings for violation in finding.violations] == []
     async with standing(left.data, stopped=True) as place:
         assert [str(difference) for difference in (await verify(place)).differences] == []
+
+
+async def test_a_database_put_back_by_hand_is_not_worked_on_until_it_is_caught_up(
+    left: Left, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with a PostgreSQL that somebody else runs: their own tools, then `kaowu catch-up`."""
+    manifest = read_manifest(left.backup)
+    dump = unpack(left.backup, manifest, ["registration"], tmp_path)["registration"]
+    async with standing(left.data, stopped=True) as place:
+        login = DatabaseLogin.of(place.databases["registration"])
+        await place.server.drop_database(login.database)
+        await place.server.make_database(login.database, owner=login.role)
+        await put_back(login, dump)
+    with pytest.raises(
+        StartFailed, match=r"(?s)registration did not start.*its database does not know it.*kaowu catch-up"
+    ):
+        await LocalSystem.of(left.data).start()
+
+    async with standing(left.data, stopped=True) as place:
+        environ = {
+            "REGISTRATION_DATABASE_URL": place.databases["registration"],
+            "KAFKA_BOOTSTRAP_SERVERS": place.bootstrap,
+            "KAOWU_CYCLE_FILE": str(CYCLE),
+        }
+        with pytest.raises(CannotRestore, match="set PAYMENT_DATABASE_URL to say"):
+            await catch_up_given(environ, ["payment"], AT)
+        with pytest.raises(CannotRestore, match="is not past"):
+            await catch_up_given(environ, ["registration"], datetime.now(UTC) + timedelta(minutes=1))
+        assert await catch_up_given(environ, ["registration"], AT) == 0
+        assert "caught up with 3 events of its own" in capsys.readouterr().out
+        assert await catch_up_given(environ, ["registration"], AT) == 0
+        assert "caught up with 0 events of its own" in capsys.readouterr().out, (
+            "a second time there is nothing to do"
+        )
+    async with LocalSystem.of(left.data) as system:
+        findings = judge(await evidence_of(system, canaries_of(CROWD, IDENTITIES)))
+    assert [violation for finding in findings for violation in finding.violations] == []
