@@ -46,8 +46,10 @@ from deploy.rehearsal.identity import invent_all
 from deploy.rehearsal.invariants import judge
 from deploy.rehearsal.invariants.evidence import Evidence, Finding
 from deploy.rehearsal.outcomes import Outcome
+from deploy.rehearsal.people import WorldVerb
 from deploy.rehearsal.standing import Standing
 from deploy.rehearsal.streams import Streams
+from deploy.rehearsal.world import _End
 from services.chassis.wire import NoAnswer, Wires
 from tests.model.office import Predicted, predict
 
@@ -189,7 +191,7 @@ class Battle(Ground):
 
         async def nothing() -> None: ...
 
-        never = (datetime.max.replace(tzinfo=UTC), "a fault run's own", nothing)
+        never = _End(datetime.max.replace(tzinfo=UTC), WorldVerb.BROKER_DOWN, (), nothing)
         self.driver._world._ends.append(never)
         self.streams.faulted = True
         moments = self.driver.timing.moments
