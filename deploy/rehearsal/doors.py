@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 import orjson
@@ -18,11 +18,14 @@ from services.chassis.wire import Lost, NoAnswer, Wires
 AT_ONCE: Final = 12
 PATIENCE: Final = 20.0  # real seconds that a busy or restarting service is asked again
 PAUSE: Final = 0.1
+LIFETIME: Final = timedelta(
+    days=3650
+)  # of the tokens, on the virtual clock: a people file may begin a year early
 MAY_BE_REFUSED: Final = frozenset({400, 403, 404, 409, 413, 415, 422, 502})
 
 
 class Minting(Protocol):
-    def mint(self, roles: Any, subject: str, *, at: datetime) -> str: ...
+    def mint(self, roles: Any, subject: str, *, at: datetime, lifetime: timedelta) -> str: ...
 
 
 class RehearsalStopped(Exception):
@@ -67,14 +70,14 @@ class Doors:
         """One token per role and subject, minted once for the whole rehearsal."""
         known = self._headers.get(role)
         if known is None:
-            token = self._tokens.mint([role], subject, at=self._first_at)
+            token = self._tokens.mint([role], subject, at=self._first_at, lifetime=LIFETIME)
             known = {"authorization": f"Bearer {token}", "content-type": "application/json"}
             self._headers[role] = known
         return known
 
     def account_headers(self, subject: str) -> dict[str, str]:
         """A candidate's account before there is a registration to be a candidate of. Used once, not remembered."""
-        token = self._tokens.mint(["candidate"], subject, at=self._first_at)
+        token = self._tokens.mint(["candidate"], subject, at=self._first_at, lifetime=LIFETIME)
         return {"authorization": f"Bearer {token}", "content-type": "application/json"}
 
     async def ask(
