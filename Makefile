@@ -17,7 +17,7 @@ SEED ?= 20240208
 SEEDS ?= 20000
 SCALE ?= small
 
-.PHONY: help setup demo test test-faults simulate check lint types imports format lock up clean
+.PHONY: help setup demo test test-faults test-cluster simulate check lint types imports format lock up clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ test: check  ## all checks and the whole test suite
 
 test-faults: $(DEV)  ## every test that breaks a whole local system on purpose (make test plays a few of them)
 	@$(BIN)/pytest -m faults --faults all tests
+
+test-cluster: $(DEV)  ## three brokers, a standby database, cut networks, rolling restarts; needs a Docker engine
+	@$(BIN)/pytest tests/cluster
 
 simulate: $(DEV)  ## play 20,000 seeded runs (SEEDS=...), or repeat one and cut it down when it fails (SEED=...)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line,$(origin SEED)),--seed $(SEED),--seeds $(SEEDS))

@@ -25,6 +25,7 @@ SOON: Final = 0.012
 LATER: Final = 0.05  # real seconds between looks while somebody waits
 LOOKED: Final = 5.0  # real seconds after which a look is given up
 IDLE: Final = 1.0  # and while nobody does
+AGE_MS: Final = 5_000  # of what is known of the brokers
 TOO_LONG: Final = 90.0  # real seconds without rest or hop after which a rehearsal stops and says what moves
 
 
@@ -151,8 +152,11 @@ class Streams:
     async def start(self) -> None:
         # A broker that is away on purpose is not worth a line every tenth of a second.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
-        self._reader = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+        # Who leads is asked again soon: a broker that was cut off goes on answering, with what it knew then.
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, metadata_max_age_ms=AGE_MS)
+        self._reader = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap, enable_auto_commit=False, metadata_max_age_ms=AGE_MS
+        )
         await self._admin.start()
         await self._reader.start()
         self._task = asyncio.create_task(self._watch(), name="streams")

@@ -1,0 +1,52 @@
+"""Row 27: the primary dies under a crowd and its standby takes over, behind the same address.
+
+Synchronous: whatever was acknowledged is there. Asynchronous, the same death loses what the standby had not got, and
+nothing can make up for it: what the services said of it is on the topics, what they knew of it is gone. So that case is
+played too, and must be found by the invariants. It is the proof that the first one could fail.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.brokers import Brokers
+from tests.cluster.standby import Pair
+from tests.faults.harness import Battle, fight
+
+pytestmark = pytest.mark.cluster
+
+WRITES_REFUSED = "in a read-only transaction"
+
+
+async def test_the_primary_dies_and_what_was_acknowledged_is_on_its_standby(
+    pair: Pair, brokers: Brokers, tmp_path: Path
+) -> None:
+    async def breaks(battle: Battle) -> None:
+        battle.streams.faulted = True
+        await battle.until(0.2)
+        assert await pair.follows()
+        assert await pair.standby.in_recovery()
+        await pair.primary.kill()
+        battle.reached["the primary died"] += 1
+        # As in a real failover, clients find the standby before it may take a write.
+        await pair.address_moves()
+
+        async def refused() -> bool:
+            return WRITES_REFUSED in await pair.standby.log()
+
+        await battle.eventually(refused, "a service that meets a standby which only reads")
+        battle.reached["services met a standby that only reads"] += 1
+        await pair.promote()
+        assert not await pair.standby.in_recovery()
+        battle.reached["the standby was promoted"] += 1
+        done = battle.driver.timing.steps
+        await battle.eventually(lambda: battle.driver.timing.steps > done + 10, "ten more steps", within=120)
+        battle.reached["services reached it again through one address"] += 1
+
+    fought = await fight(tmp_path, breaks, people=40, given=pair.given | brokers.given)
+    fought.holds({27: "the standby was promoted"})
+    fought.as_the_rules_say()
+    assert fought.reached["services met a standby that only reads"]
+    assert fought.reached["services reached it again through one address"]
