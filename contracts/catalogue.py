@@ -87,6 +87,12 @@ class Catalogue:
         return event
 
 
+def newest(type_: str) -> str:
+    """The type that a record of this type is read as: its own, or the one that the upcasters lead to."""
+    found = look_up(type_)
+    return type_ if isinstance(found, Unknown) else found.type
+
+
 def fact_of(type_: str) -> str:
     """A type without its major: what stays the same from one version to the next."""
     return type_.rpartition(".v")[0]

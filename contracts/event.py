@@ -46,6 +46,12 @@ SubjectNumber = Annotated[int, Field(strict=True, ge=1, le=20)]
 Subjects = Annotated[tuple[SubjectNumber, ...], Field(min_length=1, max_length=20)]
 
 
+def schema_of(type_: str) -> str:
+    """Relative path of the committed JSON Schema of this type, also of one that only older events have."""
+    service, fact = type_.removeprefix("kaowu.").split(".", 1)
+    return f"contracts/schemas/{service}/{fact}.json"
+
+
 class Part(BaseModel):
     """A group of fields inside an event."""
 
@@ -80,8 +86,7 @@ class Event(BaseModel, ABC):
     @classmethod
     def dataschema(cls) -> str:
         """Relative path of the committed JSON Schema of what is written."""
-        service, fact = cls.type.removeprefix("kaowu.").split(".", 1)
-        return f"contracts/schemas/{service}/{fact}.json"
+        return schema_of(cls.type)
 
     def carried_by(self, envelope: Envelope) -> None:
         """Called once, by the catalogue, right after parsing."""

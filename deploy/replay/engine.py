@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
+from contracts.catalogue import newest
 from contracts.cycle import Cycle
 from deploy.replay.folds import BOOKED, FOLDS
 from deploy.replay.history import Said
@@ -198,5 +199,5 @@ def of_others(said: Mapping[str, Sequence[Said]], service: str, handled: frozens
         for other, events in said.items()
         if other != service
         for one in events
-        if one.type in handled
+        if newest(one.type) in handled
     }

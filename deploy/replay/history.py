@@ -12,8 +12,9 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from contracts.catalogue import EVENTS
+from contracts.catalogue import Unknown, look_up
 from contracts.envelope import Envelope, MalformedEnvelope
+from contracts.event import schema_of
 from contracts.topics import TOPICS
 
 _LOG: Final = """
@@ -54,14 +55,15 @@ class Said:
 
     def record(self) -> ConsumerRecord[bytes | None, bytes | None]:
         """As a consumer gets it."""
-        event = EVENTS[self.type]
+        event = look_up(self.type)
+        assert not isinstance(event, Unknown), f"nobody reads {self.type}"
         envelope = Envelope(
             event_id=self.event_id,
             type=self.type,
             source=event.source,
             subject=self.key,
             time=self.occurred_at,
-            dataschema=event.dataschema(),
+            dataschema=schema_of(self.type),
             sequence=self.sequence,
             correlation_id=self.correlation_id,
             causation_id=self.causation_id,
@@ -85,7 +87,7 @@ class Said:
     def of_record(cls, record: Any) -> Said:
         """From a record of the broker. Raises MalformedEnvelope, or ValueError for a type that nobody knows."""
         envelope = Envelope.from_headers(record.headers)
-        if envelope.type not in EVENTS:
+        if isinstance(look_up(envelope.type), Unknown):
             raise ValueError("unknown type")
         return cls(
             envelope.event_id,

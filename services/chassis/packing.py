@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from aiokafka import AIOKafkaProducer
 
-from contracts.catalogue import EVENTS
+from contracts.catalogue import Unknown, look_up
 from contracts.envelope import CONTENT_TYPE, SPEC_VERSION, rfc_3339
+from contracts.event import schema_of
 
 # In this order a row is read and taken apart.
 COLUMNS: Final = "id, event_id, topic, key, type, sequence, occurred_at, payload, correlation_id, causation_id, traceparent"
@@ -83,12 +84,14 @@ def _headers(
 
 @cache
 def _of_type(kind: str) -> tuple[Header, Header, Header]:
-    """What every event of a type says of itself. KeyError for a type that is not in the catalogue."""
-    event = EVENTS[kind]
+    """What every event of a type says of itself, also of an older form that is still in the log. Raises KeyError."""
+    event = look_up(kind)
+    if isinstance(event, Unknown):
+        raise KeyError(kind)
     return (
         ("ce_type", kind.encode()),
         ("ce_source", event.source.encode()),
-        ("ce_dataschema", event.dataschema().encode()),
+        ("ce_dataschema", schema_of(kind).encode()),
     )
 
 

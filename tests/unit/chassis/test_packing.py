@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -12,8 +12,10 @@ from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.catalogue import EVENTS
+from contracts import confirmation
+from contracts.catalogue import EVENTS, Catalogue
 from contracts.envelope import Envelope
+from services.chassis import packing
 from services.chassis.packing import COLUMNS, hand_over, hashes_of, headers_of
 
 EVENT = UUID("018f0000-0000-7000-8000-00000000abcd")
@@ -150,3 +152,26 @@ async def test_an_event_that_no_batch_holds_is_named() -> None:
     producer: Any = Producer(room=0)
     with pytest.raises(ValueError, match=str(EVENT)):
         await hand_over(producer, [row()])
+
+
+def test_an_older_form_that_is_still_in_the_log_goes_out_as_what_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After an upgrade the log still holds events of the form before: the relay must not stop at them."""
+
+    class Anew(confirmation.Reviewed):
+        type: ClassVar[str] = "kaowu.confirmation.reviewed.v2"
+
+    old = confirmation.Reviewed.type
+    monkeypatch.setattr(packing, "look_up", Catalogue([Anew], {old: dict}).look_up)
+    packing._of_type.cache_clear()
+    try:
+        assert dict(packing._of_type(old)) == {
+            "ce_type": old.encode(),
+            "ce_source": Anew.source.encode(),
+            "ce_dataschema": b"contracts/schemas/confirmation/reviewed.v1.json",
+        }
+        with pytest.raises(KeyError):
+            packing._of_type("kaowu.confirmation.reviewed.v3")
+    finally:
+        packing._of_type.cache_clear()
