@@ -49,7 +49,10 @@ class SimulatedBatch:
 
 
 class SimulatedBroker:
-    """`weather(place)` decides what becomes of a batch: `ok`, `lost` (never arrived) or `unheard` (taken, its answer lost)."""
+    """`weather(place)` decides what becomes of a batch: `ok`, `lost` (never arrived) or `unheard` (taken, its answer lost).
+
+    `watch(record)` is shown every record that is taken.
+    """
 
     def __init__(self, topics: dict[str, int]) -> None:
         self.logs: dict[Place, list[Record]] = {
@@ -58,6 +61,7 @@ class SimulatedBroker:
         self.committed: dict[tuple[str, Place], int] = defaultdict(int)
         self._groups: dict[str, list[SimulatedMember]] = defaultdict(list)
         self.weather: Callable[[Place], str] = lambda _place: "ok"
+        self.watch: Callable[[Record], None] = lambda _record: None
 
     def forget(self) -> None:
         """Empty, as if new."""
@@ -103,6 +107,7 @@ class SimulatedBroker:
                 "headers": tuple(headers),
             }
             log.append(ConsumerRecord(**content))
+            self.watch(log[-1])
 
     # As a group sees it.
 

@@ -34,7 +34,7 @@ class Chance:
         return choice
 
     def happens(self, fault: str, per_mille: float) -> bool:
-        """Whether this fault happens now; counted."""
+        """Whether this fault happens now; counted. Without a name it is counted where it is met, if it is."""
         if per_mille <= 0:
             return False
         if self._plan is None:
@@ -42,7 +42,7 @@ class Chance:
         else:
             choice = min(self._plan.get(len(self.taken), 0), 1)
         self.taken.append(choice)
-        if choice:
+        if choice and fault:
             self.reached[fault] += 1
         return bool(choice)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from deploy.rehearsal.doors import Answer
@@ -14,7 +15,8 @@ from tests.simulation.services import Reply, Services, call
 _MINTED = datetime(2023, 1, 1, tzinfo=UTC)
 _TRIES = 12
 
-Act = Callable[[Callable[[], Awaitable[None]], str], Awaitable[bool]]
+Request = Callable[[], Awaitable[None]]
+Act = Callable[[Request, str, Request | None], Awaitable[bool]]
 
 
 class NeverAnswered(AssertionError):
@@ -23,11 +25,16 @@ class NeverAnswered(AssertionError):
 
 @dataclass
 class SimulatedDoors:
-    """As deploy.rehearsal.doors.Doors. `act` runs one action of a service and says whether the service lived."""
+    """As deploy.rehearsal.doors.Doors.
+
+    `act` runs one action of a service, with a second one at the same time where there is one, and says whether it came to its
+    end; `tabs` says whether somebody asks the same from two tabs at once.
+    """
 
     services: Services
     act: Act
     pay: Callable[[str, list[float]], str | None]
+    tabs: Callable[[], bool] = lambda: False
     _headers: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     asked: int = 0
     repeated: set[str] = field(default_factory=set)
@@ -54,16 +61,18 @@ class SimulatedDoors:
             return self._outside(path, body)
         content = b"" if body is None else json.dumps(body).encode()
         self.asked += 1
-        keyed = {"idempotency-key": f"question-{self.asked}", **headers}
+        key = f"question-{self.asked}"
+
+        async def request(key: str, replies: list[Reply]) -> None:
+            keyed = {"idempotency-key": key, **headers}
+            replies.append(await call(self.services.door(service), method, f"/{path}", keyed, content))
+
         for _ in range(_TRIES):
-            reply: list[Reply] = []
-
-            async def request(into: list[Reply] = reply) -> None:
-                into.append(await call(self.services.door(service), method, f"/{path}", keyed, content))
-
-            lived = await self.act(request, service)
-            if lived and reply[0].status < 500:
-                return Answer(reply[0].status, _object(reply[0]))
+            replies: list[Reply] = []
+            twin = partial(request, f"{key}-again", []) if self.tabs() else None
+            finished = await self.act(partial(request, key, replies), service, twin)
+            if finished and replies[0].status < 500:
+                return Answer(replies[0].status, _object(replies[0]))
             self.repeated.add(what)
         raise NeverAnswered(f"{what}: no answer after {_TRIES} tries")
 

@@ -19,8 +19,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tests.simulation.run import Stage
 from tests.simulation.runner import attempt, on_a_stage
+from tests.simulation.stage import Stage
 
 Mutation: TypeAlias = Callable[[], AbstractContextManager[Any]]
 _NAME = re.compile(r"(I\d+|model)\b")

@@ -98,7 +98,9 @@ class Life:
         raise error
 
     def is_meant(self, error: BaseException) -> bool:
-        """Whether an exception is what this failure led to."""
+        """Whether an exception is what this failure led to, perhaps by way of another service that could not answer."""
+        if self.failed and isinstance(error, ConnectionError):
+            return True
         following: BaseException | None = error
         while following is not None:
             if following is self.error:

@@ -17,7 +17,7 @@ from deploy.rehearsal.invariants.evidence import Booked
 from deploy.simulators.journal import Journal
 from deploy.simulators.order_book import Order, OrderBook, Refusal, TradeState
 from deploy.simulators.refund_book import RefundBook
-from services.notification.ports import Accepted, NoAnswer, Receipt, Rejected
+from services.notification.ports import Accepted, NoAnswer, Receipt, Rejected, Sent
 from services.payment.ports import (
     AlreadyPaid,
     Answer,
@@ -241,7 +241,7 @@ class SimulatedCarriers:
         """Whoever sent has written down what came of it, or has died."""
         self._under_way.clear()
 
-    def sender_died(self) -> None:
+    def not_written_down(self) -> None:
         """What left in this action may be sent again."""
         self.unknown.update(self._under_way)
         self._under_way.clear()
@@ -263,6 +263,12 @@ class SimulatedCarriers:
             raise NoAnswer("simulated", maybe_accepted=True)
         self._under_way.append(reference)
         return Accepted(f"biz-{reference}")
+
+    async def find(self, to: str, since: datetime, reference: str) -> Sent | None:
+        """Only a restore makes anybody ask."""
+        del to, since
+        await at_gate()
+        return Sent(None, "") if self.taken[reference] else None
 
     def _report(self, reference: str, dead: bool) -> None:
         """A carrier pushes the receipts of one moment together."""

@@ -21,9 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests.simulation.chance import Chance
-from tests.simulation.run import Run, Stage, Told, Violation
+from tests.simulation.run import Run, Told
+from tests.simulation.scene import Violation
 from tests.simulation.shrink import shrunk
-from tests.simulation.stage import server, stage
+from tests.simulation.stage import Stage, server, stage
 from tests.support.postgres import TestDatabases
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class Totals:
     seeds: int = 0
     late: int = 0
     actions: int = 0
+    looks: int = 0
     reached: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[int, str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -54,6 +56,7 @@ class Totals:
         self.seeds += 1
         self.late += told.late
         self.actions += told.actions
+        self.looks += told.looks
         self.reached.update(told.reached)
 
     @property
@@ -169,13 +172,13 @@ def simulate(
 def show(totals: Totals, console: Console) -> None:
     """What was met, as a table, and how to repeat what failed."""
     table = Table(
-        title=f"{totals.seeds} seeds, {totals.late} of them late, {totals.actions} actions, {totals.seconds:.0f} s"
+        title=f"{totals.seeds} seeds, {totals.late} of them late, {totals.actions} actions, {totals.looks} looks, "
+        f"{totals.seconds:.0f} s"
     )
     table.add_column("what went wrong on purpose")
     table.add_column("times", justify="right")
     for kind, times in sorted(totals.reached.items()):
-        if not kind.startswith("death in"):
-            table.add_row(kind, f"{times}")
+        table.add_row(kind, f"{times}")
     console.print(table)
     for kind in totals.missed:
         console.print(f"never met: {kind}", style="red")

@@ -36,6 +36,7 @@ from services.notification.settings import Settings as NotificationSettings
 from services.notification.templates.wording import Wording
 from services.payment import api as payment_api
 from services.payment.consumers import HANDLERS as PAYMENT_HANDLERS
+from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
 from services.payment.jobs import Turns, make_jobs
 from services.payment.settings import Settings as PaymentSettings
@@ -166,8 +167,8 @@ class Services:
     clocks: dict[str, StepClock] = field(init=False, default_factory=dict)
     rivals: dict[str, Jobs] = field(init=False, default_factory=dict)
     """The jobs of a second process of each service; what keeps the two apart is the real lock."""
-    spoilt: set[UUID] = field(default_factory=set)
-    """Events that no handler can take in for the time being."""
+    spoilt: set[tuple[str, UUID]] = field(default_factory=set)
+    """Service and event that it cannot take in for the time being."""
     on_refusal: Callable[[str], None] = lambda _service: None
     dirty: set[str] = field(default_factory=set)
     """Services whose relay was told of something new."""
@@ -182,6 +183,14 @@ class Services:
             (self.directory / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
         for name in ORDER:
             self.start(name)
+
+    def begin(self) -> None:
+        """A new run: nothing is remembered, and every process has just begun."""
+        self.dirty.clear()
+        self.spoilt.clear()
+        for name in ORDER:
+            self.clocks[name].step = timedelta(0)
+            self.restart(name)
 
     def start(self, name: str) -> None:
         """Put this service together."""
@@ -200,7 +209,7 @@ class Services:
 
     def _refusing(self, name: str, handler: Handler) -> Handler:
         async def take(uow: UnitOfWork, events: Sequence[Event]) -> None:
-            if self.spoilt and any(event.envelope.event_id in self.spoilt for event in events):
+            if self.spoilt and any((name, event.envelope.event_id) in self.spoilt for event in events):
                 self.on_refusal(name)
                 raise Refused
             await handler(uow, events)
@@ -247,14 +256,16 @@ class Services:
             notify_base_url="http://127.0.0.1:9",
         )
         plumbing = Plumbing.of(settings)
-        gateways = Gateways(
-            channels={"wechat": self.gateway},
-            database=plumbing.database,
-            cycle=plumbing.cycle,
-            vault=plumbing.vault,
-        )
-        jobs = make_jobs(Turns(gateways, plumbing.clock, cast("ClockGuard", _Guard(cast("StepClock", plumbing.clock)))))
-        close, settle, _ = jobs
+        database, cycle, vault = plumbing.database, plumbing.cycle, plumbing.vault
+
+        def refund_soon() -> None:
+            refund.wake()  # made below, of what is made here
+
+        gateways = Gateways({"wechat": self.gateway}, database, cycle, vault, refund_soon)
+        refunds = Refunds({"wechat": self.gateway}, database, cycle, vault)
+        guard = cast("ClockGuard", _Guard(cast("StepClock", plumbing.clock)))
+        jobs = make_jobs(Turns(gateways, refunds, plumbing.clock, guard))
+        close, settle, _, refund, _ = jobs
 
         def ask_at(moment: datetime) -> None:
             if settle.due_at is None or moment < settle.due_at:
@@ -264,7 +275,12 @@ class Services:
             plumbing,
             public=[payment_api.public_routes(gateways, ask_at=ask_at)],
             handlers=PAYMENT_HANDLERS,
-            deps={"cycle": plumbing.cycle, "ask_gateway": settle.wake, "close_again": close.wake},
+            deps={
+                "cycle": plumbing.cycle,
+                "ask_gateway": settle.wake,
+                "close_again": close.wake,
+                "refund_soon": refund_soon,
+            },
             jobs=jobs,
         )
 
@@ -342,6 +358,12 @@ class Services:
     def door(self, name: str, *, internal: bool = False) -> Any:
         process = self.processes[name]
         return process.internal if internal else process.public
+
+    async def let_go(self, name: str, *, rival: bool = False) -> None:
+        """The session in which this process kept its jobs' locks is gone."""
+        jobs = self.rivals[name] if rival else self.processes[name].jobs
+        if jobs._locks is not None:
+            await jobs._locks.execute("select pg_advisory_unlock_all()")
 
     async def end(self) -> None:
         for process in self.processes.values():

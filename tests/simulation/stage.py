@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 import structlog
@@ -20,9 +21,8 @@ from services.chassis.clock import ClockControl, RehearsalClock
 from services.chassis.relay import _PLANNER, Relay
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.ids import Ids, drawn_from
-from tests.simulation.lives import Interleaver, simulated
+from tests.simulation.lives import GatedConnection, Interleaver, simulated
 from tests.simulation.outside import SimulatedCarriers, SimulatedGateway
-from tests.simulation.run import Cleaning, Stage
 from tests.simulation.services import CYCLE_FILE, ORDER, Services
 from tests.support.postgres import TestDatabases
 
@@ -34,6 +34,76 @@ _TABLES = """
 select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'public' and c.relkind in ('r', 'p') and not c.relispartition order by 1
 """
+
+
+RUNS_A_VACUUM: Final = 50
+
+
+class Cleaning(NamedTuple):
+    """How a database is emptied after each run, in one round trip, and how its space is freed after many."""
+
+    wipe: str
+    vacuum: str
+
+
+@dataclass
+class Seat:
+    """A relay in one process of a service, and the connection on which it leads or waits."""
+
+    relay: Relay
+    connection: Any
+    leads: bool = False
+
+    async def may_lead(self) -> bool:
+        self.leads = self.leads or await self.relay.may_lead(self.gated)
+        return self.leads
+
+    @property
+    def gated(self) -> Any:
+        return GatedConnection(self.connection)
+
+    async def end(self) -> None:
+        """Its process is gone, and its session with it."""
+        if self.leads:
+            await self.connection.execute("select pg_advisory_unlock_all()")
+            self.leads = False
+
+
+@dataclass
+class Stage:
+    """What runs are played on, made once: services, clock, broker, outside, and connections to look and to clean."""
+
+    services: Services
+    control: ClockControl
+    broker: SimulatedBroker
+    seats: Mapping[str, tuple[Seat, Seat]]
+    """Of each service the relays of its first and its second process."""
+    superuser: Mapping[str, Any]
+    interleaver: Interleaver
+    cleaning: Mapping[str, Cleaning]
+    cycle: Cycle
+    ids: Ids
+    runs: int = 0
+
+    @property
+    def gateway(self) -> SimulatedGateway:
+        return self.services.gateway
+
+    @property
+    def carriers(self) -> SimulatedCarriers:
+        return self.services.carriers
+
+    async def clean(self) -> None:
+        """Nothing of an earlier run is left."""
+        for name in ORDER:
+            for seat in self.seats[name]:
+                await seat.end()
+            await self.superuser[name].execute(self.cleaning[name].wipe)
+            if self.runs % RUNS_A_VACUUM == RUNS_A_VACUUM - 1:
+                await self.superuser[name].execute(self.cleaning[name].vacuum)
+        self.runs += 1
+        self.broker.forget()
+        self.services.begin()
 
 
 @contextlib.asynccontextmanager
@@ -59,15 +129,10 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(services.end)
         superuser: dict[str, Any] = {}
-        relays: dict[str, tuple[Relay, Any]] = {}
+        seats: dict[str, tuple[Seat, Seat]] = {}
         for name, login in logins.items():
             superuser[name] = await _connected(stack, databases.server, login)
-            relays[name] = (
-                Relay(login.url, "127.0.0.1:9", service=name),
-                await asyncpg.connect(login.dsn),
-            )
-            stack.push_async_callback(relays[name][1].close)
-            await relays[name][1].execute(_PLANNER)
+            seats[name] = (await _seated(stack, name, login), await _seated(stack, name, login))
         watching = await _connected(stack, databases.server, logins["payment"])
         stack.enter_context(simulated())
         ids = Ids()
@@ -76,13 +141,20 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
             services,
             control,
             SimulatedBroker({topic.name: topic.partitions for topic in TOPICS.values()}),
-            relays,
+            seats,
             superuser,
             Interleaver(watching, [login.database for login in logins.values()]),
             {name: await _cleaning(superuser[name]) for name in ORDER},
             Cycle.read(CYCLE_FILE),
             ids,
         )
+
+
+async def _seated(stack: contextlib.AsyncExitStack, name: str, login: DatabaseLogin) -> Seat:
+    connection = await asyncpg.connect(login.dsn)
+    stack.push_async_callback(connection.close)
+    await connection.execute(_PLANNER)
+    return Seat(Relay(login.url, "127.0.0.1:9", service=name), connection)
 
 
 async def _connected(

@@ -1,0 +1,355 @@
+"""What the four services can do next, and how it goes: alone, with something else at the same time, to a death, into a fault."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from services.chassis import parked
+from services.chassis.jobs import Job
+from tests.simulation.broker import Headers, Place, SimulatedBatch, SimulatedBroker
+from tests.simulation.lives import Failure, Fate, armed, at_gate, live
+from tests.simulation.scene import Do, Scene
+from tests.simulation.services import ORDER
+from tests.simulation.stage import Seat
+
+_MOST_PASSES: Final = timedelta(seconds=20)  # within one action: far below any lease
+_SMALL_STEPS: Final = tuple(timedelta(seconds=n) for n in (-4, -1, 1, 4))
+_LARGE_STEPS: Final = tuple(timedelta(hours=n) for n in (-2, 1, 24))
+# Whether a relay whose poll ended has anything left to look for: it looks again, and what holds its horizon ends.
+_LEFT: Final = """
+select exists (select from outbox o, relay_cursor c
+               where o.xid >= c.lower and (c.upper is null or o.xid >= c.upper or o.id > c.last_id))
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Action:
+    kind: str
+    service: str
+    what: str
+    run: Do
+    process: int = 0
+    """Which process of the service does it, 0 or 1; 2 is an operator's command line."""
+
+
+@dataclass
+class _Producer:
+    """The broker as one poll of a relay sees it; counts what it took out of our hands."""
+
+    broker: SimulatedBroker
+    sent: int = 0
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return await self.broker.partitions_for(topic)
+
+    def create_batch(self) -> SimulatedBatch:
+        return self.broker.create_batch()
+
+    async def send_batch(self, batch: SimulatedBatch, topic: str, *, partition: int) -> Any:
+        self.sent += len(batch.records)
+        return await self.broker.send_batch(batch, topic, partition=partition)
+
+
+@dataclass
+class Acting:
+    scene: Scene
+    _passed: timedelta = field(default_factory=timedelta)
+    _steps: int = 0
+
+    # What can happen
+
+    def ready(self) -> list[Action]:
+        """Everything that waits for its turn. The first is what happens when nothing is left to chance."""
+        scene, services = self.scene, self.scene.stage.services
+        now = scene.now()
+        found = [action for name in ORDER if name in services.dirty for action in self._relays(name)]
+        for name in ORDER:
+            found += [
+                Action("consume", name, f"{name} reads {place}", self._consuming(name, place))
+                for place in scene.members[name].waiting()
+            ]
+        for name, job in services.jobs():
+            if job.awake.is_set() or (job.due_at is not None and job.due_at <= services.clocks[name].now()):
+                found.append(Action("job", name, f"{name}'s {job.name}", self._working(name, job)))
+        if scene.agenda and scene.agenda[0][0] <= now:
+            what = scene.agenda[0][2]
+            found.append(Action("outside", whose(what), what, self._outside))
+        found += [
+            Action("operator", name, f"{name}'s parked events are replayed", self._replaying(name), 2)
+            for name in ORDER
+            if name in scene.refused
+        ]
+        return found
+
+    def next_due(self) -> datetime | None:
+        """The next moment, by the true time, at which something comes due."""
+        services = self.scene.stage.services
+        moments = [
+            job.due_at - services.clocks[name].step for name, job in services.jobs() if job.due_at is not None
+        ]
+        if self.scene.agenda:
+            moments.append(self.scene.agenda[0][0])
+        now = self.scene.now()
+        return min((at for at in moments if at > now), default=None)
+
+    def _relays(self, name: str) -> list[Action]:
+        """Who may lead: the leader if there is one, else whoever comes first."""
+        seats = self.scene.stage.seats[name]
+        places = [place for place in (0, 1) if seats[place].leads] or [0, 1]
+        return [self._relay(name, place) for place in places]
+
+    def _relay(self, name: str, place: int) -> Action:
+        which = "second relay" if place else "relay"
+        seat = self.scene.stage.seats[name][place]
+        return Action("relay", name, f"{name}'s {which}", self._relaying(name, seat), place)
+
+    def _second(self, name: str) -> list[Action]:
+        """What a second process of this service may do at any time: relay, jobs, partitions that it had a moment ago."""
+        scene = self.scene
+        found = [self._relay(name, 1)]
+        found += [
+            Action("job", name, f"{name}'s second {job.name}", self._working_too(name, job), 1)
+            for job in scene.stage.services.processes[name].jobs.jobs
+        ]
+        found += [
+            Action("consume", name, f"{name} reads {place} again", self._reading_again(name, place), 1)
+            for place in scene.members[name].places
+            if scene.stage.broker.logs[place]
+        ]
+        return found
+
+    def _company(self, action: Action, ready: Sequence[Action]) -> Action | None:
+        """What happens at the same time: most often something of the same service, where they may touch the same rows."""
+        chance = self.scene.chance
+        there = [one for one in ready if one is not action and one.what != action.what]
+        alike = [one for one in there if one.service == action.service]
+        choice = chance.below(4)
+        if choice == 3 and there:
+            return chance.pick(there)
+        if choice == 2 and alike:
+            return chance.pick(alike)
+        second = [one for one in self._second(action.service) if one.what != action.what]
+        return chance.pick([*alike, *second]) if alike or second else None
+
+    # How it goes
+
+    async def step(self, ready: Sequence[Action]) -> None:
+        """One of these, whichever chance picks."""
+        self._perhaps_step_a_clock()
+        await self.do(self.scene.chance.pick(ready), ready)
+
+    async def do(self, action: Action, ready: Sequence[Action], twin: Action | None = None) -> bool:
+        """Alone or with something else at the same time. Whether it came to its end."""
+        chance = self.scene.chance
+        if twin is None and chance.happens("", self.scene.mood.meet):
+            twin = self._company(action, ready)
+        if twin is None:
+            return await self._one(action)
+        chance.reached["two at once"] += 1
+        return await self._both(action, twin)
+
+    async def _one(self, action: Action) -> bool:
+        self.scene.note(action.what)
+        self.scene.stage.carriers.next_action()
+        failure = self._failure()
+        with armed(self._turn_to_die()) as death:
+            fate, failed = await live(action.run, failure)
+        await self._ended(action, fate, failed, death.at)
+        return fate is Fate.LIVED
+
+    async def _both(self, action: Action, other: Action) -> bool:
+        """Whether the first came to its end."""
+        scene = self.scene
+        scene.note(f"{action.what} with {other.what}")
+        scene.stage.carriers.next_action()
+        interleaver, self._passed = scene.stage.interleaver, timedelta(0)
+        before = interleaver.met
+        same = (action.service, action.process) == (other.service, other.process)
+        pair = ((action.run, self._failure()), (other.run, self._failure()))
+        with armed(self._turn_to_die()) as death:
+            first, second = await interleaver.both(
+                scene.chance,
+                *pair,
+                one_process=same,
+                between=lambda: self._meanwhile((action, other)),
+            )
+        if interleaver.met > before:
+            scene.chance.reached["one waited for the other's row"] += 1
+        if same and first[0] is second[0] is Fate.DIED:
+            scene.chance.reached["death with another transaction open"] += 1
+        for one, (fate, failed) in ((action, first), (other, second)):
+            await self._ended(one, fate, failed, death.at)
+        return first[0] is Fate.LIVED
+
+    async def _meanwhile(self, pair: tuple[Action, Action]) -> None:
+        """While two stand between their statements: a relay of theirs polls, or time passes."""
+        scene = self.scene
+        free = [one for name in {one.service: 0 for one in pair} for one in self._relays(name)]
+        free = [one for one in free if one.what not in [busy.what for busy in pair]]
+        if free and scene.chance.happens("relay polled between two statements", scene.mood.meet / 2):
+            relay = scene.chance.pick(free)
+            scene.trace.append(f"    {relay.what} between two statements")
+            with armed(0):
+                await live(relay.run)
+        elif (
+            scene.mood.late
+            and self._passed < _MOST_PASSES
+            and scene.chance.happens("time passed between two statements", scene.mood.meet / 4)
+        ):
+            passes = timedelta(seconds=1 + scene.chance.below(8))
+            self._passed += passes
+            scene.trace.append(f"    {passes.seconds} s pass between two statements")
+            scene.stage.control.jump(scene.now() + passes)
+
+    def _turn_to_die(self) -> int:
+        """At which crash point of the action, or 0 for none."""
+        chance = self.scene.chance
+        return 1 + chance.below(6) if chance.happens("", self.scene.mood.crash) else 0
+
+    def _failure(self) -> Failure | None:
+        chance = self.scene.chance
+        if not chance.happens("", self.scene.mood.fail):
+            return None
+        return Failure(True, 1 + chance.below(2)) if chance.below(2) else Failure(False, 1 + chance.below(8))
+
+    async def _ended(self, action: Action, fate: Fate, failed: str, point: str) -> None:
+        scene, services = self.scene, self.scene.stage.services
+        if failed:
+            scene.chance.reached[failed] += 1
+            scene.trace.append(f"    {failed} in {action.what}")
+            services.look_again(action.service)
+            if action.service == "notification":
+                scene.stage.carriers.not_written_down()
+        if fate is Fate.FAILED and action.kind == "consume" and not action.process:
+            scene.members[action.service].restart()  # what failed goes back to the broker
+        if fate is not Fate.DIED:
+            return
+        scene.chance.reached[f"died at {point}"] += 1
+        scene.trace.append(f"    {action.service}{' (second)' * action.process} died at {point}")
+        if action.service == "notification":
+            scene.stage.carriers.not_written_down()
+        if action.process < 2:
+            await scene.stage.seats[action.service][action.process].end()
+            await services.let_go(action.service, rival=action.process == 1)
+        if action.process:
+            services.look_again(action.service)
+        else:
+            services.restart(action.service)
+            scene.members[action.service].restart()
+
+    def _perhaps_step_a_clock(self) -> None:
+        """Somebody steps the clock of one service's machine; large steps only where three clocks are compared."""
+        scene = self.scene
+        if not scene.chance.happens("clock stepped", scene.mood.clocks):
+            return
+        name = scene.chance.pick(ORDER)
+        large = name == "payment" and scene.chance.below(2) == 1
+        scene.stage.services.clocks[name].step = scene.chance.pick(_LARGE_STEPS if large else _SMALL_STEPS)
+        scene.trace.append(f"    clock of {name} stepped by {scene.stage.services.clocks[name].step}")
+        self._steps += 1
+        mine = self._steps
+
+        async def set_right() -> None:
+            if mine == self._steps or name != "payment":
+                scene.stage.services.clocks[name].step = timedelta(0)
+                scene.stage.services.look_again(name)
+
+        scene.later(scene.now() + timedelta(minutes=5 + scene.chance.below(20)), "clock set right", set_right)
+
+    # The actions themselves
+
+    def _relaying(self, name: str, seat: Seat) -> Do:
+        async def relay() -> None:
+            services = self.scene.stage.services
+            await at_gate()
+            if not await seat.may_lead():
+                return
+            services.dirty.discard(name)
+            kafka, left = _Producer(self.scene.stage.broker), True
+            own = 0
+            try:
+                own = await seat.relay.once(seat.gated, kafka)
+                left = await seat.gated.fetchval(_LEFT)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                pass  # as `Relay.run`: it begins anew from the cursor
+            finally:
+                # A poll that came to its end sent every event of its own once; what it pulled forward goes out once more.
+                self.scene.excused += kafka.sent - own
+                if left:
+                    services.dirty.add(name)
+
+        return relay
+
+    def _consuming(self, name: str, place: Place) -> Do:
+        async def consume() -> None:
+            scene = self.scene
+            member, chance, mood = scene.members[name], scene.chance, scene.mood
+            if chance.happens("offsets reset", mood.again / 8):
+                member.rewind(place)
+            records = await member.fetch(place, 1 + chance.below(8) * 3 if mood.again else 500)
+            if not records:
+                return
+            if chance.happens("", mood.refuse):
+                scene.stage.services.spoilt.add((name, event_id(chance.pick(records).headers)))
+            if chance.happens("delivered twice at once", mood.again):
+                records = [record for record in records for _ in range(2)]
+            await scene.stage.services.processes[name].consumers.on_batch(records)
+            if chance.happens("offset commit lost", mood.commit_lost):
+                member.restart()
+            else:
+                await member.commit(place)
+
+        return consume
+
+    def _reading_again(self, name: str, place: Place) -> Do:
+        async def read() -> None:
+            await at_gate()
+            records = self.scene.stage.broker.logs[place][-5:]
+            await self.scene.stage.services.processes[name].consumers.on_batch(records)
+
+        return read
+
+    def _working(self, name: str, job: Job) -> Do:
+        return lambda: self.scene.stage.services.run_job(name, job)
+
+    def _working_too(self, name: str, job: Job) -> Do:
+        return lambda: self.scene.stage.services.run_rival(name, job)
+
+    def _replaying(self, name: str) -> Do:
+        async def replay() -> None:
+            """As `parked replay` does: all that wait, oldest first. Whatever spoilt them is mended."""
+            services = self.scene.stage.services
+            process = services.processes[name]
+            database = process.plumbing.database
+            services.spoilt -= {one for one in services.spoilt if one[0] == name}
+            async with database.reading() as uow:
+                waiting = [one.id for one in await parked.list_parked(uow)]
+            for number in waiting:
+                with contextlib.suppress(parked.CannotReplay):
+                    await parked.replay(database, process.consumers, number)
+                    self.scene.chance.reached["parked event replayed"] += 1
+            if not waiting:
+                self.scene.refused.discard(name)
+
+        return replay
+
+    async def _outside(self) -> None:
+        if self.scene.agenda:
+            await heapq.heappop(self.scene.agenda)[3]()
+
+
+def whose(what: str) -> str:
+    """Which service hears of something outside."""
+    return "notification" if what == "receipt" else "payment"
+
+
+def event_id(headers: Headers) -> UUID:
+    return UUID(next(value for name, value in headers if name == "ce_id").decode())
