@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -40,48 +40,48 @@ class Stage:
 
 def stages(run: Run) -> list[Stage]:
     """The funnel: how many reached each stage, and what became of those who went no further."""
-    ended = Counter(outcome.state for outcome in run.outcomes)
-    registered = {fact.key for fact in facts_of(run, "registration.pre-registered")}
-    confirmed = {fact.key for fact in facts_of(run, "confirmation.confirmed")}
-    approved = {fact.key for fact in facts_of(run, "confirmation.approved")}
-    again = len(registered) - sum(outcome.registration_id is not None for outcome in run.outcomes)
+    # People, each by the registration they had last: whoever came again is still one.
     last = {outcome.registration_id: outcome.state for outcome in run.outcomes if outcome.registration_id}
+    registered = set(last)
+    confirmed = registered & {fact.key for fact in facts_of(run, "confirmation.confirmed")}
+    approved = confirmed & {fact.key for fact in facts_of(run, "confirmation.approved")}
+    paid = {key for key in approved if last[key] == "paid"}
 
-    def at(*states: str, among: set[str]) -> int:
-        return sum(last.get(key) in states for key in among)
+    def lost(among: set[str], named: Mapping[str, str], otherwise: str) -> tuple[tuple[str, int], ...]:
+        why = Counter(named.get(last[key], otherwise) for key in among)
+        return tuple((reason, why[reason]) for reason in (*named.values(), otherwise))
 
-    unconfirmed = registered - confirmed
     return [
-        Stage("参加演练", len(run.outcomes), (("未能预报名", ended["refused"]),)),
+        Stage("参加演练", len(run.outcomes), (("未能预报名", len(run.outcomes) - len(registered)),)),
         Stage(
             "网上预报名",
             len(registered),
-            (
-                ("逾期未确认", at("lapsed", among=unconfirmed)),
-                ("撤回", at("withdrawn", among=unconfirmed)),
-                ("撤回或逾期后重新报名", again),
-                ("报名点不予通过", at("rejected", among=unconfirmed)),
+            lost(
+                registered - confirmed,
+                {"lapsed": "逾期未确认", "withdrawn": "撤回", "rejected": "报名点不予通过"},
+                "未确认",
             ),
         ),
         Stage(
             "现场确认",
             len(confirmed),
-            (
-                ("审核不通过", at("rejected", among=confirmed - approved)),
-                ("未审结", at("confirmed", among=confirmed)),
-                ("退回后未再确认", at("lapsed", "pre-registered", among=confirmed)),
-            ),
+            lost(confirmed - approved, {"rejected": "审核不通过", "confirmed": "未审结"}, "退回后未再确认"),
         ),
         Stage(
             "审核通过",
             len(approved),
-            (
-                ("未缴费，视为自动放弃", ended["expired"]),
-                ("待核实", ended["held"]),
-                ("通过后又被否决", at("rejected", among=approved)),
+            lost(
+                approved - paid,
+                {
+                    "expired": "未缴费，视为自动放弃",
+                    "held": "待核实",
+                    "rejected": "通过后又被否决",
+                    "approved": "待缴费",
+                },
+                "通过后又退回",
             ),
         ),
-        Stage("完成缴费", ended["paid"], ()),
+        Stage("完成缴费", len(paid), ()),
     ]
 
 

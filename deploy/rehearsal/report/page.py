@@ -77,6 +77,7 @@ def _content(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:
         "timing": run.timing,
         "runtime": run.runtime,
         "memory": sum(run.runtime.get("memory_mib", {}).values()),
+        "close_of": lambda at: words.moment_of_close(at, cycle.zone),
         "day": lambda at: f"{at.astimezone(cycle.zone):%Y年%-m月%-d日 %H:%M}",
     }
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from deploy.rehearsal.invariants.evidence import Fact
 from deploy.rehearsal.people_file import moment
-from deploy.rehearsal.report import Run
+from deploy.rehearsal.report import Run, words
 from deploy.rehearsal.report.words import (
     CHANNELS,
     CODES,
@@ -120,7 +120,8 @@ def _fields(run: Run, fields: Mapping[str, Any]) -> str:
         elif key == "missing":
             parts.append("缺 " + "、".join(documents.get(one, one) for one in value))
         elif key == "fix_until":
-            parts.append(f"补正期限 {_local(run, moment(value))}" if value else "")
+            close = words.moment_of_close(moment(value), run.cycle.zone) if value else ""
+            parts.append(f"补正期限 {close.partition('年')[2]}" if close else "")
         elif key == "callback":
             parts.append("网关未回调" if value == "never" else f"网关回调 {_seconds(value)}")
         elif key in FIELD_WORDS:
@@ -147,16 +148,17 @@ def _fact(run: Run, service: str, fact: Fact) -> Line:
     if "paid_at" in payload:
         parts.append(f"网关记载付款 {_local(run, moment(payload['paid_at']))}")
     if "closes_at" in payload and fact.word in ("due", "closing-soon"):
-        parts.append(f"截止 {_local(run, moment(payload['closes_at']))}")
-    words = FACTS.get(f"{service}.{fact.word}", fact.word)
-    return Line(fact.at, "fact", words, "，".join(parts), fact.word not in ("expired", "lapsed", "rejected"))
+        close = words.moment_of_close(moment(payload["closes_at"]), run.cycle.zone)
+        parts.append(f"截止 {close.partition('年')[2]}")
+    said = FACTS.get(f"{service}.{fact.word}", fact.word)
+    return Line(fact.at, "fact", said, "，".join(parts), fact.word not in ("expired", "lapsed", "rejected"))
 
 
 def _told(message: Mapping[str, Any]) -> Line:
     channel = CHANNELS.get(message["channel"], message["channel"])
     state = MESSAGE_STATES.get(message["state"], message["state"])
-    words = f"{channel}：{OCCASIONS.get(message['occasion'], message['occasion'])}"
-    return Line(moment(message["at"]), "told", words, state, message["state"] == "delivered")
+    said = f"{channel}：{OCCASIONS.get(message['occasion'], message['occasion'])}"
+    return Line(moment(message["at"]), "told", said, state, message["state"] == "delivered")
 
 
 def _local(run: Run, at: datetime) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 STATES: Final = {
@@ -109,6 +111,42 @@ INVARIANTS: Final = {
     "I14": "每次变化都有可核实的来源",
     "I16": "事件、日志、指标和本报告中没有任何个人信息",
 }
+# What was checked, as `kaowu check` says it, in the words of the page.
+_CHECKED: Final = {
+    "I1": (r"(\d+) payments, (\d+) fen, against .*", "缴费 {0} 笔，共 {1} 分"),
+    "I2": (r"(\d+) obligations", "应缴 {0} 份"),
+    "I3": (r"(\d+) facts", "事实 {0} 条"),
+    "I4": (r"(\d+) records", "事件流记录 {0} 条"),
+    "I5": (r"(\d+) events, (\d+) deliveries", "事件 {0} 个，各方应收 {1} 次"),
+    "I6": (r"(\d+) effects of (\d+) events", "事件 {1} 个，产生结果 {0} 个"),
+    "I7": (r"(\d+) forfeitures, (\d+) proofs, (\d+) closes", "放弃 {0} 人，凭据 {1} 份，截止 {2} 次"),
+    "I8": (r"(\d+) facts, .*", "应告知的事 {0} 件"),
+    "I9": (r"(\d+) keys", "提交编号 {0} 个"),
+    "I10": (r"(\d+) reversals", "撤销 {0} 次"),
+    "I11": (r"(\d+) outboxes, (\d+) groups", "发件箱 {0} 个，接收方 {1} 个"),
+    "I12": (r"(\d+) parked, (\d+) ever", "现有暂存 {0} 个，累计 {1} 个"),
+    "I13": (r"(\d+) rows", "数据 {0} 行"),
+    "I14": (r"(\d+) decisions, (\d+) entries, (\d+) orders", "决定 {0} 个，账目 {1} 笔，订单 {2} 个"),
+    "I16": (r"(\d+) secrets in ([\d.]+) MiB of .*", "个人信息 {0} 项，查找范围 {1} MiB"),
+}
+
+
+def checked(invariant: str, said: str) -> str:
+    """In Chinese; as it was said where it says something else than usual."""
+    pattern, words = _CHECKED.get(invariant, ("", ""))
+    match = re.fullmatch(pattern, said) if words else None
+    return words.format(*match.groups()) if match else said
+
+
+def moment_of_close(at: datetime, zone: tzinfo) -> str:
+    """A close as people read it: midnight is the end of the day before, `2024年2月8日 24:00`."""
+    local = at.astimezone(zone)
+    if local.hour == local.minute == local.second == 0:
+        day = local - timedelta(days=1)
+        return f"{day.year}年{day.month}月{day.day}日 24:00"
+    return f"{local.year}年{local.month}月{local.day}日 {local:%H:%M}"
+
+
 TOPICS: Final = {
     "exam.registration": "报名",
     "exam.confirmation": "确认与审核",

@@ -1,0 +1,93 @@
+"""What an office head reads in a report adds up and is in Chinese."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.cycle import Cycle
+from deploy.rehearsal.invariants import judge
+from deploy.rehearsal.invariants.evidence import Evidence, Fact
+from deploy.rehearsal.invariants.privacy import Canaries, search
+from deploy.rehearsal.outcomes import STATES
+from deploy.rehearsal.report import Run, figures, words
+
+CYCLE = Cycle.read(Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml")
+AT = datetime(2024, 1, 1, tzinfo=UTC)
+STAGES = ("registration.pre-registered", "confirmation.confirmed", "confirmation.approved")
+# How far somebody of each state has come at least: `stages` they have behind them.
+AT_LEAST = {"refused": 0, "confirmed": 2, "approved": 3, "paid": 3, "expired": 3, "held": 3}
+
+
+def run_of(people: Iterable[tuple[str, int, int]]) -> Run:
+    """(state, stages behind them, earlier registrations that came to nothing)."""
+    evidence = Evidence(CYCLE)
+    outcomes = []
+    for state, behind, earlier in people:
+        ids = [str(uuid4()) for _ in range(earlier + (behind > 0))]
+        for number, key in enumerate(ids, start=1):
+            reached = STAGES[: behind if number == len(ids) else 1]
+            for kind in reached:
+                service, _, word = kind.partition(".")
+                fact = Fact(uuid4(), "", key, f"kaowu.{service}.{word}.v1", 1, AT, {}, None)
+                evidence.facts.setdefault(service, []).append(fact)
+        outcomes.append(SimpleNamespace(state=state, registration_id=ids[-1] if behind else None))
+    return cast("Run", SimpleNamespace(evidence=evidence, outcomes=outcomes))
+
+
+@given(st.lists(st.tuples(st.sampled_from(STATES), st.integers(1, 3), st.integers(0, 2)), max_size=30))
+def test_each_stage_less_those_it_names_is_the_next_one(people: list[tuple[str, int, int]]) -> None:
+    lived = [
+        (
+            state,
+            0 if state == "refused" else max(behind, AT_LEAST.get(state, 1)),
+            0 if state == "refused" else earlier,
+        )
+        for state, behind, earlier in people
+    ]
+    stages = figures.stages(run_of(lived))
+    assert stages[0].count == len(people)
+    for one, following in pairwise(stages):
+        assert one.count - sum(count for _, count in one.lost) == following.count, (one, following)
+
+
+def test_whoever_came_again_is_one_person() -> None:
+    stages = figures.stages(run_of([("paid", 3, 2), ("refused", 0, 0)]))
+    assert [stage.count for stage in stages] == [2, 1, 1, 1, 1]
+
+
+def test_every_check_says_what_was_checked_in_chinese() -> None:
+    evidence = Evidence(CYCLE)
+    search(evidence, Canaries({}, [("13800000000", "somebody")]), "logs", [("a.log", b"nothing")])
+    for finding in judge(evidence):
+        said = words.checked(finding.id, finding.checked)
+        assert said != finding.checked, finding
+        assert not any("a" <= letter <= "z" for letter in said.replace("MiB", "")), said
+        assert finding.id in words.INVARIANTS
+
+
+def test_a_check_that_says_something_new_is_shown_as_it_was_said() -> None:
+    assert words.checked("I1", "7 payments and a half") == "7 payments and a half"
+    assert words.checked("I99", "x") == "x"
+
+
+@pytest.mark.parametrize(
+    ("at", "read"),
+    [
+        ("2024-02-09T00:00:00+08:00", "2024年2月8日 24:00"),
+        ("2024-01-01T00:00:00+08:00", "2023年12月31日 24:00"),
+        ("2023-12-14T12:00:00+08:00", "2023年12月14日 12:00"),
+        ("2024-02-08T16:00:00+00:00", "2024年2月8日 24:00"),
+    ],
+)
+def test_a_close_at_midnight_is_read_as_the_end_of_the_day_before(at: str, read: str) -> None:
+    assert words.moment_of_close(datetime.fromisoformat(at), CYCLE.zone) == read
