@@ -19,6 +19,7 @@ import pytest
 from contracts.catalogue import fact_of, look_up
 from contracts.topics import TOPICS
 from deploy.rehearsal.invariants.reading import subscriptions_of
+from tests.faults import upgraded
 from tests.faults.harness import Battle, fight
 from tests.faults.operating import Operator
 from tests.faults.spoiling import (
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.faults
 HANDLERS: Final = subscriptions_of(("registration", "confirmation", "payment", "notification"))
 READ: Final = tuple(name for name, topic in TOPICS.items() if topic.consumers)
 FOREIGN: Final = "kaowu.examination.seat-assigned.v1"
+UPGRADED: Final = "tests.faults.upgraded"
 SICK: Final = 6  # candidates whose confirmation never works, in each of two services
 # A row that may not be there: what somebody's hand, or a later migration, puts into a database and nobody's code expects.
 POISON: Final = {
@@ -86,6 +88,46 @@ async def test_what_cannot_be_read_or_never_works_is_parked_and_an_operator_make
     assert fought.reached["rebuilt and compared"]
     fought.as_the_rules_say()
     _each_is_parked_as_it_must_be(planted, fought.evidence)
+
+
+async def test_a_fact_in_a_new_form_waits_until_its_reader_is_upgraded(tmp_path: Path) -> None:
+    """Row 21, as it comes in a roll-out: the writer is a version ahead. Nobody guesses, and nobody else is held up."""
+
+    async def breaks(battle: Battle) -> None:
+        system, operator = battle.system, Operator(battle.system)
+        await battle.until(0.3)
+        await system.restart("confirmation", module=(UPGRADED, "confirmation", "run"))
+        await battle.until(0.6)
+        async with battle.doors_closed():
+            await battle.streams.rest()
+            waiting = await operator.parked("registration")
+            battle.reached["a new form, parked"] += sum(one["reason"] == "unknown-major" for one in waiting)
+            battle.reached["behind a new form"] += sum(one["reason"] == "behind-parked" for one in waiting)
+            assert {one["type"] for one in waiting if one["reason"] == "unknown-major"} == {upgraded.NEW}
+            # Payment and notification never reacted to it in any form.
+            assert [await _waiting(operator, one) for one in ("payment", "notification")] == [[], []]
+            too_early = await operator.replay("registration")
+            assert too_early.code == 1, "a version that does not know the new form must not take it in"
+            assert len(await _waiting(operator, "registration")) == len(waiting)
+            await system.restart("registration", module=(UPGRADED, "registration", "run"))
+            done = await operator.replay("registration", module=UPGRADED)
+            assert done.code == 0, done
+            assert await _waiting(operator, "registration") == []
+            battle.reached["replayed after the upgrade"] += len(waiting)
+
+    async def at_rest(battle: Battle) -> None:
+        operator = Operator(battle.system)
+        assert [await _waiting(operator, service) for service in HANDLERS] == [[]] * len(HANDLERS)
+        forms = await operator.ask_database(
+            "confirmation", "select type, count(*) from outbox where type like '%.reviewed.%' group by 1"
+        )
+        assert {row[0] for row in forms} == {upgraded.OLD, upgraded.NEW}, "both forms were said"
+
+    fought = await fight(tmp_path, breaks, people=24, at_rest=at_rest)
+    fought.holds({21: "a new form, parked"})
+    assert fought.reached["behind a new form"]
+    assert fought.reached["replayed after the upgrade"]
+    fought.as_the_rules_say()
 
 
 async def _poison(operator: Operator) -> Mapping[str, list[str]]:

@@ -5,7 +5,7 @@ The tables of transitions stand here a second time on purpose: a check that aske
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from deploy.rehearsal.invariants.evidence import Evidence, Fact, Finding
 
@@ -152,8 +152,26 @@ def folds(evidence: Evidence) -> Finding:
         # Holding and cancelling say nothing on the topic; they follow from the gateway's silence and from a rejection.
         if one.status not in ("held", "cancelled"):
             _compare(wrong, one.id, "obligation", one.status, _payment(facts))
+    wrong.extend(_owing(evidence, said["confirmation"], withdrawn))
     rows = len(evidence.registrations) + len(evidence.cases) + len(evidence.obligations)
     return Finding("I13", "tables = fold of the event log", f"{rows} rows", tuple(wrong))
+
+
+def _owing(
+    evidence: Evidence, said: Mapping[str, Sequence[Fact]], withdrawn: Collection[str]
+) -> Iterator[str]:
+    """What confirmation's log makes owed is owed at payment, and nothing else is; but for those whose event is parked."""
+    owed = {one.id: one.status for one in evidence.obligations}
+    parked = {one.key for one in evidence.parked if one.service == "payment" and one.status != "replayed"}
+    for key, facts in said.items():
+        if key in parked or key in withdrawn:
+            continue
+        state, _ = _case(facts)
+        status = owed.get(key, "cancelled")
+        if state == "approved" and status == "cancelled":
+            yield f"registration {key}: approved and owes nothing"
+        if state == "rejected" and status != "cancelled":
+            yield f"registration {key}: rejected and its obligation is {status}"
 
 
 def _payment(facts: Sequence[Fact]) -> str | None:
