@@ -18,7 +18,7 @@ from deploy.simulators.order_book import TradeState
 from deploy.simulators.outage import Outage
 from services.chassis.db import Database
 from services.payment.adapters.wechat import WeChatPay
-from services.payment.handlers import closing, recovering
+from services.payment.handlers import closing, ordering, recovering
 from services.payment.ports import Answer, ChannelUnavailable
 from services.payment.repository import recoveries
 from tests.service.payment.system import CLOSES, OPENS, System, moment, rejected
@@ -491,3 +491,59 @@ async def test_a_notice_of_a_forgotten_order_is_not_acknowledged_so_that_it_come
     await system.call_back(order_no)
     assert system.heard[-1] == 204
     assert await system.words(payer) == ["due", "paid"]
+
+
+async def test_an_order_that_the_version_before_numbered_by_lot_hides_no_later_one(
+    system: System, backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Open in the backup and closed since; the one after it, numbered second, is the one that was paid."""
+    candidate = await system.owing()
+    with monkeypatch.context() as before:
+        before.setattr(ordering, "order_number", lambda *_: "20240129BYLOT0000001")
+        first = await system.ordered(candidate)
+    backup = await backups.take()
+    second = await system.ordered(candidate)
+    system.pay(second)
+    await backups.restore(backup)
+    assert (await system.order_row(first))["status"] == "open"
+    await system.settle()
+    assert {first, second} <= set(backups.asked)
+    assert (await system.order_row(first))["status"] == "closed"
+    assert await system.words(candidate) == ["due", "paid"]
+
+
+async def test_nothing_is_given_back_before_it_is_known_what_came_in(
+    system: System, backups: Backups
+) -> None:
+    candidate = await system.owing()
+    await system.paid_and_heard(await system.ordered(candidate))
+    await system.deliver(rejected(candidate))
+    await backups.restore(await backups.take())
+    system.gateway_down(60)
+    await system.settle()
+    assert await system.refund() == system.clock.now() + SOON
+    assert await system.rows("select * from refunds") == []
+    system.clock.jump(system.clock.now() + timedelta(seconds=61))
+    await system.settle()
+    await system.refund()
+    assert await system.words(candidate) == ["due", "paid", "refunded"]
+
+
+async def test_what_went_back_since_the_backup_is_booked_again_and_told_once(
+    system: System, backups: Backups
+) -> None:
+    candidate = await system.owing()
+    backup = await backups.take()
+    await system.paid_and_heard(await system.ordered(candidate))
+    await system.deliver(rejected(candidate))
+    await system.refund()
+    assert await system.words(candidate) == ["due", "paid", "refunded"]
+    before = sorted(await system.ledger(candidate), key=str)
+    await backups.restore(backup, caught_up=True)
+    await system.deliver(rejected(candidate))
+    await system.settle()
+    assert await recovery(system) == (1, 0, 1, True)
+    await system.refund()
+    assert sorted(await system.ledger(candidate), key=str) == before
+    assert await system.words(candidate) == ["due", "paid", "refunded"]
+    assert system.world.wechat.refunds.totals(system.clock.now())["refunds"] == 1
