@@ -60,23 +60,23 @@ async def relay(stage: Stage, scale: Scale, advance: Callable[[str], None]) -> l
     held = seen = ""
     # A round that does not count: the broker's Java compiles its way through it.
     advance("raw aiokafka, to warm the broker")
-    await _over_a_copy(stage, full, raw_over, rows)
+    await over_a_copy(stage, full, raw_over, rows)
     for turn in range(1, scale.rounds + 1):
         advance(f"our relay, round {turn}")
-        found, held = await _over_a_copy(stage, full, ours_over, rows)
+        found, held = await over_a_copy(stage, full, ours_over, rows)
         ours.append(found)
         advance(f"raw aiokafka, round {turn}")
-        found, _ = await _over_a_copy(stage, full, raw_over, rows)
+        found, _ = await over_a_copy(stage, full, raw_over, rows)
         raw.append(found)
         if python is not None:
             advance(f"faststream-outbox, round {turn}")
-            found, seen = await _over_a_copy(stage, full, outbox_over, some, in_order=False)
+            found, seen = await over_a_copy(stage, full, outbox_over, some, in_order=False)
             other.append(found)
     await stage.drop(full)
     return [_against_raw(ours, raw, held), _against_outbox(ours, other, held, seen), _memory(ours, held)]
 
 
-async def _over_a_copy(
+async def over_a_copy(
     stage: Stage,
     full: DatabaseLogin,
     make: Callable[[DatabaseLogin], Contender],

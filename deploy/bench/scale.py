@@ -27,10 +27,10 @@ SMALL: Final = Scale(
     rounds=3,
     relay_rows=100_000,
     outbox_peer_rows=5_000,
-    latency_seconds=6,
+    latency_seconds=5,
     step_events=40_000,
-    queue_events=5_000,
-    backlogs=(50_000, 200_000),
+    queue_events=3_000,
+    backlogs=(40_000, 160_000),
 )
 FULL: Final = Scale(
     name="full",

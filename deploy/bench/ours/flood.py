@@ -27,7 +27,7 @@ async def work(task: Task, door: Door) -> None:
     said = 0
     async with producer(task["bootstrap"]) as kafka:
         while said < task["events"]:
-            people = [str(uuid7()) for _ in range(_PEOPLE)]
+            people = [str(uuid7()) for _ in range(min(_PEOPLE, -(-task["events"] // task["versions"])))]
             moment = datetime.now(UTC)
             page: list[Any] = []
             for version in range(1, task["versions"] + 1):
