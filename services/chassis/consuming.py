@@ -61,7 +61,8 @@ _POLL_INTERVAL_MS: Final = 300_000
 # another one tells. At aiokafka's five minutes nothing would arrive for as long.
 METADATA_AGE_MS: Final = 10_000
 # Connection lost, resources short, lock or statement timeout, serialization failure, deadlock: another try may work.
-_TRANSIENT_SQLSTATES: Final = ("08", "53", "57", "55P03", "40001", "40P01", "58")
+# 25006: the address already leads to a standby, which is not promoted yet and only reads.
+_TRANSIENT_SQLSTATES: Final = ("08", "53", "57", "55P03", "40001", "40P01", "58", "25006")
 
 
 class Blocked(Exception):

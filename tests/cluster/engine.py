@@ -117,6 +117,13 @@ class Node(DockerContainer):
         """Start it after `kill`."""
         await asyncio.to_thread(self.get_wrapped_container().start)
 
+    async def freeze(self) -> None:
+        """SIGSTOP to all of it, until `thaw`."""
+        await asyncio.to_thread(self.get_wrapped_container().pause)
+
+    async def thaw(self) -> None:
+        await asyncio.to_thread(self.get_wrapped_container().unpause)
+
     async def cut(self) -> None:
         """From its peers: its interface to them is taken away, and they hear nothing of that."""
         await asyncio.to_thread(self.networks.inside.disconnect, self.get_container_id(), force=True)

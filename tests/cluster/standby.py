@@ -6,7 +6,6 @@ A commit is acknowledged when the standby has it on disk. Nothing that was ackno
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,8 +80,6 @@ class Pair:
     password: str
     primary: PostgresContainer
     standby: PostgresContainer
-    waits: bool = True
-    """Whether commits wait for the standby."""
 
     @classmethod
     @asynccontextmanager
@@ -124,7 +121,6 @@ class Pair:
         """Commits no longer wait for the standby: what the asynchronous case is."""
         await self.primary.ask("alter system reset synchronous_standby_names")
         await self.primary.ask("select pg_reload_conf()")
-        self.waits = False
 
     async def address_moves(self) -> None:
         """To the standby, whether it is promoted or not."""
@@ -134,7 +130,6 @@ class Pair:
         """The standby becomes the primary: from now on it takes writes."""
         await self.standby.ask("select pg_promote(wait => true)")
         await self.standby.until(lambda: self._leads(self.standby), "the standby promoted")
-        await asyncio.sleep(0)
 
     @staticmethod
     async def _leads(node: PostgresContainer) -> bool:

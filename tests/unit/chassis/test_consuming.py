@@ -78,6 +78,7 @@ def test_two_handlers_of_one_name_are_refused() -> None:
         (asyncpg.LockNotAvailableError("s"), True),
         (asyncpg.AdminShutdownError("s"), True),
         (asyncpg.TooManyConnectionsError("s"), True),
+        (asyncpg.ReadOnlySQLTransactionError("s"), True),
         (asyncpg.UniqueViolationError("s"), False),
         (asyncpg.StringDataRightTruncationError("s"), False),
         (ValueError(), False),
