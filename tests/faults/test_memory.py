@@ -62,4 +62,6 @@ async def test_a_process_that_has_run_out_of_memory_ends_and_its_successor_loses
         done = await operator.replay("payment")
         assert done.code == 0, done
 
-    (await fight(tmp_path, breaks, people=40)).holds({11: "a process out of memory ended"})
+    fought = await fight(tmp_path, breaks, people=40)
+    fought.holds({11: "a process out of memory ended"})
+    fought.as_the_rules_say()

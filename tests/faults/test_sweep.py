@@ -78,6 +78,7 @@ async def test_a_crowd_is_forfeited_by_a_service_that_dies_at_its_second(tmp_pat
 
     fought = await fight(tmp_path, breaks, people=60, extra={"PAYMENT_SWEEP_CHUNK": "1"})
     fought.holds({7: "payment died at sweep-in-chunk"})
+    fought.as_the_rules_say()
 
 
 async def test_five_services_fire_the_close_at_once_and_one_of_them_acts(tmp_path: Path) -> None:

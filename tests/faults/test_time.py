@@ -67,6 +67,7 @@ async def _first_proof_by_the_database(ground: Owing, closes_at: datetime) -> da
     return at
 
 
+@pytest.mark.faults(needs="libfaketime")
 async def test_a_service_whose_clock_is_wrong_forfeits_nobody_early_and_nobody_is_missed(
     tmp_path: Path,
 ) -> None:
@@ -115,6 +116,7 @@ async def test_a_service_whose_clock_is_wrong_forfeits_nobody_early_and_nobody_i
     assert fought.reached["the close passed unseen by a clock an hour slow"]
 
 
+@pytest.mark.faults(needs="libfaketime")
 async def test_a_database_whose_clock_jumps_a_day_ahead_forfeits_nobody(tmp_path: Path) -> None:
     """Row 36: alone, and together with the service, so that two of three are wrong; the close waits and is complete."""
     clock = WrongClock(tmp_path / "offset")
@@ -144,6 +146,7 @@ async def test_a_database_whose_clock_jumps_a_day_ahead_forfeits_nobody(tmp_path
     assert fought.reached["the guard stopped the close: service and database a day ahead of the broker"]
 
 
+@pytest.mark.faults(needs="libfaketime")
 async def test_a_database_whose_clock_steps_back_in_the_sweep_reopens_nothing_and_doubles_nothing(
     tmp_path: Path,
 ) -> None:
@@ -183,12 +186,19 @@ async def test_a_database_whose_clock_steps_back_in_the_sweep_reopens_nothing_an
         assert (refused.status, _code(refused.body)) == (409, "window-closed"), refused.body
 
         await _database_steps(ground, clock, timedelta(0))
+        own = WrongClock(tmp_path / "own-offset")
+        own.step(-5 * MINUTE)
+        await system.restart("payment", own.environment)
+        refused = await ground.order(rows[0]["registration_id"])
+        assert (refused.status, _code(refused.body)) == (409, "window-closed"), refused.body
+        ground.reached["the service's own clock was set back as well"] += 1
         await system.restart("payment")
         await ground.at_rest()
         assert await ground.standing() == {"expired": len(people)}
         fought = await ground.fought()
     fought.holds({35: "the clock stepped back in the middle of the sweep"})
     assert fought.reached["the guard stopped the close: the database five minutes back"]
+    assert fought.reached["the service's own clock was set back as well"]
 
 
 async def test_a_host_that_sleeps_through_the_close_closes_late_and_completely(tmp_path: Path) -> None:

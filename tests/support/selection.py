@@ -4,6 +4,9 @@ pytest                             a few, picked by the seed that the header nam
 pytest --faults 5 --faults-seed 7  other ones, more of them
 pytest --faults all                all (make test-faults)
 pytest tests/faults/test_time.py   whoever is asked for by name is played
+
+A test that needs what a machine may not have, `@pytest.mark.faults(needs="libfaketime")`, is none of the few: it is played,
+and fails where that is missing, with all and by name.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ def pick(items: Sequence[pytest.Item], config: pytest.Config) -> tuple[list[pyte
     if not wanted.isdecimal():
         raise pytest.UsageError(f"--faults takes a number or all, not {wanted!r}")
     chance = random.Random(config.getoption("--faults-seed"))
-    chosen = set(chance.sample([item.nodeid for item in broken], min(int(wanted), len(broken))))
+    able = [item.nodeid for item in broken if not _needs(item)]
+    chosen = set(chance.sample(able, min(int(wanted), len(able))))
     left = [item for item in broken if item.nodeid not in chosen]
     out = {item.nodeid for item in left}
     return [item for item in items if item.nodeid not in out], left
@@ -46,6 +50,12 @@ def header(config: pytest.Config) -> str:
     if wanted == "all":
         return "faults: all"
     return f"faults: {wanted}, picked by seed {config.getoption('--faults-seed')} (make test-faults plays them all)"
+
+
+def _needs(item: pytest.Item) -> str | None:
+    marker = item.get_closest_marker(MARK)
+    needs: str | None = marker.kwargs.get("needs") if marker else None
+    return needs
 
 
 def _named(item: pytest.Item, config: pytest.Config) -> bool:

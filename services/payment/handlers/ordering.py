@@ -10,11 +10,11 @@ from contracts.cycle import Cycle
 from services.payment.domain.obligation import Obligation
 from services.payment.domain.order import Order, OrderStatus, order_expires_at, order_number
 from services.payment.domain.ordering import check_order
-from services.payment.domain.refusals import AlreadyPaid, NotAllowed
+from services.payment.domain.refusals import AlreadyPaid, NotAllowed, WindowClosed
 from services.payment.handlers.metrics import ORDERS
 from services.payment.handlers.settling import Gateways, Settled
 from services.payment.ports import ChannelRefused, ChannelUnavailable, NumberInUse, PlacedOrder
-from services.payment.repository import orders, recoveries
+from services.payment.repository import closing, orders, recoveries
 
 _TRIES = 3
 
@@ -59,6 +59,8 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
         async with gateways.database.unit_of_work() as uow:
             owed, earlier = await orders.lock_obligation(uow, registration_id)
             owed = check_order(uow.at, gateways.cycle.windows.payment, owed)
+            if await closing.has_begun(uow, gateways.cycle.id, owed.closes_at):
+                raise WindowClosed  # a clock that was set back opens nothing again
             if earlier is None:
                 if await recoveries.is_unasked(uow, registration_id):
                     raise GatewayRefused  # what was ordered before the restore must be known first

@@ -139,6 +139,21 @@ async def begin(
     )
 
 
+async def has_begun(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> bool:
+    """Whether the clocks have agreed that this close is there. Once somebody is forfeited it is, whatever they say later."""
+    return bool(
+        await uow.sql(
+            """
+            select 1 from closings c
+            where c.cycle_id = $1 and c.closes_at = $2
+            and (c.guard is null or exists (select from proofs p where p.closes_at = c.closes_at))
+            """,
+            cycle_id,
+            closes_at,
+        )
+    )
+
+
 async def lock_unsaid(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> bool:
     """Lock the close if its totals are not published yet."""
     return bool(

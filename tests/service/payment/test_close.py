@@ -6,12 +6,14 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from uuid_utils.compat import uuid7
 
 from contracts import payment
+from services.chassis.clock import ClockControl
 from services.payment.domain.proof_tree import ProofTree
 from services.payment.handlers.settling import AT_ONCE, GIVE_UP_AFTER
 from services.payment.repository import closing
@@ -184,6 +186,25 @@ async def test_of_clocks_that_agree_the_close_waits_for_the_slowest(system: Syst
     system.clock.jump(again)
     await system.close()
     assert await system.status(candidate) == "expired"
+
+
+async def test_a_clock_that_is_set_back_after_the_close_opens_nothing_again(
+    system: System, tmp_path: Path
+) -> None:
+    """And one that was only taken for a close, before the clocks agreed, closes nothing."""
+    first, _ = await system.approved(2)
+    system.at(CLOSES)
+    system.clocks_disagree = "the clocks disagree"
+    await system.close()
+    ClockControl(tmp_path / "clock", moment("2024-02-08 23:50"))
+    assert (await system.order(first)).status_code == 201
+    system.clocks_disagree = None
+    system.at(CLOSES)
+    await system.close()
+    late = await system.owing()
+    ClockControl(tmp_path / "clock", moment("2024-02-08 23:50"))
+    refused = await system.order(late)
+    assert (refused.status_code, refused.json()["code"]) == (409, "window-closed")
 
 
 async def test_the_close_is_published_once_with_counts_sums_and_the_root_of_the_evidence(
