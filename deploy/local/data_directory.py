@@ -15,6 +15,8 @@ from typing import IO, Any
 
 import psutil
 
+from contracts.cycle import Cycle
+
 _STATE = "system.json"
 _PIDS = "pids.json"
 _LOCK = "lock"
@@ -54,6 +56,22 @@ class DataDirectory:
         self.path = path.resolve()
         self._lock: IO[str] | None = None
         self._pids: dict[str, list[float]] = {}
+
+    def fits(self, cycle: Cycle, clock: str) -> bool:
+        """Whether what was left here was made with another wording of the same cycle. Raises Mismatch."""
+        state = self.state()
+        if not state:
+            return False
+        if state["clock"] != clock:
+            raise Mismatch(
+                f"{self.path} was made on a {state['clock']} clock and cannot go on on a {clock} one: "
+                "choose another directory with --data"
+            )
+        if state["cycle"] != cycle.id:
+            raise Mismatch(
+                f"{self.path} holds the cycle {state['cycle']}, not {cycle.id}: choose another directory with --data"
+            )
+        return bool(state["fingerprint"] != cycle.fingerprint)
 
     def hold(self) -> list[Leftover]:
         """Take it, end what an earlier system left running, and say what that was. Raises InUse."""

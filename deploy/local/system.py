@@ -156,7 +156,8 @@ class LocalSystem:
         try:
             if self._fresh:
                 self.directory.empty()
-            self._check_state()
+            if self.directory.fits(self.cycle, self._clock_kind):
+                self._say("the cycle file has changed since this directory was last used")
             # From here on the directory's state is ours to write; a refused start leaves it as it was.
             self._owns_state = True
             self._prepare_clock()
@@ -362,22 +363,6 @@ class LocalSystem:
         starts_at = self._starts_at or self.cycle.windows.pre_registration.opens
         self.clock_control = ClockControl(self._clock_file, starts_at if new else None)
         self.clock = RehearsalClock(self._clock_file)
-
-    def _check_state(self) -> None:
-        state = self.directory.state()
-        if not state:
-            return
-        if state["clock"] != self._clock_kind:
-            raise Mismatch(
-                f"{self.data} was made on a {state['clock']} clock and cannot go on on a {self._clock_kind} one: "
-                "choose another directory with --data"
-            )
-        if state["cycle"] != self.cycle.id:
-            raise Mismatch(
-                f"{self.data} holds the cycle {state['cycle']}, not {self.cycle.id}: choose another directory with --data"
-            )
-        if state["fingerprint"] != self.cycle.fingerprint:
-            self._say("the cycle file has changed since this directory was last used")
 
     def _write_state(self, *, running: bool) -> None:
         state: dict[str, Any] = {
