@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from deploy.local.environment import SERVICES, SIMULATORS
 from deploy.local.kafka import LocalKafka
 from deploy.local.processes import StartFailed
 from deploy.local.system import LocalSystem
+from deploy.rehearsal import commands
 from tests.support.eventually import eventually
 from tests.support.kafka import TestKafka
 
@@ -114,6 +116,62 @@ async def test_the_services_outlive_broker_and_database(system: LocalSystem) -> 
     await system.restart_database()
     assert await eventually(lambda: _ready(system, *SERVICES), within=60)
     assert {name: service.process.pid for name, service in system.services.items()} == pids
+
+
+async def _checked(
+    capsys: pytest.CaptureFixture[str], *, data: Path | None = None
+) -> tuple[int, dict[str, list[str]]]:
+    """Exit code, and the violations of each invariant that was looked at."""
+    code = await commands.check(data=data or Path("none"), given=data is None, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    return code, {one["id"]: one["violations"] for one in said["invariants"]}
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["running", "given"])
+async def test_check_looks_at_a_system_that_runs_and_at_one_that_is_given(
+    system: LocalSystem, given: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases = {name: DatabaseLogin.of(url) for name, url in system.surroundings.databases.items()}
+    for name, login in databases.items():
+        monkeypatch.setenv(f"{name.upper()}_DATABASE_URL", login.dsn)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", system.kafka_bootstrap)
+    monkeypatch.setenv("KAOWU_CYCLE_FILE", str(CYCLE))
+    data = None if given else system.data
+    assert await eventually(lambda: _ready(system, *SERVICES))
+    code, violations = await _checked(capsys, data=data)
+    assert (code, {name: found for name, found in violations.items() if found}) == (0, {})
+
+    nobody = "11111111-1111-4111-8111-111111111111"
+    connection = await asyncpg.connect(databases["confirmation"].dsn)
+    try:
+        await connection.execute(
+            "insert into cases (registration_id, cycle_id, site_id, specialty_code, level, subjects, form_version, "
+            "is_returning, state, passed, version, opened_at, changed_at) values "
+            "($1, $2, 'shawan', '203', 'junior', '{1,2,3,4}', 1, false, 'approved', 3, 3, now(), now())",
+            nobody,
+            system.cycle.id,
+        )
+        code, violations = await _checked(capsys, data=data)
+        assert code == 1
+        assert any(nobody in violation for violation in violations["I13"])
+    finally:
+        await connection.execute("delete from cases where registration_id = $1", nobody)
+        await connection.close()
+
+
+@pytest.mark.parametrize("missing", ["PAYMENT_DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "KAOWU_CYCLE_FILE"])
+async def test_check_says_what_it_needs_to_know_of_a_given_system(
+    missing: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SERVICES:
+        monkeypatch.setenv(f"{name.upper()}_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/nothing")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    monkeypatch.setenv("KAOWU_CYCLE_FILE", str(CYCLE))
+    assert await commands.check(data=Path("none"), given=True, as_json=False) == 1
+    assert "cannot be read" in capsys.readouterr().out
+    monkeypatch.delenv(missing)
+    assert await commands.check(data=Path("none"), given=True, as_json=False) == 1
+    assert f"set {missing}" in capsys.readouterr().out.replace("\n", " ")
 
 
 async def test_a_second_start_goes_on_with_what_was_there(tmp_path: Path) -> None:
