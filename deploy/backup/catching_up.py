@@ -16,6 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
+from contracts.catalogue import newest
 from contracts.cycle import Cycle
 from deploy.backup.archive import CannotRestore
 from deploy.rehearsal.invariants.reading import subscriptions_of
@@ -123,7 +124,7 @@ async def catch_up(
         if service in known and one.event_id not in known[service].log:
             return True
         return any(
-            other != service and one.type in handlers[other] and one.event_id not in memory.dealt_with
+            other != service and newest(one.type) in handlers[other] and one.event_id not in memory.dealt_with
             for other, memory in known.items()
         )
 
@@ -138,7 +139,7 @@ async def catch_up(
             for other, said in history.said.items()
             if other != service
             for one in said
-            if one.type in handlers[service] and one.event_id not in memory.dealt_with
+            if newest(one.type) in handlers[service] and one.event_id not in memory.dealt_with
         ]
         _refuse_another_history(service, memory, own)
         steps = order(own, heard, {})
