@@ -31,7 +31,7 @@ class PartName(StrEnum):
 
 ScaleOption = Annotated[
     ScaleName,
-    typer.Option("--scale", help="small: about five minutes; full: an hour, written to docs/performance.md."),
+    typer.Option("--scale", help="small: about five minutes; full: about 45."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 
@@ -40,8 +40,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document inst
 def streams(
     scale: ScaleOption = ScaleName.SMALL,
     as_json: JsonOption = False,
-    only: Annotated[
-        list[PartName] | None, typer.Option(help="Only this part (may be repeated); nothing is recorded.")
+    only: Annotated[list[PartName] | None, typer.Option(help="Only this part (may be repeated).")] = None,
+    recorded: Annotated[
+        bool | None,
+        typer.Option("--record/--no-record", help="In docs/performance.md. Without a word: what is full is."),
     ] = None,
 ) -> None:
     """Relay, commit to handler, pipeline step and backlog. Exit code 1 if something was lost, doubled or disordered."""
@@ -49,10 +51,9 @@ def streams(
     from deploy.cli import run  # noqa: PLC0415
 
     parts = [part.value for part in only or PartName]
+    keep = scale is ScaleName.FULL if recorded is None else recorded
     raise SystemExit(
-        run(
-            lambda: commands.streams(scale.value, parts, as_json=as_json, directory=DIRECTORY, whole=not only)
-        )
+        run(lambda: commands.streams(scale.value, parts, as_json=as_json, directory=DIRECTORY, recorded=keep))
     )
 
 

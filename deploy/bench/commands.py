@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,49 +21,51 @@ from deploy.local.kafka import kafka_version
 from deploy.local.postgres import VERSION
 
 
-async def streams(scale: str, parts: Sequence[str], *, as_json: bool, directory: Path, whole: bool) -> int:
+async def streams(scale: str, parts: Sequence[str], *, as_json: bool, directory: Path, recorded: bool) -> int:
     """1 if something was lost, doubled or disordered, or could not be measured although it was there."""
     console, err = Console(highlight=False), Console(file=sys.stderr, highlight=False)
     _say_what_is_missing(err)
-    began, before = datetime.now(UTC), load()
+    rows: list[Figure] = []
     with Progress(
         TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[step]}"), console=err, transient=err.is_terminal, disable=not err.is_terminal,
     ) as bars:  # fmt: skip
-
-        def begin(part: Part) -> Advance:
-            bar = bars.add_task(part.title, total=part.steps(SCALES[scale]), step="")
-            done = 0
-
-            def advance(step: str) -> None:
-                nonlocal done
-                bars.update(bar, completed=done, step=step)
-                done += 1
-                if not err.is_terminal:
-                    err.print(f"{part.title}: {step}", markup=False)
-
-            return advance
-
-        rows = await measure(directory, SCALES[scale], parts, begin)
-    run = record.Run("streams", scale, began, datetime.now(UTC), machine(), before, _versions())
+        for name in parts:
+            part = PARTS[name]
+            began, before = datetime.now(UTC), load()
+            found = await measure(directory, SCALES[scale], name, _advance(bars, part, scale, err))
+            run = record.Run(
+                f"streams: {part.title}", scale, began, datetime.now(UTC), machine(), before, _versions()
+            )
+            rows += found
+            # Each part when it is over: what comes later may be cut short.
+            place = (
+                record.DOCUMENT if recorded and not any(map(_broken, found)) else directory / "performance.md"
+            )
+            record.write(run, found, place)
+            err.print(f"{part.title}: recorded in {place}", markup=False)
     if as_json:
         print(record.as_json(rows))
     else:
         record.show(rows, console)
-    _keep(run, rows, directory, err, to_docs=whole and scale == "full")
-    return 1 if any(_broken(row) for row in rows) else 0
+    return 1 if any(map(_broken, rows)) else 0
+
+
+def _advance(bars: Progress, part: Part, scale: str, err: Console) -> Advance:
+    total = part.steps(SCALES[scale])
+    bar = bars.add_task(part.title, total=total, step="")
+    done = itertools.count()
+
+    def advance(step: str) -> None:
+        bars.update(bar, completed=next(done), step=step)
+        if not err.is_terminal:
+            err.print(f"{part.title}: {step}", markup=False)
+
+    return advance
 
 
 def _broken(row: Figure) -> bool:
-    return bool(row.violated) or (row.ours is None)
-
-
-def _keep(run: record.Run, rows: Sequence[Figure], directory: Path, err: Console, *, to_docs: bool) -> None:
-    place = (
-        record.DOCUMENT if to_docs and not any(_broken(row) for row in rows) else directory / "performance.md"
-    )
-    record.write(run, rows, place)
-    err.print(f"recorded in {place}", markup=False)
+    return bool(row.violated) or row.ours is None
 
 
 def _say_what_is_missing(err: Console) -> None:
@@ -76,6 +79,3 @@ def _versions() -> str:
     names = ("aiokafka", "asyncpg", "faststream")
     own = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"Kafka {kafka_version()}, PostgreSQL {VERSION} (fsync on), {own}"
-
-
-__all__ = ["PARTS", "streams"]

@@ -21,7 +21,7 @@ _HEAD: Final = """\
 # Performance
 
 Ratios in one run on real Kafka and real PostgreSQL, with what was checked at the end of each.
-Written by `kaowu bench … --scale full`, never by hand.
+Written by `kaowu bench`, never by hand.
 """
 
 
@@ -90,7 +90,7 @@ def _told(row: Figure) -> list[str]:
 
 
 def write(run: Run, rows: Sequence[Figure], document: Path = DOCUMENT) -> None:
-    """Put this run in the place of the last one of the same benchmark; the others' sections stay."""
+    """Put this run in the place of the last one of the same part; the others' sections stay."""
     before = document.read_text(encoding="utf-8") if document.exists() else _HEAD
     sections = sections_of(before)
     sections[run.bench] = run.section(rows)

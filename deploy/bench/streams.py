@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -25,7 +25,7 @@ Measurement: TypeAlias = Callable[[Stage, Scale, Advance], Awaitable[list[Figure
 class Part:
     """One measurement: what it shows, and how many steps it tells of while it runs."""
 
-    title: str
+    title: str  # also of its section in the record
     measure: Measurement
     steps: Callable[[Scale], int]
 
@@ -34,40 +34,24 @@ PARTS: Final[Mapping[str, Part]] = {
     "P4": Part("P4 relay", relay, lambda scale: 2 + 3 * scale.rounds),
     "P5": Part("P5 commit to handler", latency, lambda scale: 3 * scale.rounds),
     "P6": Part("P6 pipeline step", steps, lambda scale: 1 + 3 * scale.rounds),
-    "scale": Part("scale", backlog, lambda scale: 1 + 3 * len(scale.processes)),
+    "scale": Part("scale of the pipeline", backlog, lambda scale: 1 + 3 * len(scale.processes)),
 }
 
 
-async def measure(
-    directory: Path, scale: Scale, only: Sequence[str], begin: Callable[[Part], Advance]
-) -> list[Figure]:
-    """Every part on a stage of its own, so that none inherits the disk and the memory of another."""
-    rows: list[Figure] = []
-    for name in only:
-        part = PARTS[name]
-        data = directory / name.lower()
+async def measure(directory: Path, scale: Scale, name: str, advance: Advance) -> list[Figure]:
+    """One part on a stage of its own, so that none inherits the disk and the memory of another."""
+    part = PARTS[name]
+    data = directory / name.lower()
+    shutil.rmtree(data, ignore_errors=True)
+    try:
+        async with standing(data) as stage:
+            return await part.measure(stage, scale, advance)
+    except Failed as failure:
+        # Not measured is no better than violated: either way nobody may read a figure into it.
+        shutil.copytree(data / "logs", directory / "logs" / name.lower(), dirs_exist_ok=True)
+        nothing = Figure(part.title, "", None, None, "", None, not_measured=str(failure))
+        if isinstance(failure, Violated):
+            nothing = replace(nothing, violated=str(failure))
+        return [nothing]
+    finally:
         shutil.rmtree(data, ignore_errors=True)
-        advance = begin(part)
-        try:
-            async with standing(data) as stage:
-                rows += await part.measure(stage, scale, advance)
-        except Failed as failure:
-            # Not measured is no better than violated: either way nobody may read a figure into it.
-            why = str(failure)
-            broken = isinstance(failure, Violated)
-            rows.append(
-                Figure(
-                    part.title,
-                    "",
-                    None,
-                    None,
-                    "",
-                    None,
-                    violated=why if broken else "",
-                    not_measured="" if broken else why,
-                )
-            )
-            shutil.copytree(data / "logs", directory / "logs" / name.lower(), dirs_exist_ok=True)
-        finally:
-            shutil.rmtree(data, ignore_errors=True)
-    return rows
