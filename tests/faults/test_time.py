@@ -78,7 +78,7 @@ async def test_a_service_whose_clock_is_wrong_forfeits_nobody_early_and_nobody_i
         paying, *_ = await ground.owe(PEOPLE)
         order = await ground.order(paying)
         assert order.status == 201, order.body
-        closes_at = await ground.closes_in(30)
+        closes_at = await ground.closes_in(await ground.room_for(restarts=3))
 
         clock.step(HOUR)
         await system.restart("payment", clock.environment)
@@ -99,7 +99,7 @@ async def test_a_service_whose_clock_is_wrong_forfeits_nobody_early_and_nobody_i
         assert await ground.standing() == {"expired": PEOPLE - 1, "paid": 1}
 
         await ground.owe(PEOPLE)
-        closes_at = await ground.closes_in(8)
+        closes_at = await ground.closes_in(await ground.room_for(restarts=1))
         clock.step(-HOUR)
         await system.restart("payment", clock.environment)
         await _reaches(closes_at + timedelta(seconds=3))
@@ -124,7 +124,7 @@ async def test_a_database_whose_clock_jumps_a_day_ahead_forfeits_nobody(tmp_path
         system = ground.system
         await system.restart_database(clock.environment)
         await ground.owe(PEOPLE)
-        closes_at = await ground.closes_in(30)
+        closes_at = await ground.closes_in(await ground.room_for(restarts=3))
         await _database_steps(ground, clock, DAY)
         await system.restart("payment", clock.environment)
         await _stopped(ground, "service and database a day ahead of the broker")
