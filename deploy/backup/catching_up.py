@@ -8,6 +8,7 @@ itself, once it runs: `recoveries` and `messages.ask_since` tell it to. See docs
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +22,10 @@ from contracts.cycle import Cycle
 from deploy.backup.archive import CannotRestore
 from deploy.rehearsal.invariants.reading import subscriptions_of
 from deploy.replay.engine import CannotReplay, replay
-from deploy.replay.history import Said, owners, read_topics
+from deploy.replay.history import History, Said, owners, read_topics
 from deploy.replay.order import Step, order
 from deploy.replay.reactions import Recorded, consumers_of
+from deploy.replay.topics import read_offsets
 from services.chassis import audit
 from services.chassis.db import Database, driver_url
 from services.chassis.tokens import Actor
@@ -33,6 +35,8 @@ from services.payment.repository import recoveries
 _APPLICATION: Final = "kaowu-catch-up"
 _ACTOR: Final = Actor(_APPLICATION, frozenset({"service"}))
 _BATCH: Final = 500
+_LOOKS: Final = 20
+_PAUSE: Final = 0.5  # seconds between two looks
 _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LOG: Final = "select event_id, key, sequence from outbox"
 # What had not gone out, as far as the backup knew.
@@ -128,7 +132,7 @@ async def catch_up(
             for other, memory in known.items()
         )
 
-    history = await read_topics(bootstrap, keep=keep)
+    history = await _all_that_was_said(bootstrap, keep)
     say(f"{history.records} records on the topics")
     done = {}
     for service, url in databases.items():
@@ -151,6 +155,26 @@ async def catch_up(
         await _take_stock(service, url, one)
         await _note(url, one, backup_at, at)
     return done
+
+
+async def _all_that_was_said(bootstrap: str, keep: Callable[[Said], bool]) -> History:
+    """The topics, once the broker shows as much of them as groups have taken in: one that has just started may show less."""
+    for _ in range(_LOOKS):
+        history = await read_topics(bootstrap, keep=keep)
+        taken = await read_offsets(bootstrap)
+        short = [
+            part
+            for offsets in taken.values()
+            for part, offset in offsets.items()
+            if history.ends[part] < offset
+        ]
+        if not short:
+            return history
+        await asyncio.sleep(_PAUSE)
+    raise CannotRestore(
+        f"the broker holds less of {short[0].topic} ({short[0].partition}) than has been read of it: what was said is not all "
+        "there. Wait until every broker is up; if records are lost, see docs/runbooks/restore.md (Kafka is lost as well)"
+    )
 
 
 async def _remembered(service: str, url: str) -> Remembered:

@@ -114,6 +114,7 @@ class History:
     unreadable: int = 0
     records: int = 0
     seen: dict[str, set[UUID]] = field(default_factory=dict)
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
 
     def ids(self, service: str) -> set[UUID]:
         """Of what this service said."""
@@ -148,7 +149,7 @@ async def read_topics(bootstrap: str, *, keep: Callable[[Said], bool] = lambda _
         partitions = [TopicPartition(name, n) for name in owners() for n in range(TOPICS[name].partitions)]
         consumer.assign(partitions)
         begins = await consumer.beginning_offsets(partitions)
-        ends = await consumer.end_offsets(partitions)
+        ends = history.ends = await consumer.end_offsets(partitions)
         await consumer.seek_to_beginning(*partitions)
         left = {partition for partition in partitions if ends[partition] > begins[partition]}
         while left:
