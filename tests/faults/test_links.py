@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.faults.harness import Battle, fight
-from tests.faults.links import broker_link
-from tests.support.proxy import DOWN, UP, Latency, Timeout
+from tests.faults.links import broker_link, database_link
+from tests.support.proxy import DOWN, UP, Latency, LimitTo, Timeout
 
 pytestmark = pytest.mark.faults
 
@@ -59,3 +60,44 @@ async def test_a_broker_behind_a_half_open_or_slow_link_costs_time_only(tmp_path
             15: "the window closed on a slow link",
         }
     )
+
+
+async def test_a_link_cut_during_a_commit_leaves_one_effect_whether_or_not_it_arrived(tmp_path: Path) -> None:
+    """Row 32, for requests (registration), batches of events (confirmation), and both with a gateway's notices and jobs
+    (payment): of each kind some commits arrive and only their answer is lost, and some never arrive."""
+    # What a transaction must have said to be one of those: its events' topic, or the handler that takes events in.
+    said = {
+        "registration": b"exam.registration",
+        "confirmation": b"open_cases",
+        "payment": b"exam.payment",
+    }
+
+    async def breaks(battle: Battle) -> None:
+        await battle.until(0.01)
+        async with AsyncExitStack() as stack:
+            cuts = []
+            for service, after in said.items():
+                proxy = await stack.enter_async_context(database_link(battle.system, service))
+                # In this order: as long as the first one cuts, the second sees no commit.
+                for arrives in (False, True):
+                    words = "answered by nobody" if arrives else "that never arrived"
+                    cut = LimitTo(b"COMMIT;", after=after, resets=b"BEGIN;", passes=arrives, times=3)
+                    cuts.append((f"{service}: a commit {words}", cut))
+                    proxy.add(UP, cut)
+            await battle.until(1.0)
+            for name, cut in cuts:
+                battle.reached[name] += cut.done
+            battle.reached["asked again by people"] += battle.driver._acts._doors.counts.repeated
+            twice = await battle.metric("kaowu_events_duplicate", battle.system.services["confirmation"])
+            battle.reached["a committed batch was taken in again"] += int(twice)
+
+    fought = await fight(tmp_path, breaks, people=30)
+    fought.holds({32: "registration: a commit answered by nobody"})
+    fought.as_the_rules_say()
+    assert {name: fought.reached[name] for name in fought.reached if ": a commit" in name} == {
+        f"{service}: a commit {words}": 3
+        for service in said
+        for words in ("answered by nobody", "that never arrived")
+    }
+    assert fought.reached["asked again by people"] >= 6
+    assert fought.reached["a committed batch was taken in again"] >= 3
