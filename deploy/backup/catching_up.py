@@ -158,7 +158,7 @@ async def catch_up(
 
 
 async def _all_that_was_said(bootstrap: str, keep: Callable[[Said], bool]) -> History:
-    """The topics, once the broker shows as much of them as groups have taken in: one that has just started may show less."""
+    """The topics, once the broker shows at least as much of them as groups have taken in."""
     for _ in range(_LOOKS):
         history = await read_topics(bootstrap, keep=keep)
         taken = await read_offsets(bootstrap)

@@ -142,7 +142,11 @@ async def read_topics(bootstrap: str, *, keep: Callable[[Said], bool] = lambda _
         seen={service: set() for service in owners().values()},
     )
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_bytes=32 * 2**20
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        fetch_max_bytes=32 * 2**20,
+        # A reset to the latest, which assign() begins by itself otherwise, may overtake seek_to_beginning().
+        auto_offset_reset="earliest",
     )
     await consumer.start()
     try:

@@ -201,7 +201,9 @@ async def planting(bootstrap: str) -> AsyncIterator[Planter]:
 
 async def records_of(bootstrap: str, *topics: str) -> list[Any]:
     """What lies in these topics now, as a client of the broker gets it, in the order of every partition."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
     await consumer.start()
     try:
         places = [

@@ -190,7 +190,11 @@ _OWN: Final = {
 async def _topics(evidence: Evidence, bootstrap: str, canaries: Canaries) -> None:
     """Every record of every topic. Headers are read leanly: a rehearsal has tens of thousands."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_bytes=32 * 2**20
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        fetch_max_bytes=32 * 2**20,
+        # A reset to the latest, which assign() begins by itself otherwise, may overtake seek_to_beginning().
+        auto_offset_reset="earliest",
     )
     await consumer.start()
     try:
