@@ -159,7 +159,8 @@ async def catch_up(
 
 async def _all_that_was_said(bootstrap: str, keep: Callable[[Said], bool]) -> History:
     """The topics, once the broker shows at least as much of them as groups have taken in."""
-    for _ in range(_LOOKS):
+    looks = _LOOKS
+    while True:
         history = await read_topics(bootstrap, keep=keep)
         taken = await read_offsets(bootstrap)
         short = [
@@ -170,11 +171,13 @@ async def _all_that_was_said(bootstrap: str, keep: Callable[[Said], bool]) -> Hi
         ]
         if not short:
             return history
+        looks -= 1
+        if not looks:
+            raise CannotRestore(
+                f"the broker holds less of {short[0].topic} ({short[0].partition}) than has been read of it: not all that was "
+                "said is there. Wait until every broker is up; if records are lost: docs/runbooks/restore.md"
+            )
         await asyncio.sleep(_PAUSE)
-    raise CannotRestore(
-        f"the broker holds less of {short[0].topic} ({short[0].partition}) than has been read of it: what was said is not all "
-        "there. Wait until every broker is up; if records are lost, see docs/runbooks/restore.md (Kafka is lost as well)"
-    )
 
 
 async def _remembered(service: str, url: str) -> Remembered:
