@@ -109,6 +109,11 @@ class Node(DockerContainer):
         """Publish its ports on this machine."""
         await asyncio.to_thread(self.networks.outside.connect, self.get_container_id())
 
+    async def fence(self) -> None:
+        """Nobody on this machine reaches it any more; connections there are break. One that is not `cut` first would
+        have its ports published by its other network."""
+        await asyncio.to_thread(self.networks.outside.disconnect, self.get_container_id(), force=True)
+
     async def kill(self) -> None:
         """SIGKILL, as a power cut would. What it has written stays."""
         await asyncio.to_thread(self.get_wrapped_container().kill, "SIGKILL")
@@ -116,13 +121,6 @@ class Node(DockerContainer):
     async def again(self) -> None:
         """Start it after `kill`."""
         await asyncio.to_thread(self.get_wrapped_container().start)
-
-    async def freeze(self) -> None:
-        """SIGSTOP to all of it, until `thaw`."""
-        await asyncio.to_thread(self.get_wrapped_container().pause)
-
-    async def thaw(self) -> None:
-        await asyncio.to_thread(self.get_wrapped_container().unpause)
 
     async def cut(self) -> None:
         """From its peers: its interface to them is taken away, and they hear nothing of that."""
