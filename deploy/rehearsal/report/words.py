@@ -166,3 +166,15 @@ WORLD: Final = {
     "database-restart": "数据库重启",
     "callback-replay": "支付回调重放",
 }
+_OUTSIDE_DOWN: Final = {
+    "wechat-down": "支付网关不应答",
+    "sms-down": "短信通道不应答",
+    "mail-down": "邮件通道不应答",
+}
+
+
+def fault(name: str) -> str:
+    """`kill payment` and `wechat-down`, in Chinese."""
+    verb, _, part = name.partition(" ")
+    said = WORLD.get(verb) or _OUTSIDE_DOWN.get(verb, verb)
+    return f"{said}（{TOPICS.get(f'exam.{part}', part)}）" if part else said

@@ -91,3 +91,16 @@ def test_a_check_that_says_something_new_is_shown_as_it_was_said() -> None:
 )
 def test_a_close_at_midnight_is_read_as_the_end_of_the_day_before(at: str, read: str) -> None:
     assert words.moment_of_close(datetime.fromisoformat(at), CYCLE.zone) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("kill payment", "服务进程被终止（缴费）"),
+        ("wechat-down", "支付网关不应答"),
+        ("callback-replay", "支付回调重放"),
+        ("meteor", "meteor"),
+    ],
+)
+def test_a_fault_that_was_met_is_named_in_chinese(name: str, read: str) -> None:
+    assert words.fault(name) == read
