@@ -98,8 +98,9 @@ async def test_a_service_whose_clock_is_wrong_forfeits_nobody_early_and_nobody_i
         assert first >= closes_at, f"forfeited {closes_at - first} before the close by the database's clock"
         assert await ground.standing() == {"expired": PEOPLE - 1, "paid": 1}
 
+        room = await ground.room_for(restarts=1)
         await ground.owe(PEOPLE)
-        closes_at = await ground.closes_in(await ground.room_for(restarts=1))
+        closes_at = await ground.closes_in(room)
         clock.step(-HOUR)
         await system.restart("payment", clock.environment)
         await _reaches(closes_at + timedelta(seconds=3))
