@@ -109,11 +109,6 @@ class Node(DockerContainer):
         """Publish its ports on this machine."""
         await asyncio.to_thread(self.networks.outside.connect, self.get_container_id())
 
-    async def fence(self) -> None:
-        """Nobody on this machine reaches it any more; connections there are break. One that is not `cut` first would
-        have its ports published by its other network."""
-        await asyncio.to_thread(self.networks.outside.disconnect, self.get_container_id(), force=True)
-
     async def kill(self) -> None:
         """SIGKILL, as a power cut would. What it has written stays."""
         await asyncio.to_thread(self.get_wrapped_container().kill, "SIGKILL")

@@ -58,40 +58,6 @@ async def test_the_primary_dies_and_what_was_acknowledged_is_on_its_standby(
     assert fought.reached["services reached it again through one address"]
 
 
-async def test_a_primary_that_is_cut_off_and_lives_acknowledges_nothing(
-    pair: Pair, brokers: Brokers, tmp_path: Path
-) -> None:
-    """What it commits alone nobody has been told of: people and events come again, to the standby that took over."""
-
-    async def breaks(battle: Battle) -> None:
-        battle.streams.faulted = True
-        await battle.until(0.2)
-        assert await pair.follows()
-        await pair.primary.cut()
-
-        async def commits_wait() -> bool:
-            waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
-            return int(await pair.primary.ask(waiting)) > 1
-
-        await battle.eventually(commits_wait, "commits that wait for a standby out of reach")
-        battle.reached["commits waited and were not acknowledged"] += 1
-        await pair.primary.fence()
-        await pair.promote()
-        await pair.address_moves()
-        battle.reached["the standby was promoted"] += 1
-        # The old one still holds what it committed alone; nobody will ever ask it.
-        assert not await pair.primary.in_recovery()
-        assert not await pair.standby.in_recovery()
-        done = battle.driver.timing.steps
-        await battle.eventually(lambda: battle.driver.timing.steps > done + 10, "ten more steps", within=120)
-        battle.reached["services went on with the new one"] += 1
-
-    fought = await fight(tmp_path, breaks, people=30, given=pair.given | brokers.given)
-    fought.holds({27: "the standby was promoted", 32: "commits waited and were not acknowledged"})
-    fought.as_the_rules_say()
-    assert fought.reached["services went on with the new one"]
-
-
 async def test_a_standby_that_lagged_has_lost_what_was_said_and_the_service_stops_and_says_so(
     pair: Pair, brokers: Brokers, tmp_path: Path
 ) -> None:
