@@ -32,6 +32,7 @@ from deploy.rehearsal.invariants.evidence import (
     Record,
     Registration,
 )
+from deploy.rehearsal.invariants.history import transitions
 from deploy.rehearsal.invariants.messages import CHANNELS, TOLD
 from deploy.rehearsal.invariants.privacy import Canaries, search
 
@@ -129,6 +130,20 @@ def evidence() -> Evidence:
     return found
 
 
+@pytest.mark.parametrize("after", ["due", "paid"])
+def test_money_may_go_back_at_any_time_once_it_was_owed(evidence: Evidence, after: str) -> None:
+    facts = evidence.facts["payment"]
+    place = _fact(evidence, "payment", after)
+    back = facts[place]._replace(
+        event_id=UUID(int=2), type="kaowu.payment.refunded.v1", sequence=facts[place].sequence + 1
+    )
+    facts.insert(place + 1, back)
+    for later in range(place + 2, len(facts)):
+        if facts[later].key == back.key:
+            facts[later] = facts[later]._replace(sequence=facts[later].sequence + 1)
+    assert transitions(evidence).violations == ()
+
+
 def test_all_is_well_over_an_honest_history(evidence: Evidence) -> None:
     assert [finding.violations for finding in judge(evidence)] == [()] * len(ALL)
     assert len({finding.id for finding in judge(evidence)}) == len(ALL)
@@ -166,6 +181,13 @@ def leave_a_payer_waiting(evidence: Evidence) -> None:
 def say_twice_that_it_is_paid(evidence: Evidence) -> None:
     paid = evidence.facts["payment"][_fact(evidence, "payment", "paid")]
     evidence.facts["payment"].append(paid._replace(event_id=UUID(int=1), sequence=3))
+
+
+def give_back_what_was_never_owed(evidence: Evidence) -> None:
+    facts = evidence.facts["payment"]
+    due = _fact(evidence, "payment", "due")
+    facts.insert(due, facts[due]._replace(event_id=UUID(int=2), type="kaowu.payment.refunded.v1", sequence=1))
+    facts[due + 1] = facts[due + 1]._replace(sequence=2)
 
 
 def approve_before_confirming(evidence: Evidence) -> None:
@@ -327,6 +349,7 @@ PLANTED: list[tuple[str, Callable[[Evidence], None]]] = [
     ("I2", expire_whoever_has_paid),
     ("I2", leave_a_payer_waiting),
     ("I3", say_twice_that_it_is_paid),
+    ("I3", give_back_what_was_never_owed),
     ("I3", approve_before_confirming),
     ("I4", skip_a_version),
     ("I4", put_later_before_earlier),
