@@ -31,7 +31,7 @@ from services.chassis.db import driver_url
 from services.chassis.wire import Wires
 from tests.faults.harness import Battle, fight
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.faults(long=True)
 
 
 async def take_backup(battle: Battle, directory: Path) -> BackedUp:

@@ -40,7 +40,7 @@ from deploy.rehearsal.streams import Streams
 from deploy.replay.standing import standing
 from deploy.replay.verify import verify
 
-pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.broker, pytest.mark.faults(long=True)]
 
 CYCLE = Path(__file__).resolve().parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
 RECEIPTS = timedelta(seconds=10)  # until the carrier has said what became of an SMS

@@ -6,7 +6,7 @@ pytest --faults all                all (make test-faults)
 pytest tests/faults/test_time.py   whoever is asked for by name is played
 
 A test that needs what a machine may not have, `@pytest.mark.faults(needs="libfaketime")`, is none of the few: it is played,
-and fails where that is missing, with all and by name.
+and fails where that is missing, with all and by name. Nor is one that takes minutes, `@pytest.mark.faults(long=True)`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pick(items: Sequence[pytest.Item], config: pytest.Config) -> tuple[list[pyte
     if not wanted.isdecimal():
         raise pytest.UsageError(f"--faults takes a number or all, not {wanted!r}")
     chance = random.Random(config.getoption("--faults-seed"))
-    able = [item.nodeid for item in broken if not _needs(item)]
+    able = [item.nodeid for item in broken if not _is_costly(item)]
     chosen = set(chance.sample(able, min(int(wanted), len(able))))
     left = [item for item in broken if item.nodeid not in chosen]
     out = {item.nodeid for item in left}
@@ -52,10 +52,10 @@ def header(config: pytest.Config) -> str:
     return f"faults: {wanted}, picked by seed {config.getoption('--faults-seed')} (make test-faults plays them all)"
 
 
-def _needs(item: pytest.Item) -> str | None:
+def _is_costly(item: pytest.Item) -> bool:
+    """Whether it needs what a machine may lack, or minutes."""
     marker = item.get_closest_marker(MARK)
-    needs: str | None = marker.kwargs.get("needs") if marker else None
-    return needs
+    return marker is not None and bool(marker.kwargs.get("needs") or marker.kwargs.get("long"))
 
 
 def _named(item: pytest.Item, config: pytest.Config) -> bool:
