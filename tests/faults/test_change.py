@@ -15,7 +15,6 @@ import pytest
 from deploy.local.environment import ROOT, SERVICES
 from services.chassis.db import driver_url
 from tests.faults.harness import Battle, KeyedDoors, NotReached, fight
-from tests.faults.operating import Operator
 from tests.support.versions import checkout, version_after, version_before
 
 pytestmark = pytest.mark.faults
@@ -117,16 +116,9 @@ async def test_a_new_version_is_rolled_out_beside_the_one_before_in_the_middle_o
                 await system.roll_out(name)
         battle.reached["rolled out"] += 1
 
-    async def at_rest(battle: Battle) -> None:
-        """What both have said, this version alone takes for the same."""
-        verified = await Operator(battle.system).verified()
-        assert not verified.differences, "\n".join(map(str, verified.differences[:20]))
-        battle.reached["the history of both replayed"] += verified.events
-
-    fought = await fight(tmp_path, breaks, people=60, code=before, at_rest=at_rest)
+    fought = await fight(tmp_path, breaks, people=60, code=before)
     fought.holds({56: "rolled out"})
     fought.as_the_rules_say()
-    assert fought.reached["the history of both replayed"]
     both = [what for what in fought.reached if what.split()[1:2] in (["n"], ["n-1"])]
     assert len(both) == 14, both
     silent = [what for what in both if not fought.reached[what]]
