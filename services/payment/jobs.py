@@ -101,5 +101,5 @@ def make_jobs(turns: Turns) -> tuple[Job, ...]:
     settle = Job("settle-orders", lambda: turns.settle_orders(close.wake), every=timedelta(seconds=60))
     remind = Job("remind", turns.remind, every=timedelta(minutes=5))
     refund = Job("refund", turns.refund, every=timedelta(seconds=60))
-    post_fees = Job("post-fees", turns.post_fees, every=timedelta(days=1))
+    post_fees = Job("post-fees", turns.post_fees, every=timedelta(hours=1))
     return close, settle, remind, refund, post_fees
