@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-FEW: Final = 3
+FEW: Final = 2
 SEED: Final = 1
 MARK: Final = "faults"
 

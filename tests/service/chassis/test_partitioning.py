@@ -25,6 +25,7 @@ from tests.support.postgres import TestDatabases
 
 OLD_ROWS = 100_000
 SERVICE = "payment"
+PARTITIONED = "0002"
 COLUMNS = (
     "event_id, topic, key, type, sequence, occurred_at, payload, correlation_id, causation_id, traceparent"
 )
@@ -303,7 +304,7 @@ async def test_a_migration_that_was_cut_short_goes_on_where_it_stopped(
 
 
 async def test_the_version_before_can_be_gone_back_to_and_upgraded_again(old_shape: DatabaseLogin) -> None:
-    await migrations.upgrade(old_shape.url, SERVICE)
+    await migrations.upgrade(old_shape.url, SERVICE, PARTITIONED)
     engine = create_async_engine(old_shape.url)
     async with engine.connect() as connection:
         await connection.run_sync(lambda c: command.downgrade(migrations._config(SERVICE, c), "0001"))
@@ -313,7 +314,7 @@ async def test_the_version_before_can_be_gone_back_to_and_upgraded_again(old_sha
         assert await plain.fetchval("select version_num from alembic_version") == "0001"
         await plain.execute(N_1_ADD, *an_event("back"))
         was = await shape(plain, "outbox")
-        await migrations.upgrade(old_shape.url, SERVICE)
+        await migrations.upgrade(old_shape.url, SERVICE, PARTITIONED)
         assert await shape(plain, "outbox") == was
         assert await plain.fetchval("select count(*) from outbox") == 1
 
