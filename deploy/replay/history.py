@@ -16,6 +16,7 @@ from contracts.catalogue import Unknown, look_up
 from contracts.envelope import Envelope, MalformedEnvelope
 from contracts.event import schema_of
 from contracts.topics import TOPICS
+from services.chassis.header_names import forgive
 
 _LOG: Final = """
 select event_id, topic, key, type, sequence, occurred_at, payload, correlation_id, causation_id, traceparent
@@ -141,6 +142,7 @@ async def read_topics(bootstrap: str, *, keep: Callable[[Said], bool] = lambda _
         {service: [] for service in owners().values()},
         seen={service: set() for service in owners().values()},
     )
+    forgive()
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         enable_auto_commit=False,

@@ -36,6 +36,7 @@ from services.chassis import inbox, parked
 from services.chassis.cause import Cause, bind_cause
 from services.chassis.crash import crash_point, out_of_memory
 from services.chassis.db import Database, UnitOfWork
+from services.chassis.header_names import forgive
 from services.chassis.telemetry import BATCH_SECONDS, DUPLICATES, HANDLED, PARKED, SKIPPED
 from services.chassis.tracing import Tracing
 
@@ -361,6 +362,7 @@ async def _header_safe(records: Any, original: Callable[[Any], Awaitable[Any]]) 
 
 def make_broker(bootstrap_servers: str, *, service: str) -> KafkaBroker:
     """The consuming side of the broker; publishing is the relay's."""
+    forgive()
     return KafkaBroker(
         # A cluster is named by several of its brokers. FastStream takes a string for one address, as it stands.
         [address.strip() for address in bootstrap_servers.split(",")],

@@ -57,6 +57,38 @@ async def test_fuzzed_records_between_good_ones_are_parked_each_with_its_reason(
     await db.dispose()
 
 
+async def test_a_header_whose_name_is_no_text_costs_no_other_record(
+    blank_database: DatabaseLogin, kafka: TestKafka
+) -> None:
+    """Before anybody sees the record the client fails on it, with what the same poll brought of other partitions."""
+    await make_tables(blank_database)
+    await kafka.fresh({TOPIC: 4})
+    db, keys = database(blank_database), [uuid4() for _ in range(40)]
+    odd, good = Content(*wire(uuid4(), 1)), [Content(*wire(key, 1)) for key in keys]
+    async with planting(kafka.bootstrap) as planter:
+        for number, content in enumerate(good):
+            await planter.plant(TOPIC, number % 4, Spoilt("good", content, SKIPPED))
+            if number in (5, 22):
+                await planter.plant_named(
+                    TOPIC, number % 4, Spoilt("odd name", odd, SKIPPED), b"\xff\xfe\x00\x80"
+                )
+        no_envelope = Spoilt("odd name only", Content(b"k", b"{}", []), "malformed-envelope")
+        await planter.plant_named(TOPIC, 1, no_envelope, b"\xff\xff\xff\xff")
+    async with consuming(consumers(db), kafka.bootstrap, kafka.name()):
+
+        async def all_taken() -> bool:
+            return len(await effects(db)) >= len(keys) + 1 and len(await waiting(db)) == 1
+
+        await eventually(all_taken, within=30)
+    # The odd ones are whole but for that one name, so they are events; the same one twice is one.
+    assert sorted(key for key, _ in await effects(db)) == sorted(
+        [str(key) for key in keys] + [(odd.key or b"").decode()]
+    )
+    (parked,) = await waiting(db)
+    assert parked.reason.startswith("malformed-envelope")
+    await db.dispose()
+
+
 async def test_a_newer_major_is_parked_where_its_fact_is_handled_and_blocks_nobody_elsewhere(
     blank_database: DatabaseLogin, kafka: TestKafka
 ) -> None:

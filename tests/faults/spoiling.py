@@ -6,6 +6,7 @@ What a service must make of each is known when it is spoilt: the reason it is pa
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.record.util import calc_crc32c
 
 from contracts.topics import TOPICS
 
 Headers = Sequence[tuple[str, bytes | None]]
 SKIPPED: Final = ""
+_STAND_IN: Final = b"4x4b"
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,20 @@ WAYS: Final[dict[str, tuple[Spoil, str]]] = {
 }
 
 
+def _named(batch: Any, name: bytes) -> None:
+    """Let the broker have this in the place of a header's name that clients would write: they know only text."""
+    build = batch._build
+
+    def built() -> bytearray:
+        content = bytearray(build())
+        at = content.index(_STAND_IN)
+        content[at : at + len(_STAND_IN)] = name
+        content[17:21] = struct.pack(">I", calc_crc32c(bytes(content[21:])))  # of everything behind it
+        return content
+
+    batch._build = built
+
+
 def of_type(good: Content, type_: str) -> Content:
     """The same said of itself to be of another type."""
     return Content(good.key, good.value, _with(good.headers, "ce_type", type_.encode()))
@@ -184,6 +201,18 @@ class Planter:
             headers=list(content.headers),
             partition=partition,
         )
+        self.planted.append(Planted(topic, partition, where.offset, one))
+        return self.planted[-1]
+
+    async def plant_named(self, topic: str, partition: int, one: Spoilt, name: bytes) -> Planted:
+        """With one header more, of a name (four bytes) that is no text."""
+        content = one.content
+        batch = self.producer.create_batch()
+        headers = [*content.headers, (_STAND_IN.decode(), b"1")]
+        batch.append(key=content.key, value=content.value, timestamp=None, headers=headers)
+        batch.close()
+        _named(batch, name)
+        where = await (await self.producer.send_batch(batch, topic, partition=partition))
         self.planted.append(Planted(topic, partition, where.offset, one))
         return self.planted[-1]
 

@@ -95,9 +95,9 @@ async def test_a_fact_in_a_new_form_waits_until_its_reader_is_upgraded(tmp_path:
 
     async def breaks(battle: Battle) -> None:
         system, operator = battle.system, Operator(battle.system)
-        await battle.until(0.3)
+        await battle.until(0.42)
         await system.restart("confirmation", module=(UPGRADED, "confirmation", "run"))
-        await battle.until(0.6)
+        await battle.until(0.62)
         async with battle.doors_closed():
             await battle.streams.rest()
             waiting = await operator.parked("registration")
