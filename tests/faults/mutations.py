@@ -138,13 +138,6 @@ MUTATIONS: Final = (
         "records were lost",
         frozenset({"I13"}),
     ),
-    Mutation(
-        "version predicate of a view",
-        switching.no_sequence_predicate,
-        scenes.facts_in_the_wrong_order,
-        "an older fact after a newer one",
-        frozenset({"I13"}),
-    ),
 )
 
 # Which protection stands between each fault and the invariants. A row is here or in ELSEWHERE.
@@ -164,7 +157,7 @@ STANDS_FOR: Final[dict[int, str]] = {
     15: "relay's cursor behind what is acknowledged",
     16: "inbox",
     17: "inbox",
-    18: "version predicate of a view",
+    18: "relay's pull-forward",
     19: "text that every column can hold",
     20: "size of an event",
     21: "a newer form of a fact is parked",

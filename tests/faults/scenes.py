@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final
 from unittest.mock import patch
@@ -20,12 +18,9 @@ from services.chassis import outbox, packing, parked
 from services.chassis.packing import OutboxRow
 from services.chassis.relay import Page, Relay, Sent
 from tests.faults.pair import HEARD, SAID, Died, Gate, Pair, dying_at, held_at
-from tests.faults.spoiling import Content, Spoilt, planting, records_of
-from tests.service.confirmation.system import pre_registered
-from tests.service.registration.system import System as Registration
+from tests.faults.spoiling import Content, Spoilt, planting
 from tests.support.eventually import eventually
 from tests.unit.confirmation.cases import leshan
-from tests.unit.registration import samples
 
 Scene = Callable[[Pair], Awaitable[None]]
 _OUTBOX: Final = "insert into outbox"
@@ -356,39 +351,3 @@ async def topics_are_lost(pair: Pair) -> None:
             await connection.close()
     async with pair.relaying(), pair.consuming():
         await pair.rests()
-
-
-async def facts_in_the_wrong_order(pair: Pair) -> None:
-    """Registration hears of each of its candidates in another order: all orders of the four facts of an approval."""
-    pair.others["registration"] = await pair.give("registration")
-    (pair.directory / "registration").mkdir()
-    registration = Registration(pair.others["registration"], pair.directory / "registration")
-    orders = list(itertools.permutations(range(4)))
-    numbers = samples.people()
-    people = [
-        await registration.registered(id_number=next(numbers), account=f"account-{n}")
-        for n, _ in enumerate(orders)
-    ]
-    await pair.desk.deliver(*(pre_registered(one) for one in people))
-    for one in people:
-        assert (await pair.desk.confirm(one)).status_code == 200
-    pair.people += people
-    async with (
-        pair.relaying(pair.relay(), pair.relay("payment"), pair.relay("registration")),
-        pair.consuming(),
-    ):
-        await pair.approved()
-        await pair.rests()
-    heard: dict[bytes, list[Any]] = defaultdict(list)
-    for record in await records_of(pair.kafka.bootstrap, "exam.confirmation"):
-        heard[record.key].append(record)
-    for one, order in zip(people, orders, strict=True):
-        mine = heard.pop(str(one).encode())
-        assert len(mine) == len(order)
-        for place in order:
-            await registration.process.consumers.on_batch([mine[place]])
-        pair.reached["an older fact after a newer one"] += order != (0, 1, 2, 3)
-    heard[b"what payment said"] = await records_of(pair.kafka.bootstrap, "exam.payment")
-    for others in filter(None, heard.values()):
-        await registration.process.consumers.on_batch(others)
-    await registration.end()

@@ -19,7 +19,6 @@ from services.chassis.db import Database, UnitOfWork, driver_url
 from services.chassis.relay import Cursor, Page, Relay, Sent
 from services.confirmation import api
 from services.confirmation.repository import cases
-from services.registration.repository import news
 
 
 def _replaced(where: Any, name: str, old: str, new: str) -> AbstractContextManager[Any]:
@@ -180,11 +179,6 @@ def log_emptied() -> Iterator[None]:
 
     with patch.object(Relay, "_settle", settling):
         yield
-
-
-def no_sequence_predicate() -> AbstractContextManager[Any]:
-    """Registration's view follows whatever it hears last, however old it is."""
-    return _replaced(news, "_FOLLOW_CONFIRMATION", " and r.confirmation_sequence < n.sequence", "")
 
 
 def no_horizon() -> AbstractContextManager[Any]:
