@@ -92,8 +92,9 @@ async def test_five_services_fire_the_close_at_once_and_one_of_them_acts(tmp_pat
         system.clock_control.jump(ground.closes_at)
 
         async def others_turned_away() -> bool:
+            # The one that acts may be turned away from another job.
             refused = [await ground.metric("kaowu_job_elsewhere", one) for one in processes]
-            return sum(count > 0 for count in refused) == RIVALS - 1
+            return sum(count > 0 for count in refused) >= RIVALS - 1
 
         await ground.eventually(others_turned_away, "the other processes being turned away")
         acting = [one for one in processes if await ground.metric("kaowu_payment_expired", one)]
