@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,9 +13,10 @@ from uuid import UUID
 import asyncpg
 
 from services.chassis import parked
+from services.chassis.consuming import Consumers
 from services.chassis.jobs import Job
-from tests.simulation.broker import Headers, Place, SimulatedBatch, SimulatedBroker
-from tests.simulation.lives import Failure, Fate, armed, at_gate, live
+from tests.simulation.broker import Headers, Place, Record, SimulatedBatch, SimulatedBroker
+from tests.simulation.lives import Doing, Failure, Fate, armed, at_gate, live
 from tests.simulation.scene import Do, Scene
 from tests.simulation.services import ORDER
 from tests.simulation.stage import Seat
@@ -30,6 +31,11 @@ select exists (select from outbox o, relay_cursor c
 """
 
 
+POLL_WHEN_WOKEN: Final = 200  # per mille of the turns of two interleaved actions
+POLL: Final = 30
+MOST_COMPANY: Final = 4
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Action:
     kind: str
@@ -38,6 +44,9 @@ class Action:
     run: Do
     process: int = 0
     """Which process of the service does it, 0 or 1; 2 is an operator's command line."""
+    twin: Action | None = None
+    """What happens at the same time, whatever chance says."""
+    on_end: Callable[[bool], None] = lambda _lived: None
 
 
 @dataclass
@@ -62,7 +71,6 @@ class _Producer:
 class Acting:
     scene: Scene
     _passed: timedelta = field(default_factory=timedelta)
-    _steps: int = 0
 
     # What can happen
 
@@ -146,55 +154,78 @@ class Acting:
         self._perhaps_step_a_clock()
         await self.do(self.scene.chance.pick(ready), ready)
 
-    async def do(self, action: Action, ready: Sequence[Action], twin: Action | None = None) -> bool:
-        """Alone or with something else at the same time. Whether it came to its end."""
-        chance = self.scene.chance
-        if twin is None and chance.happens("", self.scene.mood.meet):
-            twin = self._company(action, ready)
-        if twin is None:
-            return await self._one(action)
-        chance.reached["two at once"] += 1
-        return await self._both(action, twin)
+    async def do(self, action: Action, ready: Sequence[Action]) -> None:
+        """Alone, or with something else meanwhile."""
+        other = action.twin
+        if other is None and self.scene.chance.happens("", self.scene.mood.meet):
+            other = self._company(action, ready)
+        if other is None:
+            await self._one(action)
+        else:
+            await self._together(action, other, ready)
 
-    async def _one(self, action: Action) -> bool:
+    async def _one(self, action: Action) -> None:
         self.scene.note(action.what)
         self.scene.stage.carriers.next_action()
         failure = self._failure()
         with armed(self._turn_to_die()) as death:
             fate, failed = await live(action.run, failure)
         await self._ended(action, fate, failed, death.at)
-        return fate is Fate.LIVED
 
-    async def _both(self, action: Action, other: Action) -> bool:
-        """Whether the first came to its end."""
+    async def _together(self, action: Action, other: Action, ready: Sequence[Action]) -> None:
+        """It may take long, and see several others come and go."""
+        asked = [one for one in ready if one.kind == "request"]
         scene = self.scene
-        scene.note(f"{action.what} with {other.what}")
-        scene.stage.carriers.next_action()
         interleaver, self._passed = scene.stage.interleaver, timedelta(0)
         before = interleaver.met
-        same = (action.service, action.process) == (other.service, other.process)
-        pair = ((action.run, self._failure()), (other.run, self._failure()))
+        scene.stage.carriers.next_action()
         with armed(self._turn_to_die()) as death:
-            first, second = await interleaver.both(
+            doings = {action: self._doing(action)}
+
+            def others() -> Doing | None:
+                last = next(reversed(doings))
+                if last is action:
+                    following: Action | None = other
+                elif len(doings) <= MOST_COMPANY and scene.chance.below(2):
+                    waiting = [one for one in asked if one not in doings]
+                    following = self._company(action, [*waiting, *self.ready()])
+                else:
+                    following = None
+                if following is None:
+                    return None
+                scene.note(f"{following.what} while {action.what}")
+                scene.chance.reached["two at once"] += 1
+                doings[following] = self._doing(following)
+                return doings[following]
+
+            await interleaver.together(
                 scene.chance,
-                *pair,
-                one_process=same,
-                between=lambda: self._meanwhile((action, other)),
+                doings[action],
+                others,
+                between=lambda: self._meanwhile([one for one, doing in doings.items() if doing.fate is None]),
             )
         if interleaver.met > before:
             scene.chance.reached["one waited for the other's row"] += 1
-        if same and first[0] is second[0] is Fate.DIED:
+        dead = [doing.process for doing in doings.values() if doing.fate is Fate.DIED]
+        if len(dead) > len(set(dead)):
             scene.chance.reached["death with another transaction open"] += 1
-        for one, (fate, failed) in ((action, first), (other, second)):
-            await self._ended(one, fate, failed, death.at)
-        return first[0] is Fate.LIVED
+        for one, doing in doings.items():
+            assert doing.fate is not None
+            await self._ended(one, doing.fate, doing.failed, death.at)
 
-    async def _meanwhile(self, pair: tuple[Action, Action]) -> None:
-        """While two stand between their statements: a relay of theirs polls, or time passes."""
+    def _doing(self, action: Action) -> Doing:
+        return Doing(action.run, (action.service, action.process), self._failure())
+
+    async def _meanwhile(self, pair: Sequence[Action]) -> None:
+        """While these stand between their statements: a relay of theirs polls, or time passes."""
         scene = self.scene
-        free = [one for name in {one.service: 0 for one in pair} for one in self._relays(name)]
-        free = [one for one in free if one.what not in [busy.what for busy in pair]]
-        if free and scene.chance.happens("relay polled between two statements", scene.mood.meet / 2):
+        names, busy = {one.service: 0 for one in pair}, [one.what for one in pair]
+        free = [one for name in names for one in self._relays(name) if one.what not in busy]
+        # A commit wakes its relay at once, whoever else is still in the middle of something.
+        woken = any(name in scene.stage.services.dirty for name in names)
+        if free and scene.chance.happens(
+            "relay polled between two statements", POLL_WHEN_WOKEN if woken else POLL
+        ):
             relay = scene.chance.pick(free)
             scene.trace.append(f"    {relay.what} between two statements")
             with armed(0):
@@ -221,6 +252,7 @@ class Acting:
         return Failure(True, 1 + chance.below(2)) if chance.below(2) else Failure(False, 1 + chance.below(8))
 
     async def _ended(self, action: Action, fate: Fate, failed: str, point: str) -> None:
+        action.on_end(fate is Fate.LIVED)
         scene, services = self.scene, self.scene.stage.services
         if failed:
             scene.chance.reached[failed] += 1
@@ -238,7 +270,7 @@ class Acting:
             scene.stage.carriers.not_written_down()
         if action.process < 2:
             await scene.stage.seats[action.service][action.process].end()
-            await services.let_go(action.service, rival=action.process == 1)
+            await services.let_go(action.service)
         if action.process:
             services.look_again(action.service)
         else:
@@ -254,13 +286,10 @@ class Acting:
         large = name == "payment" and scene.chance.below(2) == 1
         scene.stage.services.clocks[name].step = scene.chance.pick(_LARGE_STEPS if large else _SMALL_STEPS)
         scene.trace.append(f"    clock of {name} stepped by {scene.stage.services.clocks[name].step}")
-        self._steps += 1
-        mine = self._steps
 
         async def set_right() -> None:
-            if mine == self._steps or name != "payment":
-                scene.stage.services.clocks[name].step = timedelta(0)
-                scene.stage.services.look_again(name)
+            scene.stage.services.clocks[name].step = timedelta(0)
+            scene.stage.services.look_again(name)
 
         scene.later(scene.now() + timedelta(minutes=5 + scene.chance.below(20)), "clock set right", set_right)
 
@@ -301,18 +330,24 @@ class Acting:
                 scene.stage.services.spoilt.add((name, event_id(chance.pick(records).headers)))
             if chance.happens("delivered twice at once", mood.again):
                 records = [record for record in records for _ in range(2)]
-            await scene.stage.services.processes[name].consumers.on_batch(records)
-            if chance.happens("offset commit lost", mood.commit_lost):
-                member.restart()
-            else:
-                await member.commit(place)
+
+            async def commit() -> None:
+                if chance.happens("offset commit lost", mood.commit_lost):
+                    member.restart()
+                else:
+                    await member.commit(place)
+
+            await take_in(scene.stage.services.processes[name].consumers, records, commit)
 
         return consume
 
     def _reading_again(self, name: str, place: Place) -> Do:
         async def read() -> None:
+            """Whoever had this partition a moment ago goes on with what it had fetched: from where the group once stood."""
             await at_gate()
-            records = self.scene.stage.broker.logs[place][-5:]
+            broker = self.scene.stage.broker
+            start = max(0, broker.committed[name, place] - 4)
+            records = broker.logs[place][start : start + 5]
             await self.scene.stage.services.processes[name].consumers.on_batch(records)
 
         return read
@@ -327,6 +362,8 @@ class Acting:
         async def replay() -> None:
             """As `parked replay` does: all that wait, oldest first. Whatever spoilt them is mended."""
             services = self.scene.stage.services
+            if self.scene.before_replay is not None:
+                await self.scene.before_replay(name)
             process = services.processes[name]
             database = process.plumbing.database
             services.spoilt -= {one for one in services.spoilt if one[0] == name}
@@ -344,6 +381,12 @@ class Acting:
     async def _outside(self) -> None:
         if self.scene.agenda:
             await heapq.heappop(self.scene.agenda)[3]()
+
+
+async def take_in(consumers: Consumers, records: Sequence[Record], commit: Do) -> None:
+    """In the order that AckPolicy.NACK_ON_ERROR keeps: the effects, then the offsets."""
+    await consumers.on_batch(records)
+    await commit()
 
 
 def whose(what: str) -> str:

@@ -27,7 +27,7 @@ class NeverAnswered(AssertionError):
 class SimulatedDoors:
     """As deploy.rehearsal.doors.Doors.
 
-    `act` runs one action of a service, with a second one at the same time where there is one, and says whether it came to its
+    `act` has a service do something, with a second thing at the same time where there is one, and says whether it came to its
     end; `tabs` says whether somebody asks the same from two tabs at once.
     """
 

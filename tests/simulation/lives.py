@@ -20,6 +20,7 @@ import asyncpg
 
 from services.chassis import consuming, crash
 from services.chassis.db import UnitOfWork
+from services.chassis.jobs import Jobs
 from services.payment.handlers import recovering, settling
 from tests.simulation.chance import Chance
 
@@ -139,6 +140,12 @@ def simulated() -> Iterator[None]:
 
         return passed
 
+    locking = Jobs._lock
+
+    async def lock(jobs: Jobs, statement: str, key: int) -> bool:
+        await at_gate()
+        return await locking(jobs, statement, key)
+
     ended = asyncpg.transaction.Transaction.__aexit__
 
     async def ending(transaction: Any, kind: Any, error: Any, trace: Any) -> Any:
@@ -157,6 +164,7 @@ def simulated() -> Iterator[None]:
         patch.object(UnitOfWork, "sql", gated(UnitOfWork.sql)),
         patch.object(UnitOfWork, "changed", gated(UnitOfWork.changed)),
         patch.object(asyncpg.transaction.Transaction, "__aexit__", ending),
+        patch.object(Jobs, "_lock", lock),
         patch.object(settling, "AT_ONCE", 1),
         patch.object(recovering, "AT_ONCE", 1),
         patch.object(consuming, "_BACKOFF", (0.0,) * len(consuming._BACKOFF)),
@@ -271,70 +279,99 @@ def _is_crash(error: BaseException) -> bool:
     return isinstance(error, Crashed)
 
 
-Doing = tuple[Callable[[], Awaitable[None]], Failure | None]
+@dataclass(eq=False)
+class Doing:
+    """Something to be done, in which process, and how it went."""
+
+    run: Callable[[], Awaitable[None]]
+    process: object
+    failure: Failure | None = None
+    fate: Fate | None = None
+    failed: str = ""
+
+
+class _Going(NamedTuple):
+    doing: Doing
+    life: Life
+    task: asyncio.Task[None]
+
+    async def end(self) -> None:
+        self.doing.fate, self.doing.failed = await _end_of(self.life, self.task), self.life.failed
 
 
 class Interleaver:
-    """Lets two actions take turns, statement by statement, as chance says. `databases`: where they may wait for each other."""
+    """Lets actions take turns, statement by statement, as chance says. `databases`: where they may wait for each other."""
 
     def __init__(self, observer: asyncpg.Connection[Any], databases: list[str]) -> None:
         self._observer, self._databases = observer, databases
         self.met = 0
         """How often one had to wait for a row that the other held."""
 
-    async def both(
+    async def together(
         self,
         chance: Chance,
         first: Doing,
-        second: Doing,
+        others: Callable[[], Doing | None],
         *,
-        one_process: bool,
         between: Callable[[], Awaitable[None]],
-    ) -> tuple[tuple[Fate, str], tuple[Fate, str]]:
-        """Both to their ends, as `live` says it of each. Two of one process die together, wherever the other stands.
+    ) -> None:
+        """The first to its end, and meanwhile others, one after the other, each to its end; `fate` says how each went.
 
-        `between` comes before every turn: what happens while both stand still.
+        Those of one process die together, wherever they stand. `between` comes before every turn: what happens while all
+        stand still.
         """
         moved = asyncio.Event()
-        lives = [Life(gated=True, failure=failure, moved=moved) for _, failure in (first, second)]
-        tasks = [_begin(life, action) for life, (action, _) in zip(lives, (first, second), strict=True)]
-        for task in tasks:
-            task.add_done_callback(lambda _: moved.set())
+        going = [self._start(first, moved)]
+        is_open = True
         try:
-            while not all(task.done() for task in tasks):
-                await self._settle(moved, lives, tasks)
-                if one_process and any(map(_died, tasks)):
-                    for task in tasks:
-                        task.cancel()
-                    break
-                waiting = [life for life in lives if life.at_gate]
-                if not waiting:
+            while going:
+                if is_open and len(going) == 1:
+                    other = others()
+                    is_open = other is not None
+                    if other is not None:
+                        going.append(self._start(other, moved))
+                await self._settle(moved, going)
+                dead = {one.doing.process for one in going if _died(one.task)}
+                for one in going:
+                    if one.doing.process in dead and not one.task.done():
+                        one.life.gated = False  # nobody gives it another turn
+                        one.task.cancel()
+                        await asyncio.wait({one.task})
+                if done := [one for one in going if one.task.done()]:
+                    for one in done:
+                        going.remove(one)
+                        await one.end()
+                    is_open = is_open and bool(going) and going[0].doing is first
                     continue
-                await between()
-                life = chance.pick(waiting) if len(waiting) > 1 else waiting[0]
-                life.at_gate = False
-                life.gate.set()
+                if waiting := [one for one in going if one.life.at_gate]:
+                    await between()
+                    turn = chance.pick(waiting) if len(waiting) > 1 else waiting[0]
+                    turn.life.at_gate = False
+                    turn.life.gate.set()
         except BaseException:
-            for task in tasks:
-                task.cancel()
+            for one in going:
+                one.task.cancel()
             raise
         finally:
-            for life in lives:
-                life.gated = False
-                life.gate.set()
-        one, other = [
-            (await _end_of(life, task), life.failed) for life, task in zip(lives, tasks, strict=True)
-        ]
-        return one, other
+            for one in going:
+                one.life.gated = False
+                one.life.gate.set()
 
-    async def _settle(self, moved: asyncio.Event, lives: list[Life], tasks: list[asyncio.Task[None]]) -> None:
+    @staticmethod
+    def _start(doing: Doing, moved: asyncio.Event) -> _Going:
+        life = Life(gated=True, failure=doing.failure, moved=moved)
+        task = _begin(life, doing.run)
+        task.add_done_callback(lambda _: moved.set())
+        return _Going(doing, life, task)
+
+    async def _settle(self, moved: asyncio.Event, both: list[_Going]) -> None:
         """Until each is at its gate, done, or waits for the other inside the database."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 20
         while True:
             moved.clear()
-            going = [life for life, task in zip(lives, tasks, strict=True) if not task.done()]
-            running = [life for life in going if not life.at_gate]
+            going = [one for one in both if not one.task.done()]
+            running = [one for one in going if not one.life.at_gate]
             if not running:
                 return
             try:

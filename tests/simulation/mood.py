@@ -14,6 +14,7 @@ class Mood:
     """Per mille of the occasions. A `late` run lets time pass over work that waits, so that people and rules may miss it."""
 
     late: bool = False
+    people: int = 1
     delay: float = 0
     lost: float = 0
     commit_lost: float = 0
@@ -36,13 +37,14 @@ class Mood:
         late = chance.below(4) == 3
         return cls(
             late=late,
+            people=((1, 1, 1, 2), (1, 2, 3, 4))[late][chance.below(4)],
             delay=rate(150) if late else 0,
             lost=rate(80),
             commit_lost=rate(60),
             again=rate(40),
             crash=rate(40),
             fail=rate(40),
-            refuse=rate(16),
+            refuse=rate(40),
             meet=rate(120),
             clocks=rate(20) if late else 0,
             gateway=Manners(away=rate(100), unheard=rate(100)) if late else Manners(unheard=rate(60)),

@@ -1,22 +1,36 @@
-"""Bugs planted on purpose: each takes one protection away, and the simulation must find it by the invariant named here."""
+"""Bugs planted on purpose: each takes one protection away, and the simulation must find it by one of the invariants named."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Final
 from unittest.mock import patch
 from uuid import UUID
 
-from services.chassis import inbox, parked, relay
+from services.chassis import consuming, inbox, jobs, parked, relay
 from services.chassis.db import UnitOfWork
+from tests.simulation import acting
 from tests.simulation.finding import Mutation
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A protection that is gone, and who must notice."""
+
+    mutation: Mutation
+    noticed_by: frozenset[str]
+    within: int
+    """Seeds, from 1 on. Several times as many as it took when this was written."""
 
 
 @contextlib.contextmanager
 def _no_inbox() -> Iterator[None]:
     """Every delivery is taken for the first one."""
-
     remember = inbox.claim
 
     async def claim(uow: UnitOfWork, handler: str, event_ids: Sequence[UUID]) -> set[UUID]:
@@ -47,8 +61,97 @@ def _no_horizon() -> Iterator[None]:
         yield
 
 
-PLANTED: Final[dict[str, Mutation]] = {
-    "inbox": _no_inbox,
-    "parking order": _no_parking_order,
-    "relay horizon": _no_horizon,
+@contextlib.contextmanager
+def _nothing_pulled_forward() -> Iterator[None]:
+    """A range goes out without the earlier events of its keys that lie beyond it."""
+
+    async def earlier(*_: Any) -> Sequence[Any]:
+        return ()
+
+    with patch.object(relay.Relay, "_earlier", earlier):
+        yield
+
+
+@contextlib.contextmanager
+def _every_relay_leads() -> Iterator[None]:
+    """Nobody asks whether another relay of the service leads."""
+
+    async def may_lead(_connection: Any) -> bool:
+        return True
+
+    with patch.object(relay.Relay, "may_lead", staticmethod(may_lead)):
+        yield
+
+
+@contextlib.contextmanager
+def _cursor_before_acknowledgement() -> Iterator[None]:
+    """The cursor moves behind a page that the broker has not said it has."""
+    settle = relay.Relay._settle
+
+    async def hurry(self: relay.Relay, connection: Any, sent: relay.Sent) -> None:
+        hoped: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        hoped.set_result(None)
+        await settle(self, connection, relay.Sent(sent.page, hoped))
+        await sent.acknowledged
+
+    with patch.object(relay.Relay, "_settle", hurry):
+        yield
+
+
+@contextlib.contextmanager
+def _offsets_before_effects() -> Iterator[None]:
+    """Offsets are committed for records whose effects are still to be."""
+
+    async def take(consumers: consuming.Consumers, records: Sequence[Any], commit: Any) -> None:
+        await commit()
+        await consumers.on_batch(records)
+
+    with patch.object(acting, "take_in", take):
+        yield
+
+
+@contextlib.contextmanager
+def _without(words: str) -> Iterator[None]:
+    """Statements go out without what this pattern finds in them."""
+    run, change = UnitOfWork.sql, UnitOfWork.changed
+    bare = cache(partial(re.compile(words).sub, ""))
+
+    async def sql(uow: UnitOfWork, statement: str, *args: object) -> Any:
+        return await run(uow, bare(statement), *args)
+
+    async def changed(uow: UnitOfWork, statement: str, *args: object) -> int:
+        return await change(uow, bare(statement), *args)
+
+    with patch.object(UnitOfWork, "sql", sql), patch.object(UnitOfWork, "changed", changed):
+        yield
+
+
+@contextlib.contextmanager
+def _no_job_lock() -> Iterator[None]:
+    """Two processes of a service run the same exclusive job at once."""
+
+    async def lock(*_: Any) -> bool:
+        return True
+
+    with patch.object(jobs.Jobs, "_lock", lock):
+        yield
+
+
+PLANTED: Final[dict[str, Planted]] = {
+    "inbox": Planted(_no_inbox, frozenset({"I6"}), 20),
+    "parking order": Planted(_no_parking_order, frozenset({"I12"}), 100),
+    "relay horizon": Planted(_no_horizon, frozenset({"I4", "I5"}), 100),
+    "pulling forward": Planted(_nothing_pulled_forward, frozenset({"I4"}), 100),
+    "leader lock": Planted(_every_relay_leads, frozenset({"I4"}), 100),
+    "cursor after acknowledgement": Planted(_cursor_before_acknowledgement, frozenset({"I4", "I5"}), 20),
+    "offsets after effects": Planted(_offsets_before_effects, frozenset({"I5"}), 50),
+    "row lock": Planted(lambda: _without(r"for update( of \w+)?( skip locked)?"), frozenset({"I3"}), 100),
+    "job lock": Planted(_no_job_lock, frozenset(), 100),
+    "claim predicate": Planted(lambda: _without(r"and m\.claims = t\.claim"), frozenset(), 100),
+    "order status": Planted(lambda: _without("and status = 'creating'"), frozenset(), 100),
+    "version predicate": Planted(
+        lambda: _without(r"(and status = \$2 )?and (version = \$\d|c\.version = n\.read_version)"),
+        frozenset(),
+        100,
+    ),
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from contracts.topics import TOPICS
 from deploy.rehearsal.acts import Acts, Addresses
@@ -24,10 +27,10 @@ from tests.simulation.scene import Do, Scene
 from tests.simulation.services import ORDER
 from tests.simulation.stage import Stage
 
-PEOPLE: Final = (1, 1, 1, 2)
+HURRY: Final = timedelta(days=4)  # how long somebody may be late, so that several come at once
 AFTERMATH: Final = timedelta(days=3)
-LOOKS: Final = 4  # of so many steps of people one is preceded by a look,
-LOOKS_UNDER_WAY: Final = 150  # and of so many actions
+LOOKS: Final = 250  # per mille of people's steps are preceded by a look,
+LOOKS_UNDER_WAY: Final = 7  # and of all actions
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Run:
         self.scene = Scene(stage, seed, chance)
         self._acting = Acting(self.scene)
         self._calling = Calling(self.scene)
+        self._asked: dict[Action, asyncio.Future[bool]] = {}
+        self._numbers = itertools.count(1)
 
     @property
     def chance(self) -> Chance:
@@ -63,18 +68,16 @@ class Run:
         scene, stage = self.scene, self.scene.stage
         scene.mood = Mood.of(scene.chance)
         scene.late = scene.mood.late
-        people = crowd(stage.cycle, PEOPLE[scene.chance.below(len(PEOPLE))], scene.seed)
+        people = crowd(stage.cycle, scene.mood.people, scene.seed)
         await self._begin(people)
-        for (at, line, index), person, what in _timetable(people):
+        timetable = deque(_timetable(people))
+        while timetable:
+            (at, line, index), _, _ = timetable[0]
             await self._pass_to(at)
             rested = await self._drain()
-            if scene.chance.below(LOOKS) == LOOKS - 1:
+            if scene.chance.happens("", LOOKS):
                 await self._looking.look(at_rest=rested and not scene.late, until=(at, line - 1, index))
-            if isinstance(what, WorldEvent):
-                await set_desk_window(self._doors, what)
-            elif person is not None:
-                standing = self._standings[person]
-                standing.note(what, await self._acts.do(standing, what))
+            await self._crowd(self._who_come_together(timetable))
         await self._pass_to(max(scene.now(), stage.cycle.windows.payment.closes) + AFTERMATH)
         scene.mood = Mood()
         stage.gateway.begin_calm()
@@ -113,6 +116,7 @@ class Run:
         self._looking = Looking(scene, people, identities, self._standings, self._doors)
         self._calling.begin()
         self._looking.begin()
+        scene.before_replay = self._looking.look_at_parked
 
     def _on_refusal(self, service: str) -> None:
         self.scene.refused.add(service)
@@ -143,26 +147,79 @@ class Run:
         while ready := self._acting.ready():
             if chance.happens("work put off", self.scene.mood.delay):
                 return False
-            if chance.below(LOOKS_UNDER_WAY) == LOOKS_UNDER_WAY - 1:
+            if chance.happens("", LOOKS_UNDER_WAY):
                 await self._looking.look(at_rest=False)
             await self._acting.step(ready)
         return True
 
+    # People
+
+    def _who_come_together(self, timetable: deque[Turn]) -> list[Turn]:
+        """The next one, and where people come late, others who come meanwhile."""
+        turns = [timetable.popleft()]
+        while (
+            self.scene.late
+            and timetable
+            and timetable[0].who not in {turn.who for turn in turns}
+            and timetable[0].moment[0] - turns[0].moment[0] < HURRY
+            and self.scene.chance.happens("several came at once", self.scene.mood.meet * 2)
+        ):
+            turns.append(timetable.popleft())
+        return turns
+
+    async def _crowd(self, turns: Sequence[Turn]) -> None:
+        """What they do, each one question after the other; whose question comes first is chance's to say."""
+        await self._pass_to(turns[-1].moment[0])
+        tasks = [asyncio.create_task(self._take(turn)) for turn in turns]
+        try:
+            while going := [task for task in tasks if not task.done()]:
+                asked = [action for action, answered in self._asked.items() if not answered.done()]
+                if len(asked) < len(going):
+                    await asyncio.sleep(0)  # somebody is about to ask the next question
+                    continue
+                ready = [*asked, *self._acting.ready()]
+                action = self.scene.chance.pick(ready) if self.scene.late else asked[0]
+                await self._acting.do(action, ready)
+        finally:
+            for task in tasks:
+                task.cancel()
+        for task in tasks:
+            task.result()
+
+    async def _take(self, turn: Turn) -> None:
+        if isinstance(turn.what, WorldEvent):
+            await set_desk_window(self._doors, turn.what)
+        elif turn.who is not None:
+            standing = self._standings[turn.who]
+            standing.note(turn.what, await self._acts.do(standing, turn.what))
+
     async def _act(self, request: Do, service: str, twin: Do | None) -> bool:
-        """A person's request, perhaps while something else of the system happens, or while they ask the same once more."""
-        action = Action("request", service, f"request to {service}", request)
+        """A person's request: it is made when its turn comes, perhaps while something else happens."""
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         again = Action("request", service, f"the same request to {service}", twin) if twin else None
-        return await self._acting.do(action, self._acting.ready(), again)
+        number = next(self._numbers)
+        action = Action(
+            "request", service, f"request {number} to {service}", request, 0, again, answered.set_result
+        )
+        self._asked[action] = answered
+        try:
+            return await answered
+        finally:
+            del self._asked[action]
 
 
 Moment = tuple[datetime, int, int]
 
 
-def _timetable(people: People) -> Sequence[tuple[Moment, str | None, Step | WorldEvent]]:
+class Turn(NamedTuple):
+    moment: Moment
+    who: str | None
+    what: Step | WorldEvent
+
+
+def _timetable(people: People) -> Sequence[Turn]:
     """What people and the office do, in the order of moment and file."""
-    found: list[tuple[Moment, str | None, Step | WorldEvent]] = [
-        ((event.at, event.line, event.index), None, event) for event in people.world
-    ]
+    found = [Turn((event.at, event.line, event.index), None, event) for event in people.world]
     for person in people.persons:
-        found += [((step.at, person.line, step.index), person.name, step) for step in person.steps]
-    return sorted(found, key=lambda one: one[0])
+        found += [Turn((step.at, person.line, step.index), person.name, step) for step in person.steps]
+    return sorted(found, key=lambda turn: turn.moment)

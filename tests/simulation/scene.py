@@ -34,6 +34,8 @@ class Scene:
     members: dict[str, SimulatedMember] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     """Services in which an event waits to be replayed, perhaps."""
+    before_replay: Callable[[str], Awaitable[None]] | None = None
+    """A last look at what is parked in a service."""
     excused: int = 0
     """Records on topics that may be copies: sent, and not known to have arrived or not written down in time."""
     actions: int = 0

@@ -352,18 +352,21 @@ class Services:
             raise
 
     async def run_rival(self, name: str, job: Job) -> None:
-        """The same turn in the second process of the service."""
-        await self.rivals[name]._once(job)
+        """The same turn in the second process of the service. Whoever was locked out by it looks again after a while."""
+        try:
+            await self.rivals[name]._once(job)
+        finally:
+            job.wake()
 
     def door(self, name: str, *, internal: bool = False) -> Any:
         process = self.processes[name]
         return process.internal if internal else process.public
 
-    async def let_go(self, name: str, *, rival: bool = False) -> None:
-        """The session in which this process kept its jobs' locks is gone."""
-        jobs = self.rivals[name] if rival else self.processes[name].jobs
-        if jobs._locks is not None:
-            await jobs._locks.execute("select pg_advisory_unlock_all()")
+    async def let_go(self, name: str) -> None:
+        """The sessions in which the service kept its jobs' locks are gone."""
+        for jobs in (self.processes[name].jobs, self.rivals[name]):
+            if jobs._locks is not None:
+                await jobs._locks.execute("select pg_advisory_unlock_all()")
 
     async def end(self) -> None:
         for process in self.processes.values():

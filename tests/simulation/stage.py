@@ -98,6 +98,7 @@ class Stage:
         for name in ORDER:
             for seat in self.seats[name]:
                 await seat.end()
+            await self.services.let_go(name)
             await self.superuser[name].execute(self.cleaning[name].wipe)
             if self.runs % RUNS_A_VACUUM == RUNS_A_VACUUM - 1:
                 await self.superuser[name].execute(self.cleaning[name].vacuum)
