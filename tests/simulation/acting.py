@@ -33,7 +33,11 @@ select exists (select from outbox o, relay_cursor c
 
 POLL_WHEN_WOKEN: Final = 200  # per mille of the turns of two interleaved actions
 POLL: Final = 30
-MOST_COMPANY: Final = 4
+FEW_COMPANY: Final = 4
+MOST_COMPANY: Final = 12
+SLOW: Final = 200  # per mille of the actions that do not happen alone
+SELDOM: Final = 6
+REPLAY: Final = 100  # per mille of the moments at which something else waits too
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,11 +94,13 @@ class Acting:
         if scene.agenda and scene.agenda[0][0] <= now:
             what = scene.agenda[0][2]
             found.append(Action("outside", whose(what), what, self._outside))
-        found += [
-            Action("operator", name, f"{name}'s parked events are replayed", self._replaying(name), 2)
-            for name in ORDER
-            if name in scene.refused
-        ]
+        if scene.refused and (not found or scene.chance.happens("", REPLAY)):
+            # Operators are slow: what comes behind a parked event mostly comes first.
+            found += [
+                Action("operator", name, f"{name}'s parked events are replayed", self._replaying(name), 2)
+                for name in ORDER
+                if name in scene.refused
+            ]
         return found
 
     def next_due(self) -> datetime | None:
@@ -173,45 +179,55 @@ class Acting:
         await self._ended(action, fate, failed, death.at)
 
     async def _together(self, action: Action, other: Action, ready: Sequence[Action]) -> None:
-        """It may take long, and see several others come and go."""
+        """It may take long, and see several others come and go; a slow one lets nearly everything else go first."""
+        scene, chance = self.scene, self.scene.chance
         asked = [one for one in ready if one.kind == "request"]
-        scene = self.scene
+        slow = chance.happens("slow action", SLOW)
         interleaver, self._passed = scene.stage.interleaver, timedelta(0)
         before = interleaver.met
         scene.stage.carriers.next_action()
         with armed(self._turn_to_die()) as death:
             doings = {action: self._doing(action)}
 
+            def following() -> Action | None:
+                if len(doings) == 1:
+                    return other
+                waiting = [one for one in (*asked, *self.ready()) if one not in doings]
+                if slow and len(doings) <= MOST_COMPANY:
+                    waiting = [one for one in waiting if one.what != action.what]
+                    return chance.pick(waiting) if waiting else None
+                if len(doings) <= FEW_COMPANY and chance.below(2):
+                    return self._company(action, waiting)
+                return None
+
             def others() -> Doing | None:
-                last = next(reversed(doings))
-                if last is action:
-                    following: Action | None = other
-                elif len(doings) <= MOST_COMPANY and scene.chance.below(2):
-                    waiting = [one for one in asked if one not in doings]
-                    following = self._company(action, [*waiting, *self.ready()])
-                else:
-                    following = None
-                if following is None:
+                if (one := following()) is None:
                     return None
-                scene.note(f"{following.what} while {action.what}")
-                scene.chance.reached["two at once"] += 1
-                doings[following] = self._doing(following)
-                return doings[following]
+                scene.note(f"{one.what} while {action.what}")
+                chance.reached["two at once"] += 1
+                doings[one] = self._doing(one)
+                return doings[one]
 
             await interleaver.together(
-                scene.chance,
+                lambda waiting: self._turn(waiting, slow=slow),
                 doings[action],
                 others,
                 between=lambda: self._meanwhile([one for one, doing in doings.items() if doing.fate is None]),
             )
         if interleaver.met > before:
-            scene.chance.reached["one waited for the other's row"] += 1
+            chance.reached["one waited for the other's row"] += 1
         dead = [doing.process for doing in doings.values() if doing.fate is Fate.DIED]
         if len(dead) > len(set(dead)):
-            scene.chance.reached["death with another transaction open"] += 1
+            chance.reached["death with another transaction open"] += 1
         for one, doing in doings.items():
             assert doing.fate is not None
             await self._ended(one, doing.fate, doing.failed, death.at)
+
+    def _turn(self, several: int, *, slow: bool) -> int:
+        """Which of so many goes on. The first, if it is slow, seldom once it has begun."""
+        if not slow:
+            return self.scene.chance.below(several)
+        return int(self.scene.chance.below(SELDOM) > 0)
 
     def _doing(self, action: Action) -> Doing:
         return Doing(action.run, (action.service, action.process), self._failure())

@@ -22,7 +22,6 @@ from services.chassis import consuming, crash
 from services.chassis.db import UnitOfWork
 from services.chassis.jobs import Jobs
 from services.payment.handlers import recovering, settling
-from tests.simulation.chance import Chance
 
 _LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
 _PROBABLY_WAITS = 0.002  # real seconds after which the database is asked whether a statement waits for a lock
@@ -309,7 +308,7 @@ class Interleaver:
 
     async def together(
         self,
-        chance: Chance,
+        turn_of: Callable[[int], int],
         first: Doing,
         others: Callable[[], Doing | None],
         *,
@@ -317,8 +316,8 @@ class Interleaver:
     ) -> None:
         """The first to its end, and meanwhile others, one after the other, each to its end; `fate` says how each went.
 
-        Those of one process die together, wherever they stand. `between` comes before every turn: what happens while all
-        stand still.
+        Those of one process die together, wherever they stand. `turn_of` says which of so many goes on, 0 being the first;
+        `between` comes before every turn: what happens while all stand still.
         """
         moved = asyncio.Event()
         going = [self._start(first, moved)]
@@ -345,7 +344,7 @@ class Interleaver:
                     continue
                 if waiting := [one for one in going if one.life.at_gate]:
                     await between()
-                    turn = chance.pick(waiting) if len(waiting) > 1 else waiting[0]
+                    turn = waiting[turn_of(len(waiting)) if len(waiting) > 1 else 0]
                     turn.life.at_gate = False
                     turn.life.gate.set()
         except BaseException:

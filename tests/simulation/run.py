@@ -162,7 +162,7 @@ class Run:
             and timetable
             and timetable[0].who not in {turn.who for turn in turns}
             and timetable[0].moment[0] - turns[0].moment[0] < HURRY
-            and self.scene.chance.happens("several came at once", self.scene.mood.meet * 2)
+            and self.scene.chance.happens("several came at once", self.scene.mood.meet * 4)
         ):
             turns.append(timetable.popleft())
         return turns
