@@ -20,11 +20,11 @@ from services.payment.repository.vocabulary import MAY_BE_HELD, MAY_EXPIRE, UNDE
 CHUNK: Final = 5000  # forfeited in one transaction, unless told otherwise
 RULE: Final = "unpaid-at-close"
 
-_UNDECIDED: Final = f"exists (select from orders r where r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER})"
+UNDECIDED: Final = f"exists (select from orders r where r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER})"
 # Who is forfeited: `Obligation.expire` as a predicate. $1 is the moment of the sweep. Nobody, while it is not known
 # what was ordered before a restore.
-_DUE: Final = f"""
-    o.status in {MAY_EXPIRE} and o.closes_at <= $1 and not {_UNDECIDED}
+DUE: Final = f"""
+    o.status in {MAY_EXPIRE} and o.closes_at <= $1 and not {UNDECIDED}
     and not exists (select from recoveries where finished_at is null)
 """
 _ORDERS_OF: Final = """
@@ -64,7 +64,7 @@ def _sweep(chunk: int, *, wait: bool) -> str:
     # locking and its update is left for the next chunk.
     return f"""
     with due as materialized (
-        select o.ctid from obligations o where {_DUE}
+        select o.ctid from obligations o where {DUE}
         order by o.closes_at, o.registration_id limit {chunk:d} for update of o {waiting}
     ), expired as (
         update obligations o
@@ -91,7 +91,7 @@ async def sweep_chunk(uow: UnitOfWork, fingerprint: str, *, wait: bool = False, 
 
 async def count_due(uow: UnitOfWork) -> int:
     """How many are still to be forfeited, whoever holds their rows."""
-    rows = await uow.sql(f"select count(*) as due from obligations o where {_DUE}", uow.at)
+    rows = await uow.sql(f"select count(*) as due from obligations o where {DUE}", uow.at)
     return int(rows[0].due)
 
 
@@ -99,7 +99,7 @@ async def hold(uow: UnitOfWork) -> int:
     """Whoever still has an order under way after the close is held: neither forfeited nor paid."""
     return await uow.changed(
         f"update obligations o set status = 'held', changed_at = $1 "
-        f"where o.status in {MAY_BE_HELD} and o.closes_at <= $1 and {_UNDECIDED}",
+        f"where o.status in {MAY_BE_HELD} and o.closes_at <= $1 and {UNDECIDED}",
         uow.at,
     )
 
@@ -109,7 +109,7 @@ async def anything_open(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> 
     rows = await uow.sql(
         f"""
         select not exists (select from closings where cycle_id = $2 and closes_at = $3 and closed_at is not null)
-            or exists (select from obligations o where {_DUE})
+            or exists (select from obligations o where {DUE})
             or exists (select from obligations o where o.status = 'awaiting' and o.closes_at <= $1) as open
         """,
         uow.at,
