@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 from starlette.responses import JSONResponse
 
 from contracts.refusals import Code, Refused
@@ -24,7 +24,7 @@ from services.payment.domain.refusals import (
     WindowClosed,
     WindowNotOpen,
 )
-from services.payment.handlers import ordering, receiving, reporting
+from services.payment.handlers import ordering, previewing, receiving, reporting
 from services.payment.handlers.metrics import CALLBACKS, CLOCK_SKEW
 from services.payment.handlers.receiving import Mismatch
 from services.payment.handlers.settling import Gateways
@@ -125,6 +125,17 @@ def public_routes(gateways: Gateways, *, ask_at: Callable[[datetime], None]) -> 
     @router.get("/office/money")
     async def money(_: Annotated[Actor, allow("office")]) -> dict[str, Any]:
         return await reporting.money(database)
+
+    @router.get("/office/close/preview")
+    async def close_preview(
+        actor: Annotated[Actor, allow("office")],
+        closes_at: AwareDatetime | None = None,
+        after: UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+    ) -> dict[str, Any]:
+        return await previewing.preview_close(
+            database, cycle, actor, closes_at=closes_at, after=after, limit=limit
+        )
 
     @router.get("/office/close")
     async def close(_: Annotated[Actor, allow("office", "ops")]) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""The dry run: who would be forfeited if the window closed now, why, and how much money may still be on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from contracts.cycle import Cycle
+from services.chassis import audit
+from services.chassis.db import Database, Row
+from services.chassis.tokens import Actor
+from services.payment.repository import preview
+
+WORDS: Final = {
+    "never-ordered": "从未下单",
+    "orders-unpaid": "下过单，支付渠道确认均未支付",
+    "order-under-way": "有未了结订单：截止时先关单、再向支付渠道查询，不先作放弃处理",
+    "restore-under-way": "系统恢复未完成，恢复前的订单尚未逐笔查清，暂不处理任何人",
+    "stopped": "有正在办理的事项，暂不处理",
+}
+"""Why, for people."""
+
+
+async def preview_close(
+    database: Database,
+    cycle: Cycle,
+    actor: Actor,
+    *,
+    closes_at: datetime | None,
+    after: UUID | None,
+    limit: int,
+) -> dict[str, Any]:
+    """A page of it; the totals stand on the first one. Nothing changes but the audit trail: who looked."""
+    async with database.unit_of_work() as uow:
+        rows = await preview.page(uow, closes_at, after, limit)
+        totals = await preview.totals(uow, closes_at) if after is None else None
+        await audit.record(
+            uow, actor, "close-previewed", subject=cycle.id, detail={"listed": len(rows), "after": after}
+        )
+    found: dict[str, Any] = {
+        "cycle_id": cycle.id,
+        "at": uow.at,
+        "items": [_item(row) for row in rows],
+        "next": rows[-1].registration_id if len(rows) == limit else None,
+    }
+    if totals is not None:
+        found["totals"] = _totals(totals)
+    return found
+
+
+def _item(row: Row) -> dict[str, Any]:
+    return {
+        "registration_id": row.registration_id,
+        "state": row.status,
+        "closes_at": row.closes_at,
+        "amount_fen": row.amount_fen,
+        "would": row.would,
+        "why": row.why,
+        "orders": row.orders,
+        "open_order": None
+        if row.order_no is None
+        else {
+            "order_no": row.order_no,
+            "channel": row.channel,
+            "state": row.order_status,
+            "amount_fen": row.in_flight_fen,
+            "expires_at": row.order_expires_at,
+        },
+    }
+
+
+def _totals(rows: Sequence[Row]) -> dict[str, Any]:
+    def of(would: str) -> dict[str, int]:
+        chosen = [row for row in rows if row.would == would]
+        return {
+            "registrations": sum(row.registrations for row in chosen),
+            "amount_fen": sum(row.amount_fen for row in chosen),
+        }
+
+    return {
+        "forfeit": of("forfeit"),
+        "ask": {**of("ask"), "in_flight_fen": sum(row.in_flight_fen for row in rows)},
+        "spare": of("spare"),
+        "by_reason": [
+            {
+                "closes_at": row.closes_at,
+                "would": row.would,
+                "why": row.why,
+                "words": WORDS[row.why],
+                "registrations": row.registrations,
+                "amount_fen": row.amount_fen,
+                "in_flight_fen": row.in_flight_fen,
+            }
+            for row in rows
+        ],
+    }

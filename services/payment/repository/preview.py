@@ -1,0 +1,65 @@
+"""Who would be forfeited if the window closed now: the sweep's own predicate, read instead of carried out."""
+
+# ruff: noqa: S608 -- what is put into statements here are this package's own constants
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from services.chassis.db import Row, UnitOfWork
+from services.payment.repository.closing import DUE, UNDECIDED
+from services.payment.repository.vocabulary import MAY_EXPIRE, UNDECIDED_ORDER
+
+# The close of everybody who owes, taken to be there. `DUE` gets it as its $1, which is the moment of the sweep to a real run.
+_CLOSED: Final = "(select max(c.closes_at) from obligations c)"
+_DUE_IF_CLOSED: Final = DUE.replace("$1", _CLOSED)
+# $1: only of the window that closes then, if given.
+_CONCERNED: Final = f"o.status in {MAY_EXPIRE} and ($1::timestamptz is null or o.closes_at = $1)"
+# What the close would do with them: forfeit, ask the gateway first, or leave them because something stops it.
+_RESTORING: Final = "exists (select from recoveries where finished_at is null)"
+_WOULD: Final = f"""
+    case when {_DUE_IF_CLOSED} then 'forfeit' when {UNDECIDED} and not {_RESTORING} then 'ask' else 'spare' end
+"""
+_WHY: Final = f"""
+    case when {_RESTORING} then 'restore-under-way'
+         when {UNDECIDED} then 'order-under-way'
+         when not ({_DUE_IF_CLOSED}) then 'stopped'
+         when exists (select from orders r where r.registration_id = o.registration_id) then 'orders-unpaid'
+         else 'never-ordered' end
+"""
+
+
+async def totals(uow: UnitOfWork, closes_at: datetime | None) -> Sequence[Row]:
+    """Counts and sums by window, by what would happen and why; `in_flight_fen` is what orders under way may still bring."""
+    return await uow.sql(
+        f"""
+        select p.closes_at, p.would, p.why, count(*) as registrations, sum(p.amount_fen)::bigint as amount_fen,
+               coalesce(sum(r.amount_fen), 0)::bigint as in_flight_fen
+        from (select o.registration_id, o.closes_at, o.amount_fen, {_WOULD} as would, {_WHY} as why
+              from obligations o where {_CONCERNED}) p
+        left join orders r on r.registration_id = p.registration_id and r.status in {UNDECIDED_ORDER}
+        group by 1, 2, 3 order by 1, 2, 3
+        """,
+        closes_at,
+    )
+
+
+async def page(uow: UnitOfWork, closes_at: datetime | None, after: UUID | None, limit: int) -> Sequence[Row]:
+    """Everybody who owes, in the order of their ids, each with what the close would do and the order under way."""
+    return await uow.sql(
+        f"""
+        select p.*, r.order_no, r.channel, r.status as order_status, r.expires_at as order_expires_at,
+               r.amount_fen as in_flight_fen,
+               (select count(*) from orders t where t.registration_id = p.registration_id) as orders
+        from (select o.registration_id, o.status, o.closes_at, o.amount_fen, {_WOULD} as would, {_WHY} as why
+              from obligations o where {_CONCERNED} and ($2::uuid is null or o.registration_id > $2)
+              order by o.registration_id limit $3) p
+        left join orders r on r.registration_id = p.registration_id and r.status in {UNDECIDED_ORDER}
+        order by p.registration_id
+        """,
+        closes_at,
+        after,
+        limit,
+    )
