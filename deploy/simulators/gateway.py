@@ -5,6 +5,7 @@ People pay, it calls back on its schedule, it misbehaves when told to.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -33,7 +34,7 @@ class Booked(NamedTuple):
     refund_fen: int
 
 
-class Gateway:
+class Gateway(ABC):
     """A subclass says how a notice is written and when it counts as heard."""
 
     misbehaviours: tuple[str, ...] = ()
@@ -58,21 +59,21 @@ class Gateway:
             for moment in order.callbacks[order.notified :]:
                 agenda.add(moment, partial(self._notify, order, 0, self._notice_id()))
 
+    @abstractmethod
     def _notice_id(self) -> str:
         """One for all tries of a notice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _notice(self, order: Order, notice_id: str) -> tuple[dict[str, str], bytes]:
         """Headers and body, sealed now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _heard(self, answer: Answer) -> bool:
         """Whether this answer acknowledges a notice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sign_with(self, key: int) -> str:
         """Change the gateway's key; the last is one that merchants were not told of. Returns its name."""
-        raise NotImplementedError
 
     def now(self) -> datetime:
         return self._clock.now()

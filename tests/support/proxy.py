@@ -16,6 +16,7 @@ import contextlib
 import random
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -53,17 +54,17 @@ class Piece:
 Onward = Callable[[Piece], Awaitable[None]]
 
 
-class Toxic:
+class Toxic(ABC):
     """One kind of harm. `carry` hands on what it does not keep."""
 
     def __init__(self) -> None:
         self.done = 0
         """How often, or for how many bytes, the harm was really done."""
 
-    async def carry(self, piece: Piece, link: Link, onward: Onward) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def carry(self, piece: Piece, link: Link, onward: Onward) -> None: ...
 
-    def removed(self) -> None:
+    def removed(self) -> None:  # noqa: B027 -- most have nothing to undo
         """It was switched off."""
 
 

@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from services.payment.adapters.alipay_bills import AlipayBills
-from services.payment.adapters.alipay_calls import BODY_LIMIT, Reply, checked, fen_of, yuan
+from services.payment.adapters.alipay_calls import Reply, checked, fen_of, yuan
 from services.payment.adapters.alipay_refunds import AlipayRefunds
-from services.payment.adapters.alipay_signatures import BEIJING, moment, read_notice, refused
+from services.payment.adapters.alipay_signatures import moment, read_notice, refused
+from services.payment.adapters.asking import BEIJING, BODY_LIMIT, check_order
 from services.payment.ports import (
     AlreadyPaid,
     Answer,
@@ -51,10 +52,7 @@ class Alipay(AlipayRefunds, AlipayBills):
     async def place_order(
         self, order_no: str, amount_fen: int, description: str, expires_at: datetime
     ) -> PlacedOrder:
-        if amount_fen < 1 or not 1 <= len(description) <= 127:
-            raise ValueError("an order has an amount and a description of at most 127 characters")
-        if expires_at.tzinfo is None:
-            raise ValueError("expires_at needs an offset")
+        check_order(amount_fen, description, expires_at)
         reply = await self.call(
             "alipay.trade.precreate",
             {

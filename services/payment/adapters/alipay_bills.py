@@ -13,10 +13,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 from urllib.parse import urlsplit
 
-from services.chassis import wire
 from services.payment.adapters.alipay_calls import AlipayCalls
-from services.payment.adapters.alipay_signatures import BEIJING
-from services.payment.adapters.wechat_calls import DOWNLOAD_LIMIT
+from services.payment.adapters.asking import BEIJING, FILE_LIMIT
 from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBillYet
 
 _NONE_YET: Final = frozenset({"isp.bill_not_exist", "BILL_NOT_EXIST", "isv.bill_not_exist"})
@@ -47,13 +45,7 @@ class AlipayBills(AlipayCalls):
         if f"{parts.scheme}://{parts.netloc}" not in self._account.bill_origins:
             # Whoever could choose the host could make us call anybody.
             raise ChannelUnavailable("bill at another host")
-        try:
-            answer = await self._downloads.request("GET", url, {"User-Agent": "kaowu"}, b"")
-        except wire.NoAnswer as error:
-            raise ChannelUnavailable(str(error)) from None
-        if answer.status != 200:
-            raise ChannelUnavailable(f"status {answer.status}")
-        return answer.body
+        return await self._connections.file(url, {"User-Agent": "kaowu"})
 
 
 def read_bill(packed: bytes) -> Iterator[BillLine]:
@@ -61,10 +53,15 @@ def read_bill(packed: bytes) -> Iterator[BillLine]:
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             names = [one for one in archive.infolist() if _SUMMARY not in _name(one)]
-            if len(names) != 1 or names[0].file_size > DOWNLOAD_LIMIT:
+            if len(names) != 1 or names[0].file_size > FILE_LIMIT:
                 raise ChannelUnavailable("bill is not one file of transactions")
             raw = archive.read(names[0])
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        EOFError,
+    ):  # a compression zipfile does not know
         raise ChannelUnavailable("bill is not a zip") from None
     try:
         text = raw.decode("gb18030").splitlines()

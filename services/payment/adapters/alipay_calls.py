@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from services.chassis import wire
 from services.chassis.clock import Clock
 from services.payment.adapters.alipay_signatures import (
-    BEIJING,
     SIGN_TYPE,
     AlipayAccount,
     Seal,
@@ -21,11 +19,9 @@ from services.payment.adapters.alipay_signatures import (
     signed_part,
     verify,
 )
-from services.payment.adapters.wechat_calls import DOWNLOAD_LIMIT, DOWNLOAD_PATIENCE, Asking
+from services.payment.adapters.asking import BEIJING, Asking, Connections
 from services.payment.ports import ChannelRefused, ChannelUnavailable, Malformed, NotificationRefused
 
-PATIENCE: Final = 5.0  # seconds for one exchange
-BODY_LIMIT: Final = 64 * 1024
 _DONE: Final = "10000"
 # The gateway itself, not the trade: nothing was learned and asking again may help.
 _AWAY: Final = frozenset({"20000"})
@@ -51,7 +47,7 @@ class Reply:
 
 
 class AlipayCalls:
-    """A few kept connections for the life of the process; close them with `aclose`."""
+    """Close it with `aclose`."""
 
     def __init__(
         self,
@@ -61,29 +57,20 @@ class AlipayCalls:
         clock: Clock,
         connections: int = 32,
         asking: Asking | None = None,
-        downloading: wire.Wires | None = None,
     ) -> None:
         self._account = account
         self._notify_url = notify_url
         self._clock = clock
         parts = urlsplit(account.gateway_url)
         self._path = parts.path or "/gateway.do"
-        self._wire: Asking = asking or wire.Wire(
-            f"{parts.scheme}://{parts.netloc}", connections=connections, patience=PATIENCE, limit=BODY_LIMIT
-        )
-
-        # Files come by connections of their own: no order waits behind a bill.
-        self._downloads = downloading or wire.Wires(
-            connections=2, patience=DOWNLOAD_PATIENCE, limit=DOWNLOAD_LIMIT
-        )
+        self._connections = Connections(f"{parts.scheme}://{parts.netloc}", count=connections, asking=asking)
 
     @property
     def name(self) -> str:
         return "alipay"
 
     async def aclose(self) -> None:
-        await self._wire.aclose()
-        await self._downloads.aclose()
+        await self._connections.aclose()
 
     async def call(self, method: str, content: Mapping[str, Any], *, notify: bool = False) -> Reply:
         """One call and its verified answer. Raises ChannelUnavailable, or ChannelRefused where our own seal is refused."""
@@ -101,10 +88,8 @@ class AlipayCalls:
             fields["notify_url"] = self._notify_url
         body = urlencode({**fields, "sign": sign(self._account, fields)}, quote_via=quote_plus).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "User-Agent": "kaowu"}
-        try:
-            status, _, raw = await self._wire.request("POST", f"{self._path}?charset=utf-8", headers, body)
-        except wire.NoAnswer as error:
-            raise ChannelUnavailable(str(error)) from None
+        target = f"{self._path}?charset=utf-8"
+        status, _, raw = await self._connections.request("POST", target, headers, body)
         if status != 200:
             raise ChannelUnavailable(f"status {status}")
         try:
@@ -113,7 +98,7 @@ class AlipayCalls:
             reply = Reply(part, seal, json_object(part))
         except NotificationRefused as problem:
             # Whom the gateway does not know it does not answer with a seal: nothing was done, and our keys are wrong.
-            if raw.lstrip().startswith(b'{"error_response"') or problem.reason == "unsigned":
+            if raw.lstrip().startswith(b'{"error_response"'):
                 raise ChannelRefused("isv.invalid-signature", 200) from None
             raise ChannelUnavailable(f"unverified answer: {problem.reason}") from None
         if reply.content.get("code") in _AWAY or reply.code in _AWAY_BUSINESS:

@@ -6,6 +6,7 @@ from typing import Final
 
 from services.payment.adapters.alipay_calls import AlipayCalls, Reply, checked, fen_of, yuan
 from services.payment.adapters.alipay_signatures import moment
+from services.payment.adapters.asking import check_refund
 from services.payment.ports import ChannelRefused, ChannelUnavailable, RefundAnswer, RefundState
 
 # Understood and not done; the same call may succeed later, when the account has money again.
@@ -17,10 +18,7 @@ class AlipayRefunds(AlipayCalls):
     async def refund(
         self, order_no: str, refund_no: str, amount_fen: int, paid_fen: int, reason: str
     ) -> RefundAnswer:
-        if not 1 <= amount_fen <= paid_fen or not 1 <= len(reason) <= 80:
-            raise ValueError(
-                "a refund has an amount up to what was paid, and a reason of at most 80 characters"
-            )
+        check_refund(amount_fen, paid_fen, reason)
         reply = await self.call(
             "alipay.trade.refund",
             {

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from prometheus_client import Counter
 
+from services.payment.adapters.asking import BEIJING
 from services.payment.ports import Forged, Malformed, NotificationRefused, Stale
 
 SIGN_TYPE: Final = "RSA2"
 FRESH: Final = timedelta(minutes=5)
-BEIJING: Final = timezone(timedelta(hours=8))
 # What a notice may be written in. Anything else is refused rather than guessed at.
 _CHARSETS: Final = {"utf-8": "utf-8", "gbk": "gbk", "gb2312": "gbk", "gb18030": "gb18030"}
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)

@@ -7,16 +7,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from services.payment.adapters.asking import BEIJING, BODY_LIMIT, check_order
 from services.payment.adapters.wechat_bills import WeChatBills
-from services.payment.adapters.wechat_calls import (
-    BEIJING,
-    BODY_LIMIT,
-    Reply,
-    checked,
-    is_fen,
-    json_object,
-    moment,
-)
+from services.payment.adapters.wechat_calls import Reply, checked, is_fen, json_object, moment
 from services.payment.adapters.wechat_refunds import WeChatRefunds, refund_notice
 from services.payment.adapters.wechat_signatures import open_resource, verify
 from services.payment.ports import (
@@ -60,10 +53,7 @@ class WeChatPay(WeChatRefunds, WeChatBills):
     async def place_order(
         self, order_no: str, amount_fen: int, description: str, expires_at: datetime
     ) -> PlacedOrder:
-        if amount_fen < 1 or not 1 <= len(description) <= 127:
-            raise ValueError("an order has an amount and a description of at most 127 characters")
-        if expires_at.tzinfo is None:
-            raise ValueError("expires_at needs an offset")
+        check_order(amount_fen, description, expires_at)
         reply = await self.call(
             "POST",
             "/v3/pay/transactions/native",

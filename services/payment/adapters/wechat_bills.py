@@ -12,8 +12,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 from urllib.parse import urlsplit
 
-from services.chassis import wire
-from services.payment.adapters.wechat_calls import BEIJING, DOWNLOAD_LIMIT, WeChatCalls
+from services.payment.adapters.asking import BEIJING, FILE_LIMIT
+from services.payment.adapters.wechat_calls import WeChatCalls
 from services.payment.adapters.wechat_signatures import authorization
 from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBillYet
 
@@ -48,20 +48,14 @@ class WeChatBills(WeChatCalls):
             raise ChannelUnavailable("bill at another host")
         target = f"{theirs.path}?{theirs.query}" if theirs.query else theirs.path
         seal = authorization(self._account, "GET", target, b"", self._clock.now())
-        try:
-            answer = await self._downloads.request("GET", url, {"Authorization": seal}, b"")
-        except wire.NoAnswer as error:
-            raise ChannelUnavailable(str(error)) from None
-        if answer.status != 200:
-            raise ChannelUnavailable(f"status {answer.status}")
-        return answer.body
+        return await self._connections.file(url, {"Authorization": seal})
 
 
 def unzipped(packed: bytes) -> bytes:
-    """At most DOWNLOAD_LIMIT bytes: a small file may hold a large one."""
+    """At most FILE_LIMIT bytes: a small file may hold a large one."""
     try:
         unpacker = zlib.decompressobj(wbits=31)
-        raw = unpacker.decompress(packed, DOWNLOAD_LIMIT)
+        raw = unpacker.decompress(packed, FILE_LIMIT)
     except (zlib.error, gzip.BadGzipFile):
         raise ChannelUnavailable("bill is not gzip") from None
     if not unpacker.eof:

@@ -1,6 +1,6 @@
 """One exchange with the WeChat Pay v3 gateway: our seal on the request, its seal on the answer.
 
-Every call ends within `PATIENCE`. Every answer that is used as a fact carries the platform's seal, refusals too:
+Every answer that is used as a fact carries the platform's seal, refusals too:
 an unsealed "order unknown" must never cost somebody an exam.
 """
 
@@ -10,19 +10,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Final, Protocol, TypeGuard
+from datetime import UTC, datetime
+from typing import Any, Final, TypeGuard
 
-from services.chassis import wire
 from services.chassis.clock import Clock
+from services.payment.adapters.asking import Asking, Connections
 from services.payment.adapters.wechat_signatures import Seal, WeChatAccount, authorization, verify
 from services.payment.ports import ChannelRefused, ChannelUnavailable, Malformed, NotificationRefused
 
-PATIENCE: Final = 5.0  # real seconds for one call, connecting included
-BODY_LIMIT: Final = 64 * 1024  # the gateway's own bodies are below 4 KiB
-DOWNLOAD_PATIENCE: Final = 60.0
-DOWNLOAD_LIMIT: Final = 64 << 20
-BEIJING: Final = timezone(timedelta(hours=8))
 _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # the seal is over the bytes as they travel
@@ -44,18 +39,8 @@ class Reply:
         return str(self.content.get("code", ""))[:64]
 
 
-class Asking(Protocol):
-    """What carries a request to the gateway. Raises wire.NoAnswer."""
-
-    async def request(
-        self, method: str, target: str, headers: Mapping[str, str], content: bytes = b""
-    ) -> wire.Answer: ...
-
-    async def aclose(self) -> None: ...
-
-
 class WeChatCalls:
-    """A few kept connections for the life of the process; close them with `aclose`."""
+    """Close it with `aclose`."""
 
     def __init__(
         self,
@@ -65,26 +50,18 @@ class WeChatCalls:
         clock: Clock,
         connections: int = 32,
         asking: Asking | None = None,
-        downloading: wire.Wires | None = None,
     ) -> None:
         self._account = account
         self._notify_url = notify_url
         self._clock = clock
-        self._wire: Asking = asking or wire.Wire(
-            account.gateway_url, connections=connections, patience=PATIENCE, limit=BODY_LIMIT
-        )
-        # Files come by connections of their own: no order waits behind a bill.
-        self._downloads = downloading or wire.Wires(
-            connections=2, patience=DOWNLOAD_PATIENCE, limit=DOWNLOAD_LIMIT
-        )
+        self._connections = Connections(account.gateway_url, count=connections, asking=asking)
 
     @property
     def name(self) -> str:
         return "wechat"
 
     async def aclose(self) -> None:
-        await self._wire.aclose()
-        await self._downloads.aclose()
+        await self._connections.aclose()
 
     async def call(self, method: str, target: str, body: Mapping[str, Any] | None) -> Reply:
         content = (
@@ -95,10 +72,7 @@ class WeChatCalls:
             **_HEADERS,
             "Authorization": authorization(self._account, method, target, content, asked_at),
         }
-        try:
-            status, fields, raw = await self._wire.request(method, target, headers, content)
-        except wire.NoAnswer as error:
-            raise ChannelUnavailable(str(error)) from None
+        status, fields, raw = await self._connections.request(method, target, headers, content)
         if status >= 500 or status == 429:
             raise ChannelUnavailable(f"status {status}")
         try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
+from services.payment.adapters.asking import check_refund
 from services.payment.adapters.wechat_calls import Reply, WeChatCalls, checked, is_fen, moment
 from services.payment.adapters.wechat_signatures import WeChatAccount
 from services.payment.ports import (
@@ -34,10 +35,7 @@ class WeChatRefunds(WeChatCalls):
     async def refund(
         self, order_no: str, refund_no: str, amount_fen: int, paid_fen: int, reason: str
     ) -> RefundAnswer:
-        if not 1 <= amount_fen <= paid_fen or not 1 <= len(reason) <= 80:
-            raise ValueError(
-                "a refund has an amount up to what was paid, and a reason of at most 80 characters"
-            )
+        check_refund(amount_fen, paid_fen, reason)
         reply = await self.call(
             "POST",
             "/v3/refund/domestic/refunds",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from base64 import b32encode
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -60,18 +59,3 @@ def refund_number(channel: str, transaction_id: str) -> str:
     """
     mixed = sha256(f"kaowu.refund.v1 {channel} {transaction_id}".encode()).digest()[:15]
     return f"R{b32encode(mixed).decode()}"
-
-
-_RETRIES: Final = (
-    timedelta(minutes=1),
-    timedelta(minutes=5),
-    timedelta(minutes=30),
-    timedelta(hours=2),
-    timedelta(hours=6),
-    timedelta(days=1),
-)
-
-
-def ask_refund_again_at(at: datetime, attempts: int) -> datetime:
-    """When to ask about a refund again that has been asked about `attempts` times without an end."""
-    return at + _RETRIES[min(max(attempts, 1), len(_RETRIES)) - 1]

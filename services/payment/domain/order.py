@@ -77,18 +77,3 @@ ORDER_LIFE: Final = timedelta(hours=2)  # the gateway's payment code lives no lo
 def order_expires_at(at: datetime, closes_at: datetime) -> datetime:
     """An order ends with its code, and never outlives the window."""
     return min(at + ORDER_LIFE, closes_at)
-
-
-_RETRIES: Final = (
-    timedelta(minutes=5),
-    timedelta(hours=1),
-    timedelta(hours=1),
-    timedelta(hours=3),
-    timedelta(hours=6),
-    timedelta(days=1),
-)
-
-
-def ask_again_at(at: datetime, attempts: int) -> datetime:
-    """When to ask a gateway again that has given no answer `attempts` times."""
-    return at + _RETRIES[min(max(attempts, 1), len(_RETRIES)) - 1]

@@ -15,7 +15,8 @@ from contracts.cycle import Cycle
 from services.chassis import outbox
 from services.chassis.db import Database
 from services.chassis.vault import Vault
-from services.payment.domain.book import RefundStatus, ask_refund_again_at
+from services.payment.domain.asking_again import ask_refund_again_at
+from services.payment.domain.book import RefundStatus
 from services.payment.handlers.metrics import REFUNDS
 from services.payment.ports import ChannelError, RefundAnswer, Refunding, RefundState
 from services.payment.repository import ledger, obligations, refunds
@@ -55,9 +56,8 @@ class Refunds:
         async with places:
             answer = await self._ask(refund)
         if answer is None:
-            await self._stands(
-                refund, RefundStatus.DUE if refund.status is RefundStatus.DUE else refund.status
-            )
+            # Nothing was learned: what was known of it still stands.
+            await self._stands(refund, refund.status, refund.code)
         elif answer.state is RefundState.DONE and answer.amount_fen == refund.amount_fen:
             await self._done(refund, answer)
         elif answer.state in {RefundState.DONE, RefundState.REFUSED}:

@@ -12,7 +12,8 @@ import structlog
 from contracts.cycle import Cycle
 from services.chassis.db import Database
 from services.chassis.vault import Vault
-from services.payment.domain.order import Order, Success, ask_again_at
+from services.payment.domain.asking_again import ask_again_at
+from services.payment.domain.order import Order, Success
 from services.payment.handlers.metrics import ORDERS
 from services.payment.handlers.receiving import Mismatch, Taken, record_success
 from services.payment.ports import (

@@ -31,6 +31,8 @@ class Refund:
     cause: RefundCause
     status: RefundStatus
     attempts: int
+    code: str | None
+    """The gateway's own word for a refusal."""
 
 
 async def open_due(uow: UnitOfWork, limit: int) -> int:
@@ -87,6 +89,7 @@ async def to_ask(uow: UnitOfWork, limit: int) -> list[Refund]:
             cause=RefundCause(row.cause),
             status=RefundStatus(row.status),
             attempts=row.attempts,
+            code=row.code,
         )
         for row in rows
     ]

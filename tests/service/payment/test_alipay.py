@@ -12,12 +12,13 @@ import pytest
 from deploy.simulators.credentials import Credentials
 from services.chassis.wire import Answer
 from services.payment.adapters.alipay import Alipay
-from services.payment.adapters.alipay_calls import BODY_LIMIT, fen_of, yuan
+from services.payment.adapters.alipay_calls import fen_of, yuan
 from services.payment.adapters.alipay_signatures import (
     AlipayAccount,
     signed_part,
     verify,
 )
+from services.payment.adapters.asking import BODY_LIMIT
 from services.payment.ports import (
     AlreadyPaid,
     Capability,
@@ -197,6 +198,7 @@ class Fixed:
         (200, b'{"alipay_trade_close_response":{"code":"10000"},"sign":"x"}'),
         (200, b'{"alipay_trade_query_response":{"code":"10000"},"sign":"eA=="}'),
         (200, b'{"alipay_trade_query_response":{"code":"10000"},"sign":"e"}'),
+        (200, b'{"alipay_trade_query_response":{"code":"40004","sub_code":"ACQ.TRADE_NOT_EXIST"}}'),
     ],
 )
 async def test_whatever_comes_back_unsealed_is_no_answer(stage: Outside, status: int, body: bytes) -> None:

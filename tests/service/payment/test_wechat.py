@@ -13,8 +13,8 @@ import pytest
 from deploy.simulators.credentials import Credentials
 from deploy.simulators.http import Reply, Request, serving
 from services.chassis.wire import Answer
+from services.payment.adapters.asking import BODY_LIMIT
 from services.payment.adapters.wechat import WeChatPay
-from services.payment.adapters.wechat_calls import BODY_LIMIT
 from services.payment.adapters.wechat_signatures import WeChatAccount, verify
 from services.payment.ports import (
     AlreadyPaid,
@@ -202,7 +202,7 @@ async def test_a_lost_answer_is_repaired_by_asking_again(stage: Outside, wechat:
 async def test_a_gateway_that_hangs_is_given_up_in_time(
     stage: Outside, wechat: WeChatPay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.payment.adapters.wechat_calls.PATIENCE", 0.2)
+    monkeypatch.setattr("services.payment.adapters.asking.PATIENCE", 0.2)
     await stage.control("/sim/wechat/down", {"seconds": 60, "how": "hang"})
     with pytest.raises(ChannelUnavailable, match="in time"):
         await wechat.query(NUMBER)

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.reasons import RefundCause
+from services.payment.domain.asking_again import ask_again_at
 from services.payment.domain.obligation import NEXT, Cancellation, Fact, Obligation, Status, sources_of
 from services.payment.domain.order import (
     ORDER_NEXT,
     UNDECIDED,
     OrderStatus,
     Success,
-    ask_again_at,
     order_expires_at,
 )
 from services.payment.domain.ordering import check_order
