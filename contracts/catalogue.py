@@ -148,6 +148,7 @@ _CATALOGUE = Catalogue(
         payment.Reinstated,
         payment.Refunded,
         payment.WindowMoved,
+        payment.SiteWindowSet,
         payment.WindowClosed,
         payment.Reconciled,
         notification.Delivered,

@@ -75,6 +75,7 @@ class Approved(ConfirmationFact):
     level: ExamLevel
     subjects: Subjects
     specialty_code: SpecialtyCode
+    site_id: SiteId | None = None
 
 
 class Rejected(ConfirmationFact):

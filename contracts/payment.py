@@ -16,6 +16,7 @@ from contracts.event import (
     Part,
     RegistrationEvent,
     Sha256,
+    SiteEvent,
 )
 from contracts.reasons import Channel, ExpiryCause, RefundCause, ReinstatementCause, WindowReason
 
@@ -126,6 +127,22 @@ class WindowMoved(PaymentFact):
     closes_at: Moment
     reason_code: WindowReason
     counts: MovedCounts
+
+
+class SiteWindowSet(SiteEvent):
+    """When: two people of the office moved the close of payment for a desk, alone or with all others.
+    What became true: payment closes for this desk at `closes_at` (people are told `told_closes_at`), whatever the cycle
+    file says; each registration whose own close moves is said by itself.
+    Who reacts: confirmation (until when the last level may approve).
+    """
+
+    topic: ClassVar[str] = TOPIC
+    source: ClassVar[str] = SOURCE
+    type: ClassVar[str] = "kaowu.payment.site-window-set.v1"
+
+    closes_at: Moment
+    told_closes_at: Moment
+    reason_code: WindowReason
 
 
 class ClosedCounts(Part):

@@ -29,7 +29,7 @@ ALLOWED = frozenset({
     "closes_at", "closed_at", "amount_fen", "currency", "offset", "paid_at", "channel", "order_no",
     "cause", "proof_id", "refund_no", "counts", "awaiting", "reinstated", "paid", "expired", "held",
     "undecided", "sums_fen", "received", "due", "refunds_due", "proof_root", "proofs", "date", "lines",
-    "matched", "explained", "billed", "booked", "breaks", "occasion", "template_version",
+    "matched", "explained", "billed", "booked", "breaks", "occasion", "template_version", "told_closes_at",
 })  # fmt: skip
 LONGEST_TEXT = 64
 PERSONAL = ("张三", "zhang san", "a@example.cn", "13800000000", "99900119900101123X", "乐山市第一医院")

@@ -39,6 +39,7 @@ def approved(case: Case) -> Event:
         level=case.form.level,
         subjects=case.form.subjects,
         specialty_code=case.form.specialty_code,
+        site_id=case.form.site_id,
     )
 
 
