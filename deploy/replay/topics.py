@@ -6,12 +6,18 @@ its cursor."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
 
 from contracts.topics import TOPICS
 from deploy.replay.standing import Standing
@@ -25,6 +31,13 @@ _LEFT: Final = """
     on o.xid >= c.lower and not (c.upper is not null and o.xid < c.upper and o.id <= c.last_id)
 """
 _PATIENCE: Final = 600.0  # seconds for one service's log
+# A cluster on which no group has ever been has no coordinator: the first who asks for one makes it.
+_UNCOORDINATED: Final = (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
+_COORDINATED_WITHIN: Final = 60.0  # seconds
 
 
 class NotPublished(Exception):
@@ -112,11 +125,25 @@ async def read_offsets(bootstrap: str) -> dict[str, dict[TopicPartition, int]]:
     try:
         found = {}
         for group in groups():
-            answer = await admin.list_consumer_group_offsets(group, partitions=partitions_of(group))
+            answer = await _offsets_of(admin, group)
             found[group] = {partition: one.offset for partition, one in answer.items() if one.offset >= 0}
         return found
     finally:
         await admin.close()
+
+
+async def _offsets_of(admin: Any, group: str) -> Mapping[TopicPartition, Any]:
+    deadline = time.monotonic() + _COORDINATED_WITHIN
+    while True:
+        try:
+            found: Mapping[TopicPartition, Any] = await admin.list_consumer_group_offsets(
+                group, partitions=partitions_of(group)
+            )
+            return found
+        except _UNCOORDINATED:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)
 
 
 async def offsets_at(bootstrap: str, group: str, moment: datetime) -> dict[TopicPartition, int]:
