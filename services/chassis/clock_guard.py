@@ -50,6 +50,15 @@ class Told:
     grain: timedelta = timedelta(0)
 
 
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Three clocks at one moment of the application's: what the others would have said then."""
+
+    application: datetime
+    database: datetime
+    broker: datetime
+
+
 class ClockGuard:
     """Compares the clocks of application, database and broker.
 
@@ -65,6 +74,8 @@ class ClockGuard:
         self._bootstrap = bootstrap_servers
         self.ahead = timedelta(0)
         """How far this process's clock was ahead of the slowest of the others when they were last asked, for certain."""
+        self.agreed: Readings | None = None
+        """What they said when they last agreed."""
 
     async def check(self) -> Disagreement | None:
         """None when all three agree within five seconds; otherwise what is wrong. Never raises for a clock
@@ -86,6 +97,11 @@ class ClockGuard:
         CLOCK_DISAGREEMENT.set(furthest.total_seconds())
         if furthest > TOLERANCE:
             return self._alarm("the clocks disagree", database.said, broker.said)
+        self.agreed = Readings(
+            application=database.heard,
+            database=database.said,
+            broker=database.heard + (broker.said - broker.heard),
+        )
         self.ahead = max(timedelta(0), *(one.asked - one.said - one.grain for one in (database, broker)))
         return None
 

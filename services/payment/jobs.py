@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from services.chassis.clock import Clock
 from services.chassis.clock_guard import ClockGuard
 from services.chassis.jobs import Job
-from services.payment.handlers import closing, recovering, reminding
+from services.payment.handlers import closing, deciding, recovering, reminding
 from services.payment.handlers.metrics import CLOSE_SECONDS
 from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
@@ -33,27 +33,31 @@ class Turns:
     async def close_window(self, asked: Callable[[], None] = lambda: None) -> datetime | None:
         """The payment window closes: everyone who owed is paid, held or forfeited. A missed close runs at start."""
         database, cycle, at = self.gateways.database, self.gateways.cycle, self.clock.now()
-        closes_at = cycle.windows.payment.closes
-        if at < closes_at:
-            return closes_at  # nobody is forfeited a moment too soon
+        standing = await closing.standing(database, cycle, at)
+        if not standing.come:
+            return standing.next_at  # nobody is forfeited a moment too soon, nor while their close is being decided about
         if await recovering.is_open(database):
             return at + _LOOK_AGAIN  # nor before every order made before a restore is known
-        if not await closing.is_open(database, cycle, at):
-            return None
-        if not await closing.clocks_agree(database, cycle, at, self.guard):
+        if not standing.is_open:
+            return standing.next_at
+        if not await closing.clocks_agree(database, cycle, standing.come, at, self.guard):
             return at + _LOOK_AGAIN
-        if (slowest := at - self.guard.ahead) < closes_at:
-            return at + (closes_at - slowest)  # nor before the slowest of the clocks that agree is there
+        if (slowest := at - self.guard.ahead) < standing.come[-1]:
+            # nor before the slowest of the clocks that agree is there
+            return at + (standing.come[-1] - slowest)
         with CLOSE_SECONDS.time():
             # 1: no new order from two minutes before the close on (domain/ordering.py).
             # 2: every open order is closed at its gateway and asked about: paid in time, unpaid, or held.
             await closing.decide_open_orders(self.gateways, at)
             asked()
             # 3: whoever still owes is forfeited, each with proof and event.
-            await closing.sweep(database, cycle, at, chunk=self.sweep_chunk)
+            clocks = await closing.note_clocks(database, cycle, at, self.guard)
+            await closing.sweep(database, cycle, at, chunk=self.sweep_chunk, clocks=clocks)
             # 4: counts, sums and the root of the evidence, once.
-            await closing.publish_totals(database, cycle, at)
-        return None
+            for closes_at in standing.unsaid:
+                last = standing.next_at is None and closes_at == standing.come[-1]
+                await closing.publish_totals(database, cycle, closes_at, at, last=last)
+        return standing.next_at
 
     async def settle_orders(self, decided: Callable[[], None]) -> datetime | None:
         """Orders past their end, of rejected people, or without an answer: ask the gateway. Callbacks get lost."""
@@ -68,7 +72,7 @@ class Turns:
             if not due:
                 return upcoming
             await self.gateways.settle_all(due)
-            if uow.at >= self.gateways.cycle.windows.payment.closes:
+            if await closing.has_come(self.gateways.database, self.gateways.cycle, uow.at):
                 decided()
 
     async def refund(self) -> datetime | None:
@@ -87,11 +91,28 @@ class Turns:
         """The close is near: tell those who still owe."""
         if await recovering.is_open(self.gateways.database):
             return self.clock.now() + _LOOK_AGAIN  # whoever has paid must not be told to pay
-        if self.clock.now() < self.gateways.cycle.windows.payment.closes:
+        if not await closing.is_over(self.gateways.database, self.gateways.cycle, self.clock.now()):
             # Who is paying is not reminded, and a reminder comes once: an order that has just ended must be nobody's reason
             # to miss it, nor a callback that got lost a reason to be told to pay again.
             await self.settle_orders(lambda: None)
         return await reminding.remind(self.gateways.database, self.gateways.cycle, self.clock.now())
+
+
+    async def carry_out(self, done: Callable[[], None]) -> datetime | None:
+        """What two people have decided is done to everybody it concerns."""
+        if await deciding.carry_out(self.gateways.database, self.clock.now()):
+            done()
+        return None
+
+
+def carry_out_job(turns: Turns, *others: Job) -> Job:
+    """carry-out. The others look again once a close has moved: when it comes, when to remind, whom to ask about."""
+
+    def done() -> None:
+        for job in others:
+            job.wake()
+
+    return Job("carry-out", lambda: turns.carry_out(done), every=timedelta(seconds=30))
 
 
 def make_jobs(turns: Turns) -> tuple[Job, ...]:

@@ -62,7 +62,7 @@ class ProofTree:
 
     def _pass(self, start: int, middle: int, left: bytes, right: bytes) -> None:
         """Two subtrees become one, that begins at `start` and whose right half begins `middle` further."""
-        if self._follow is not None and self._follow >= start:
+        if self._follow is not None and start <= self._follow < self.leaves:
             self.path.append(right if self._follow < start + middle else left)
 
 

@@ -5,48 +5,118 @@ The rule itself is `Obligation.expire` in domain/obligation.py; `repository/clos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import structlog
 
 from contracts import payment
 from contracts.cycle import Cycle
-from services.chassis import outbox
+from services.chassis import audit, outbox
 from services.chassis.clock_guard import ClockGuard
 from services.chassis.crash import crash_point
 from services.chassis.db import Database
+from services.chassis.tokens import Actor
 from services.payment.domain.obligation import Status
-from services.payment.domain.proof_tree import ProofTree
+from services.payment.domain.proof_tree import NO_CLOCKS, Clocks, ProofTree, clocks_text
 from services.payment.handlers.metrics import CLOSE_STOPPED, EXPIRED, HELD
 from services.payment.handlers.settling import Gateways
-from services.payment.repository import closing, orders
+from services.payment.repository import closing, orders, windows
 
 log = structlog.get_logger(__name__)
 
 _PAGE = 2000
+CLOCKS_NOTED: Final = "clocks-agreed"
+_CLOSE: Final = Actor("close-window", frozenset({"service"}))
 
 
-async def is_open(database: Database, cycle: Cycle, at: datetime) -> bool:
-    """Whether the close, whose moment has come, still leaves anything to do."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The closes whose moment has come, those among them to be published, and the next moment at which there is more to do."""
+
+    come: tuple[datetime, ...]
+    unsaid: tuple[datetime, ...]
+    next_at: datetime | None
+    anybody_left: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a close that has come still leaves anything to do."""
+        return bool(self.unsaid) or (self.anybody_left and bool(self.come))
+
+
+async def standing(database: Database, cycle: Cycle, at: datetime) -> Standing:
+    """Where the closes stand. What is being decided about has not come: see `windows.PUT_OFF`."""
     async with database.reading(at) as uow:
-        return await closing.anything_open(uow, cycle.id, cycle.windows.payment.closes)
+        in_force = await windows.in_force(uow, cycle)
+        owed = await closing.owed_closes(uow)
+        put_off = await windows.put_off(uow)
+        moments = sorted({close.closes_at for close in in_force.in_force()} | set(owed))
+        for_all = max((one.closes_at for one in put_off if one.site_id is None), default=None)
+        come = [moment for moment in moments if moment <= at and not (for_all and moment < for_all)]
+        # While a desk's people may still move, what the close they would leave has come to is not known.
+        unsaid = [
+            moment
+            for moment in await closing.unsaid(uow, cycle.id, come)
+            if not any(moment < one.closes_at for one in put_off)
+        ]
+        left = await closing.anybody_left(uow)
+    ahead = [moment for moment in moments if moment > at]
+    ahead += [one.closes_at for one in put_off if one.closes_at > at]
+    return Standing(tuple(come), tuple(unsaid), min(ahead, default=None), left)
 
 
-async def clocks_agree(database: Database, cycle: Cycle, at: datetime, guard: ClockGuard) -> bool:
+async def has_come(database: Database, cycle: Cycle, at: datetime) -> bool:
+    """Whether the window has closed for somebody."""
+    async with database.reading(at) as uow:
+        return at >= (await windows.in_force(uow, cycle)).everywhere.closes_at
+
+
+async def is_over(database: Database, cycle: Cycle, at: datetime) -> bool:
+    """Whether it has closed for everybody: for every desk, and for whoever was given a close of their own."""
+    async with database.reading(at) as uow:
+        in_force = await windows.in_force(uow, cycle)
+        owed = await closing.owed_closes(uow)
+    return at >= max(*(close.closes_at for close in in_force.in_force()), *owed, in_force.everywhere.closes_at)
+
+
+async def clocks_agree(
+    database: Database, cycle: Cycle, closes: Sequence[datetime], at: datetime, guard: ClockGuard
+) -> bool:
     """Ask three clocks before anybody loses a place because of the time; a close they stop stays pending, in sight."""
     disagreement = await guard.check()
     async with database.unit_of_work(at) as uow:
-        await closing.begin(
-            uow,
-            cycle.id,
-            cycle.windows.payment.closes,
-            cycle.fingerprint,
-            disagreement.reason if disagreement else None,
-        )
+        for closes_at in closes:
+            await closing.begin(
+                uow,
+                cycle.id,
+                closes_at,
+                cycle.fingerprint,
+                disagreement.reason if disagreement else None,
+            )
     if disagreement:
         CLOSE_STOPPED.inc()
         log.error("close-stopped", reason=disagreement.reason)
     return disagreement is None
+
+
+async def note_clocks(database: Database, cycle: Cycle, at: datetime, guard: ClockGuard) -> str:
+    """Keep what the clocks said that a forfeiture goes by; returned as its proof binds it."""
+    said = guard.agreed
+    virtual = database.clock.virtual
+    clocks = Clocks(said.application, said.database, said.broker, virtual) if said else None
+    text = clocks_text(clocks)
+    async with database.unit_of_work(at) as uow:
+        await audit.record(
+            uow,
+            _CLOSE,
+            CLOCKS_NOTED,
+            subject=cycle.id,
+            detail={"closes_at": cycle.windows.payment.closes, "clocks": text},
+        )
+    return text
 
 
 async def decide_open_orders(gateways: Gateways, at: datetime) -> None:
@@ -60,19 +130,23 @@ async def decide_open_orders(gateways: Gateways, at: datetime) -> None:
         await gateways.settle_all(page)
         after = page[-1].order_no
     async with gateways.database.unit_of_work(at) as uow:
+        await windows.share(uow)
         held = await closing.hold(uow)
     if held:
         HELD.inc(held)
         log.warning("held", registrations=held)
 
 
-async def sweep(database: Database, cycle: Cycle, at: datetime, *, chunk: int = closing.CHUNK) -> int:
+async def sweep(
+    database: Database, cycle: Cycle, at: datetime, *, chunk: int = closing.CHUNK, clocks: str = NO_CLOCKS
+) -> int:
     """Forfeit everyone who still owes, a chunk at a time, until a count without locks finds nobody."""
     total = 0
     wait = False
     while True:
         async with database.unit_of_work(at) as uow:
-            swept = await closing.sweep_chunk(uow, cycle.fingerprint, wait=wait, chunk=chunk)
+            await windows.share(uow)
+            swept = await closing.sweep_chunk(uow, cycle.fingerprint, clocks=clocks, wait=wait, chunk=chunk)
             crash_point("sweep-in-chunk")
         crash_point("sweep-after-chunk")
         EXPIRED.inc(swept)
@@ -86,13 +160,14 @@ async def sweep(database: Database, cycle: Cycle, at: datetime, *, chunk: int = 
         wait = True
 
 
-async def publish_totals(database: Database, cycle: Cycle, at: datetime) -> None:
-    """Say `window-closed`, once: counts, sums, and the root of the evidence."""
-    closes_at = cycle.windows.payment.closes
+async def publish_totals(
+    database: Database, cycle: Cycle, closes_at: datetime, at: datetime, *, last: bool
+) -> None:
+    """Say `window-closed`, once for each close: counts, sums, and the root of the evidence. `last`: none comes after it."""
     async with database.unit_of_work(at) as uow:
         if not await closing.lock_unsaid(uow, cycle.id, closes_at):
             return
-        totals = await closing.totals(uow, closes_at)
+        totals = await closing.totals(uow, cycle.id, closes_at, last=last)
         tree = ProofTree()
         async for leaf in closing.leaves(uow, closes_at, totals.last_proof):
             tree.add(leaf)

@@ -15,28 +15,53 @@ from contracts import payment
 from contracts.reasons import ExpiryCause
 from services.chassis import outbox
 from services.chassis.db import Row, UnitOfWork
+from services.payment.domain.proof_tree import NO_CLOCKS
 from services.payment.repository.vocabulary import MAY_BE_HELD, MAY_EXPIRE, UNDECIDED_ORDER
+from services.payment.repository.windows import PUT_OFF
 
 CHUNK: Final = 5000  # forfeited in one transaction, unless told otherwise
 RULE: Final = "unpaid-at-close"
 
+
+def _moment(expression: str) -> str:
+    """As a proof writes it: to the microsecond, without a colon, which parts fields."""
+    return f"""to_char(({expression}) at time zone 'UTC', 'YYYYMMDD"T"HH24MISS.US"Z"')"""
+
+
 UNDECIDED: Final = f"exists (select from orders r where r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER})"
 # Who is forfeited: `Obligation.expire` as a predicate. $1 is the moment of the sweep. Nobody, while it is not known
-# what was ordered before a restore.
+# what was ordered before a restore; and none of those whose close is being decided about.
 DUE: Final = f"""
     o.status in {MAY_EXPIRE} and o.closes_at <= $1 and not {UNDECIDED}
-    and not exists (select from recoveries where finished_at is null)
+    and not exists (select from recoveries where finished_at is null) and not {PUT_OFF}
 """
-_ORDERS_OF: Final = """
-    coalesce((select string_agg(concat_ws(':', r.order_no, r.status, coalesce(encode(a.digest, 'hex'), r.refusal)),
+# Every order and what its gateway said of it, in one line each: what is bound here nobody can say differently afterwards.
+# Of money that came for it, too late or wrong, the moment stands at the end.
+_ORDERS_OF: Final = f"""
+    coalesce((select string_agg(concat_ws(':', r.order_no, r.status, coalesce(encode(a.digest, 'hex'), r.refusal, ''),
+                                          r.channel, r.amount_fen, r.currency, {_moment("r.created_at")},
+                                          {_moment("r.expires_at")}, coalesce(a.kind, ''), coalesce(a.state, ''),
+                                          coalesce({_moment("a.at")}, ''),
+                                          case when r.status = 'paid' then coalesce((
+                                              select {_moment("max(l.paid_at)")} from ledger l
+                                              where l.registration_id = e.registration_id and l.order_no = r.order_no
+                                                and l.kind = 'received'), '') else '' end),
                                 ' ' order by r.order_no)
               from orders r left join answers a on a.answer_id = r.answer_id
               where r.registration_id = e.registration_id), 'none')
 """
-# What a proof binds together; the first byte keeps a leaf from ever being taken for an inner node.
+# The reminders that were said, and of which close.
+_REMINDERS_OF: Final = f"""
+    coalesce((select string_agg(concat_ws(':', m.offset_seconds, {_moment("m.at")}, {_moment("m.told_closes_at")}),
+                                ' ' order by m.at, m.offset_seconds)
+              from reminders m where m.registration_id = e.registration_id), 'none')
+"""
+# What a proof binds together; the first byte keeps a leaf from ever being taken for an inner node. docs/evidence.md has
+# the fields; `deploy/evidence` makes the same leaf of a file, and of the form before this one as well.
 _LEAF: Final = f"""
-    sha256('\\x00'::bytea || convert_to(concat_ws('|', 'kaowu.forfeiture.v1', e.proof_id, e.registration_id,
-        {outbox.moment_sql("e.closes_at")}, '{RULE}', $2::text, e.amount_fen, e.orders), 'UTF8'))
+    sha256('\\x00'::bytea || convert_to(concat_ws('|', 'kaowu.forfeiture.v2', e.proof_id, e.registration_id,
+        {_moment("e.closes_at")}, '{RULE}', $2::text, e.amount_fen, e.orders, {_moment("e.told_closes_at")},
+        {_moment("$1::timestamptz")}, {_REMINDERS_OF}, $3::text), 'UTF8'))
 """
 _EXPIRED: Final = outbox.insert_select(
     payment.Expired,
@@ -70,7 +95,7 @@ def _sweep(chunk: int, *, wait: bool) -> str:
         update obligations o
         set status = 'expired', version = o.version + 1, expired_at = $1, changed_at = $1, proof_id = uuidv7()
         where o.ctid = any(array(select ctid from due)) and o.status in {MAY_EXPIRE} and o.closes_at <= $1
-        returning o.registration_id, o.cycle_id, o.version, o.closes_at, o.amount_fen, o.proof_id
+        returning o.registration_id, o.cycle_id, o.version, o.closes_at, o.told_closes_at, o.amount_fen, o.proof_id
     ), evidence as materialized (
         select e.*, {_ORDERS_OF} as orders from expired e
     ), proven as (
@@ -82,9 +107,14 @@ def _sweep(chunk: int, *, wait: bool) -> str:
     """
 
 
-async def sweep_chunk(uow: UnitOfWork, fingerprint: str, *, wait: bool = False, chunk: int = CHUNK) -> int:
-    """Forfeit up to `chunk` of those who are due, each with its proof and its event, in one statement."""
-    forfeited = await uow.changed(_sweep(chunk, wait=wait), uow.at, fingerprint)
+async def sweep_chunk(
+    uow: UnitOfWork, fingerprint: str, *, clocks: str = NO_CLOCKS, wait: bool = False, chunk: int = CHUNK
+) -> int:
+    """Forfeit up to `chunk` of those who are due, each with its proof and its event, in one statement.
+
+    `clocks`: what the three clocks said, as `domain.proof_tree.clocks_text` writes it.
+    """
+    forfeited = await uow.changed(_sweep(chunk, wait=wait), uow.at, fingerprint, clocks)
     uow.events_added += forfeited
     return forfeited
 
@@ -99,24 +129,56 @@ async def hold(uow: UnitOfWork) -> int:
     """Whoever still has an order under way after the close is held: neither forfeited nor paid."""
     return await uow.changed(
         f"update obligations o set status = 'held', changed_at = $1 "
-        f"where o.status in {MAY_BE_HELD} and o.closes_at <= $1 and {UNDECIDED}",
+        f"where o.status in {MAY_BE_HELD} and o.closes_at <= $1 and {UNDECIDED} and not {PUT_OFF}",
         uow.at,
     )
 
 
-async def anything_open(uow: UnitOfWork, cycle_id: str, closes_at: datetime) -> bool:
-    """Whether a close that has come leaves something to do: it is not said yet, or somebody is due or undecided."""
+async def anybody_left(uow: UnitOfWork) -> bool:
+    """Whether a close that has come still has somebody to decide about."""
     rows = await uow.sql(
         f"""
-        select not exists (select from closings where cycle_id = $2 and closes_at = $3 and closed_at is not null)
-            or exists (select from obligations o where {DUE})
-            or exists (select from obligations o where o.status = 'awaiting' and o.closes_at <= $1) as open
+        select exists (select from obligations o where {DUE})
+            or exists (select from obligations o where o.status = 'awaiting' and o.closes_at <= $1 and not {PUT_OFF}) as left
         """,
         uow.at,
-        cycle_id,
-        closes_at,
     )
-    return bool(rows[0].open)
+    return bool(rows[0].left)
+
+
+async def owed_closes(uow: UnitOfWork) -> list[datetime]:
+    """Each moment at which it closes for somebody who owes: one step through the index for each."""
+    rows = await uow.sql(
+        f"""
+        with recursive found (closes_at) as (
+            (select o.closes_at from obligations o where o.status in {MAY_EXPIRE} order by o.closes_at limit 1)
+            union all
+            select (select o.closes_at from obligations o where o.status in {MAY_EXPIRE} and o.closes_at > f.closes_at
+                    order by o.closes_at limit 1)
+            from found f where f.closes_at is not null
+        )
+        select closes_at from found where closes_at is not null order by 1
+        """
+    )
+    return [row.closes_at for row in rows]
+
+
+async def unsaid(uow: UnitOfWork, cycle_id: str, moments: Sequence[datetime]) -> list[datetime]:
+    """Of these closes those whose totals are not published; and any other by which somebody was forfeited."""
+    rows = await uow.sql(
+        """
+        select m.closes_at from unnest($2::timestamptz[]) as m (closes_at)
+        where not exists (select from closings c
+                          where c.cycle_id = $1 and c.closes_at = m.closes_at and c.closed_at is not null)
+        union
+        select c.closes_at from closings c
+        where c.cycle_id = $1 and c.closed_at is null and exists (select from proofs p where p.closes_at = c.closes_at)
+        order by 1
+        """,
+        cycle_id,
+        list(moments),
+    )
+    return [row.closes_at for row in rows]
 
 
 async def begin(
@@ -177,22 +239,33 @@ class Totals:
     last_proof: int
 
 
-async def totals(uow: UnitOfWork, closes_at: datetime) -> Totals:
-    """Counts and sums of everyone whose close this is, of one moment."""
+async def totals(uow: UnitOfWork, cycle_id: str, closes_at: datetime, *, last: bool) -> Totals:
+    """Counts and sums of everyone whose close this is, of one moment.
+
+    Whose close it is: whoever's own is not after it, and was not counted by a close that is published before it; the last
+    one counts everybody else as well, such as who had paid when it was put forward.
+    """
     rows = await uow.sql(
         """
+        with mine as materialized (
+            select o.registration_id, o.status, o.amount_fen from obligations o
+            where (o.closes_at <= $1 or $3) and o.closes_at > coalesce((
+                select max(c.closes_at) from closings c
+                where c.cycle_id = $2 and c.closed_at is not null and c.closes_at < $1), '-infinity')
+        )
         select (select coalesce(jsonb_object_agg(status, n), '{}') from (
-                    select status, count(*) as n from obligations where closes_at = $1 group by status) c)::text as counts,
+                    select status, count(*) as n from mine group by status) c)::text as counts,
                (select coalesce(jsonb_object_agg(status, fen), '{}') from (
-                    select status, sum(amount_fen) as fen from obligations
-                    where closes_at = $1 group by status) f)::text as fees,
+                    select status, sum(amount_fen) as fen from mine group by status) f)::text as fees,
                coalesce(sum(l.amount_fen) filter (where l.kind = 'received'), 0)::bigint as received,
                coalesce(sum(l.amount_fen) filter (where l.kind = 'refund-due'), 0)::bigint as refunds_due,
                (select count(*) from proofs where closes_at = $1) as proofs,
                (select coalesce(max(number), 0) from proofs where closes_at = $1) as last_proof
-        from ledger l join obligations o on o.registration_id = l.registration_id and o.closes_at = $1
+        from ledger l join mine o on o.registration_id = l.registration_id
         """,
         closes_at,
+        cycle_id,
+        last,
     )
     row = rows[0]
     return Totals(

@@ -84,7 +84,10 @@ async def test_every_open_order_is_closed_and_asked_about(system: System) -> Non
     assert set(proofs) == {unpaid, never}
     (answer,) = await system.rows("select digest from answers where order_no = $1", second)
     assert proofs[never] == "none"
-    assert proofs[unpaid] == f"{second}:closed:{answer['digest'].hex()}"
+    made, ends = "20240208T155759.000000Z", "20240208T160000.000000Z"
+    assert proofs[unpaid] == (
+        f"{second}:closed:{answer['digest'].hex()}:wechat:20000:CNY:{made}:{ends}:query:closed:{ends}:"
+    )
 
 
 async def test_whoever_has_an_open_order_at_a_silent_gateway_is_held_and_nobody_else(system: System) -> None:
@@ -232,8 +235,9 @@ async def test_the_close_is_published_once_with_counts_sums_and_the_root_of_the_
     tree = ProofTree()
     for proof in proofs:
         bound = (
-            f"kaowu.forfeiture.v1|{proof['proof_id']}|{proof['registration_id']}|2024-02-08T16:00:00.000000Z"
+            f"kaowu.forfeiture.v2|{proof['proof_id']}|{proof['registration_id']}|20240208T160000.000000Z"
             f"|unpaid-at-close|{system.cycle.fingerprint}|{proof['amount_fen']}|{proof['orders']}"
+            "|20240208T160000.000000Z|20240208T160000.000000Z|none|none"
         )
         assert proof["leaf"] == sha256(b"\x00" + bound.encode()).digest()
         tree.add(proof["leaf"])

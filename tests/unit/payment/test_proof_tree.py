@@ -55,3 +55,33 @@ def test_any_altered_dropped_added_or_swapped_proof_changes_the_root(count: int,
         swapped = [*leaves]
         swapped[place], swapped[other] = swapped[other], swapped[place]
         assert root_of(swapped) != root
+
+
+@given(st.integers(1, 70), st.data())
+def test_the_way_of_a_leaf_leads_to_the_root_and_to_no_other(count: int, data: st.DataObject) -> None:
+    leaves = leaves_of(count)
+    place = data.draw(st.integers(0, count - 1))
+    tree = ProofTree(follow=place)
+    for leaf in leaves:
+        tree.add(leaf)
+    root = tree.root()
+    assert led_by_definition(leaves[place], place, count, list(tree.path)) == root
+    if tree.path:
+        bent = list(tree.path)
+        at = data.draw(st.integers(0, len(bent) - 1))
+        bent[at] = sha256(bent[at]).digest()
+        assert led_by_definition(leaves[place], place, count, bent) != root
+
+
+def led_by_definition(leaf: bytes, place: int, count: int, path: list[bytes]) -> bytes:
+    """RFC 6962's audit path from above: its last step parts the whole tree."""
+    if count == 1:
+        assert not path
+        return leaf
+    split = 1
+    while split * 2 < count:
+        split *= 2
+    *below, beside = path
+    if place < split:
+        return sha256(b"\x01" + led_by_definition(leaf, place, split, below) + beside).digest()
+    return sha256(b"\x01" + beside + led_by_definition(leaf, place - split, count - split, below)).digest()
