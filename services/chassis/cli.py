@@ -107,14 +107,18 @@ async def _replayed(process: Process, ids: list[int] | None) -> tuple[int, list[
         if ids is None:
             async with database.reading() as uow:
                 ids = [one.id for one in await parked.list_parked(uow, limit=100_000)]
-        done, failed = 0, []
-        for parked_id in ids:
-            try:
-                await parked.replay(database, process.consumers, parked_id)
-                done += 1
-            except parked.CannotReplay as error:
-                failed.append(str(error))
-        return done, failed
+        done, failed, before = 0, dict.fromkeys(ids, ""), -1
+        # What came out of order waits for an earlier version that came later: round by round, as long as it helps.
+        while failed and done > before:
+            before = done
+            for parked_id in list(failed):
+                try:
+                    await parked.replay(database, process.consumers, parked_id)
+                    done += 1
+                    del failed[parked_id]
+                except parked.CannotReplay as error:
+                    failed[parked_id] = str(error)
+        return done, list(failed.values())
     finally:
         await database.dispose()
 

@@ -2,7 +2,7 @@
 
 A service hands over one table, `{event class: handler}`. The chassis subscribes once to each topic in it and
 treats a poll's records as one unit: parse, claim in the inbox, run the handlers, commit, and only then commit
-the offsets. Handlers take lists; events of one key keep their order, across types too.
+the offsets. Handlers take lists; events of one key come to them in the order of their versions, across types too.
 
 When a unit fails, its events are tried again one at a time. What a database or broker fault stops is retried in
 place and then given back to the broker: its partition waits, and nothing is parked. What fails for good is parked
@@ -17,14 +17,12 @@ import dataclasses
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import asyncpg
 import structlog
-from aiokafka import ConsumerRecord
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from opentelemetry.trace import SpanKind
@@ -39,10 +37,10 @@ from services.chassis.db import Database, UnitOfWork
 from services.chassis.header_names import forgive
 from services.chassis.telemetry import BATCH_SECONDS, DUPLICATES, HANDLED, PARKED, SKIPPED
 from services.chassis.tracing import Tracing
+from services.chassis.turns import Record, Taken, Unfit, in_turn, runs
 
 log = structlog.get_logger(__name__)
 
-Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 Handler = Callable[..., Awaitable[None]]
 
 BATCH: Final = 500
@@ -68,24 +66,6 @@ _TRANSIENT_SQLSTATES: Final = ("08", "53", "57", "55P03", "40001", "40P01", "58"
 
 class Blocked(Exception):
     """The database cannot be reached: the records go back to the broker and their partitions wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A record that has a handler here."""
-
-    record: Record
-    event: Event
-    handler: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unfit:
-    """A record that can only be parked, and why."""
-
-    record: Record
-    reason: str
-    envelope: Envelope | None
 
 
 class Consumers:
@@ -159,7 +139,7 @@ class Consumers:
         )
 
     async def _take_in(self, records: Sequence[Record]) -> None:
-        sorted_out = [found for record in records if (found := self.sort_out(record)) is not None]
+        sorted_out = in_turn([found for record in records if (found := self.sort_out(record)) is not None])
         if not sorted_out:
             return
         parents = [f.event.envelope.traceparent for f in sorted_out if isinstance(f, Taken)]
@@ -199,10 +179,10 @@ class Consumers:
 
     async def _together(self, found: Sequence[Taken | Unfit]) -> None:
         async with self._database.unit_of_work() as uow:
-            blocked = await parked.blocked_keys(uow, [(f.record.topic, _key(f.record)) for f in found])
+            blocked = await parked.blocked_keys(uow, [(f.record.topic, f.key) for f in found])
             good: list[Taken] = []
             for one in found:
-                where = (one.record.topic, _key(one.record))
+                where = (one.record.topic, one.key)
                 if isinstance(one, Unfit):
                     await self._park(uow, one.record, one.envelope, "", one.reason)
                     blocked.add(where)
@@ -281,28 +261,6 @@ class Consumers:
         await self._apply(uow, [one for one in found if isinstance(one, Taken)])
 
 
-def runs(taken: Iterable[Taken]) -> list[tuple[str, list[Event]]]:
-    """Split into runs of one type each, as few as keep the order of every key.
-
-    Keys are independent, so an event joins the earliest run of its type that does not come before an event of its
-    own key.
-    """
-    done: list[tuple[str, str, list[Event]]] = []
-    latest: dict[tuple[str, str], int] = {}
-    of_type: dict[str, list[int]] = {}
-    for one in taken:
-        kind, where = one.event.type, (one.record.topic, one.event.key)
-        at_least = latest.get(where, -1)
-        place = next((i for i in of_type.get(kind, ()) if i >= at_least), None)
-        if place is None:
-            place = len(done)
-            done.append((kind, one.handler, []))
-            of_type.setdefault(kind, []).append(place)
-        done[place][2].append(one.event)
-        latest[where] = place
-    return [(handler, events) for _, handler, events in done]
-
-
 def bind(handler: Handler, deps: Mapping[str, object]) -> Handler:
     """Give a handler the dependencies that its keyword parameters name. Raises TypeError for one nobody has."""
     wanted = [p.name for p in inspect.signature(handler).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -326,10 +284,6 @@ def is_transient(error: BaseException) -> bool:
         return True
     state = getattr(error, "sqlstate", None)
     return isinstance(state, str) and state.startswith(_TRANSIENT_SQLSTATES)
-
-
-def _key(record: Record) -> str | None:
-    return None if record.key is None else parked.as_text(record.key)
 
 
 def _count_parked(reason: str, topic: str, partition: int, offset: int) -> None:
@@ -382,6 +336,9 @@ __all__ = [
     "Blocked",
     "Consumers",
     "Handler",
+    "Record",
+    "Taken",
+    "Unfit",
     "bind",
     "is_transient",
     "make_broker",

@@ -1,7 +1,7 @@
 """Events that failed for good, kept per key in order until somebody decides: replay or discard.
 
-Parked is not lost. Replay goes through the same inbox and the same handlers, oldest first, and stops at the
-first of a key that fails again.
+Parked is not lost. Replay goes through the same inbox and the same handlers, in the order of a key's versions, and stops at
+the first of a key that fails again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
+from contracts.envelope import Envelope, MalformedEnvelope
+
 if TYPE_CHECKING:
-    from contracts.envelope import Envelope
     from services.chassis.consuming import Consumers
     from services.chassis.db import Database, UnitOfWork
 
@@ -31,6 +32,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9, $10, $11)
 on conflict (topic, partition, "offset") do nothing
 """
 _COLUMNS = 'id, topic, partition, "offset", key, type, event_id, handler, headers, payload, reason, parked_at, status, note'
+_WAITING = "select id, headers from parked where status = 'parked' and topic = $1 and key = $2 order by id"
 _RESOLVE = "update parked set status = $2, resolved_at = $3, note = $4 where id = $1 and status = 'parked'"
 
 
@@ -123,28 +125,40 @@ async def list_parked(uow: UnitOfWork, *, status: str = "parked", limit: int = 2
 
 
 async def replay(database: Database, consumers: Consumers, parked_id: int) -> Parked:
-    """Take one parked event in again. It must be the oldest of its key that waits.
+    """Take one parked event in again. It must be the first of its key that waits.
 
-    Raises CannotReplay when it is not there, not waiting, not the oldest, or fails again.
+    Raises CannotReplay when it is not there, not waiting, not the first, or fails again.
     """
     async with database.unit_of_work() as uow:
         one, record = await _lock(uow, parked_id)
-        older = await uow.sql(
-            "select min(id) as id from parked where status = 'parked' and topic = $1 and key = $2 and id < $3",
-            one.topic,
-            one.key,
-            one.id,
-        )
-        if older and older[0].id is not None:
-            raise CannotReplay(
-                f"parked {parked_id} waits behind {older[0].id} of the same key: replay that first"
-            )
+        rows = await uow.sql(_WAITING, one.topic, one.key)
+        first = _first([(row.id, _sequence(row.headers)) for row in rows])
+        if first is not None and first != one.id:
+            raise CannotReplay(f"parked {parked_id} waits behind {first} of the same key: replay that first")
         try:
             await consumers.replay(uow, record)
         except Exception as error:
             raise CannotReplay(f"parked {parked_id} failed again: {type(error).__name__}") from error
         await uow.sql(_RESOLVE, parked_id, "replayed", uow.at, None)
         return one
+
+
+def _first(waiting: Sequence[tuple[int, int | None]]) -> int | None:
+    """Of (id, version) in the order in which they came: whose turn it is. Nothing passes one whose version cannot be read."""
+    found: tuple[int, int] | None = None
+    for parked_id, sequence in waiting:
+        if sequence is None:
+            return parked_id if found is None else found[0]
+        if found is None or sequence < found[1]:
+            found = (parked_id, sequence)
+    return None if found is None else found[0]
+
+
+def _sequence(stored: Any) -> int | None:
+    try:
+        return Envelope.from_headers(_headers(stored)).sequence
+    except MalformedEnvelope:
+        return None
 
 
 async def discard(database: Database, parked_id: int, note: str) -> Parked:
@@ -164,8 +178,6 @@ async def _lock(uow: UnitOfWork, parked_id: int) -> tuple[Parked, ConsumerRecord
     row, one = rows[0], _parked(rows[0])
     if one.status != "parked":
         raise CannotReplay(f"parked {parked_id} is {one.status} already")
-    stored = row.headers if isinstance(row.headers, list) else json.loads(row.headers)
-    headers = [(name, None if null else base64.b64decode(value)) for name, value, null in stored]
     record: ConsumerRecord[bytes | None, bytes | None] = ConsumerRecord(
         topic=one.topic,
         partition=one.partition,
@@ -177,9 +189,14 @@ async def _lock(uow: UnitOfWork, parked_id: int) -> tuple[Parked, ConsumerRecord
         checksum=None,
         serialized_key_size=0,
         serialized_value_size=len(row.payload),
-        headers=headers,
+        headers=_headers(row.headers),
     )
     return one, record
+
+
+def _headers(stored: Any) -> list[tuple[str, bytes | None]]:
+    found = stored if isinstance(stored, list) else json.loads(stored)
+    return [(name, None if null else base64.b64decode(value)) for name, value, null in found]
 
 
 def _parked(row: Any) -> Parked:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from contracts import confirmation
 from contracts.event import Event
-from services.chassis.consuming import Blocked, Consumers, Taken, bind, is_transient, runs
+from services.chassis.consuming import Blocked, Consumers, Taken, Unfit, bind, is_transient, runs
+from services.chassis.turns import in_turn
 
 TYPES: Sequence[type[Event]] = (confirmation.Confirmed, confirmation.Reviewed, confirmation.Lapsed)
 
@@ -34,6 +35,43 @@ def test_runs_keep_every_event_and_the_order_of_every_key(batch: list[tuple[int,
         mine = [e.number for e in flat if e.key == str(UUID(int=key))]
         assert mine == sorted(mine)
     assert all(len({e.type for e in events}) == 1 for _, events in split)
+
+
+def _came(place: int, key: int, version: int | None) -> Taken | Unfit:
+    record = SimpleNamespace(topic="exam.confirmation", key=str(UUID(int=key)).encode(), offset=place)
+    if version is None:
+        return Unfit(cast("Any", record), "malformed", None)
+    event = SimpleNamespace(envelope=SimpleNamespace(sequence=version))
+    return Taken(cast("Any", record), cast("Any", event), "handler")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.one_of(st.integers(1, 6), st.integers(1, 6), st.none())), max_size=40
+    )
+)
+def test_a_polls_events_take_turns_by_version_and_pass_nothing_that_cannot_be_read(
+    came: list[tuple[int, int | None]],
+) -> None:
+    batch = [_came(place, key, version) for place, (key, version) in enumerate(came)]
+    turns = in_turn(batch)
+    assert sorted(one.record.offset for one in turns) == list(range(len(batch)))
+    assert [one.key for one in turns] == [one.key for one in batch], "another key's place was taken"
+    for key in range(4):
+        mine = [one for one in turns if one.key == str(UUID(int=key))]
+        before = [one for one in batch if one.key == str(UUID(int=key))]
+        parts, first = [], 0
+        for place, one in enumerate([*before, None]):
+            if one is None or isinstance(one, Unfit):
+                parts.append((first, place))
+                first = place + 1
+        for start, end in parts:
+            part = [cast("Taken", one) for one in mine[start:end]]
+            assert {one.record.offset for one in part} == {one.record.offset for one in before[start:end]}
+            assert part == sorted(part, key=lambda one: (one.event.envelope.sequence, one.record.offset))
+        assert [one for one in mine if isinstance(one, Unfit)] == [
+            one for one in before if isinstance(one, Unfit)
+        ]
 
 
 def test_a_deadline_of_one_type_is_one_run() -> None:
