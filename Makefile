@@ -62,10 +62,12 @@ test-cluster: $(DEV)  ## three brokers, a standby database, cut networks, rollin
 simulate: $(DEV)  ## play 20,000 seeded runs (SEEDS=...), or repeat one and cut it down when it fails (SEED=...)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line,$(origin SEED)),--seed $(SEED),--seeds $(SEEDS))
 
-bench: setup  ## measure the streams against their peers (SCALE=small or full; full records docs/performance.md)
+bench: setup  ## measure the streams and the close against their peers (SCALE=small or full; full records docs/performance.md)
 	@PYTHON=$(PYTHON) tests/benchmarks/peers-install
 	@tests/benchmarks/rabbitmq-install || echo "going on without RabbitMQ: its row will say that it was not measured"
+	@PYTHON=$(PYTHON) tests/benchmarks/pretix-install || echo "going on without pretix: its row will say that it was not measured"
 	@$(BIN)/kaowu bench streams --scale $(SCALE)
+	@$(BIN)/kaowu bench close --scale $(SCALE)
 
 check: lint types imports  ## ruff, ruff format, mypy --strict, import-linter
 

@@ -1,18 +1,19 @@
-"""What `kaowu bench streams` does and says."""
+"""What `kaowu bench streams` and `kaowu bench close` do and say."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deploy.bench import peers, rabbitmq, record
+from deploy.bench import close as closes
+from deploy.bench import peers, pretix, rabbitmq, record
 from deploy.bench.figures import Figure
 from deploy.bench.scale import SCALES
 from deploy.bench.stage import load, machine
@@ -23,19 +24,45 @@ from deploy.local.postgres import VERSION
 
 async def streams(scale: str, parts: Sequence[str], *, as_json: bool, directory: Path, recorded: bool) -> int:
     """1 if something was lost, doubled or disordered, or could not be measured although it was there."""
+    _say_what_is_missing(Console(file=sys.stderr, highlight=False))
+    return await _bench(
+        "streams", PARTS, scale, parts, as_json=as_json, directory=directory, recorded=recorded
+    )
+
+
+async def close(scale: str, parts: Sequence[str], *, as_json: bool, directory: Path, recorded: bool) -> int:
+    """1 if somebody was forfeited who must not be, or the other way round, or something could not be measured."""
+    err = Console(file=sys.stderr, highlight=False)
+    for found, why in ((peers.interpreter(), peers.absent()), (pretix.interpreter(), pretix.absent())):
+        if found is None:
+            err.print(f"left out: {why}", markup=False)
+    return await _bench(
+        "close", closes.PARTS, scale, parts, as_json=as_json, directory=directory, recorded=recorded
+    )
+
+
+async def _bench(
+    kind: str,
+    known: Mapping[str, Part],
+    scale: str,
+    parts: Sequence[str],
+    *,
+    as_json: bool,
+    directory: Path,
+    recorded: bool,
+) -> int:
     console, err = Console(highlight=False), Console(file=sys.stderr, highlight=False)
-    _say_what_is_missing(err)
     rows: list[Figure] = []
     with Progress(
         TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[step]}"), console=err, transient=err.is_terminal, disable=not err.is_terminal,
     ) as bars:  # fmt: skip
         for name in parts:
-            part = PARTS[name]
+            part = known[name]
             began, before = datetime.now(UTC), load()
-            found = await measure(directory, SCALES[scale], name, _advance(bars, part, scale, err))
+            found = await measure(directory, SCALES[scale], name, _advance(bars, part, scale, err), known)
             run = record.Run(
-                f"streams: {part.title}", scale, began, datetime.now(UTC), machine(), before, _versions()
+                f"{kind}: {part.title}", scale, began, datetime.now(UTC), machine(), before, _versions()
             )
             rows += found
             # Each part when it is over: what comes later may be cut short.

@@ -18,6 +18,13 @@ class Scale:
     step_events: int
     queue_events: int  # of the peers that take one event at a time
     backlogs: tuple[int, int]
+    # of the close
+    due_rows: int
+    instant_rows: int  # behind payments and the wake-up
+    idle_seconds: int
+    callbacks: int  # a round
+    shop_orders: int  # of pretix
+    deferred_jobs: int  # of procrastinate
     processes: tuple[int, ...] = (1, 2, 4)
     rate: int = 500
 
@@ -31,6 +38,12 @@ SMALL: Final = Scale(
     step_events=40_000,
     queue_events=3_000,
     backlogs=(40_000, 160_000),
+    due_rows=100_000,
+    instant_rows=200_000,
+    idle_seconds=15,
+    callbacks=2_000,
+    shop_orders=500,
+    deferred_jobs=2_000,
 )
 FULL: Final = Scale(
     name="full",
@@ -41,5 +54,11 @@ FULL: Final = Scale(
     step_events=200_000,
     queue_events=20_000,
     backlogs=(1_000_000, 4_000_000),
+    due_rows=1_000_000,
+    instant_rows=1_000_000,
+    idle_seconds=30,
+    callbacks=10_000,
+    shop_orders=5_000,
+    deferred_jobs=20_000,
 )
 SCALES: Final = {scale.name: scale for scale in (SMALL, FULL)}

@@ -38,9 +38,11 @@ PARTS: Final[Mapping[str, Part]] = {
 }
 
 
-async def measure(directory: Path, scale: Scale, name: str, advance: Advance) -> list[Figure]:
+async def measure(
+    directory: Path, scale: Scale, name: str, advance: Advance, parts: Mapping[str, Part] = PARTS
+) -> list[Figure]:
     """One part on a stage of its own, so that none inherits the disk and the memory of another."""
-    part = PARTS[name]
+    part = parts[name]
     data = directory / name.lower()
     shutil.rmtree(data, ignore_errors=True)
     try:
