@@ -34,6 +34,7 @@ class Code(StrEnum):
     NOT_FOUND = "not-found"
     IDEMPOTENCY_CONFLICT = "idempotency-conflict"
     TOO_LARGE = "too-large"
+    TOO_SOON = "too-soon"
     UNAVAILABLE = "unavailable"
 
     @property
@@ -50,6 +51,7 @@ _STATUS = {
     Code.OTHER_SITE: 403,
     Code.NOT_FOUND: 404,
     Code.TOO_LARGE: 413,
+    Code.TOO_SOON: 429,
     Code.GATEWAY_REFUSED: 502,
     Code.UNAVAILABLE: 503,
 }

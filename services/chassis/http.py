@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import asyncpg
@@ -51,6 +53,7 @@ _TITLES: Final = {
     Code.INVALID: "填写有误",
     Code.UNAVAILABLE: "系统繁忙，请稍后再试",
     Code.TOO_LARGE: "提交的内容过大",
+    Code.TOO_SOON: "请稍后再试",
 }
 _NOT_DONE: Final = "系统暂时繁忙，您的操作没有生效，请稍后再试。"
 # Only the same request with the same key is known to be harmless.
@@ -292,7 +295,10 @@ def problem(refusal: Refused, status: int | None = None) -> JSONResponse:
 async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     REFUSALS.labels(_route_of(request.scope), str(error.code)).inc()
-    return problem(error)
+    response = problem(error)
+    if error.code is Code.TOO_SOON:
+        response.headers["retry-after"] = str(error.hints["seconds"])
+    return response
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -385,3 +391,19 @@ async def idempotent(
         json.dumps(answer, default=str, ensure_ascii=False),
     )
     return answer
+
+
+async def once_every(uow: UnitOfWork, actor: Actor, key: str, every: timedelta) -> None:
+    """Refuse (429) what this caller did less than `every` ago, in whichever process. Counts once the work is committed."""
+    done = await uow.sql(
+        "insert into idempotency_keys as k (caller, key, request_hash, answer, created_at) values ($1, $2, '', '{}', $3) "
+        "on conflict (caller, key) do update set created_at = excluded.created_at "
+        "where k.created_at <= $3 - $4::interval or k.created_at > $3 returning 1",
+        actor.subject,
+        key,
+        uow.at,
+        every,
+    )
+    if not done:
+        seconds = math.ceil(every.total_seconds())
+        raise Refused(Code.TOO_SOON, f"操作太频繁，请在{seconds}秒后再试。", hints={"seconds": seconds})

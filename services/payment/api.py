@@ -24,7 +24,7 @@ from services.payment.domain.refusals import (
     WindowClosed,
     WindowNotOpen,
 )
-from services.payment.handlers import ordering, previewing, receiving, reporting
+from services.payment.handlers import checking, ordering, previewing, receiving, reporting
 from services.payment.handlers.metrics import CALLBACKS, CLOCK_SKEW
 from services.payment.handlers.receiving import Mismatch
 from services.payment.handlers.settling import Gateways
@@ -62,7 +62,9 @@ def _refused(error: Exception) -> Refused:
     raise error
 
 
-def public_routes(gateways: Gateways, *, ask_at: Callable[[datetime], None]) -> APIRouter:
+def public_routes(
+    gateways: Gateways, *, ask_at: Callable[[datetime], None], close_again: Callable[[], None] = lambda: None
+) -> APIRouter:
     """The routes of the public port. `ask_at` is told when an order will have to be asked about."""
     router = APIRouter()
     database, cycle = gateways.database, gateways.cycle
@@ -89,6 +91,13 @@ def public_routes(gateways: Gateways, *, ask_at: Callable[[datetime], None]) -> 
         registration_id: UUID, _: Annotated[Actor, allow("candidate:{registration_id}", "office")]
     ) -> dict[str, Any]:
         return await reporting.payment_of(database, registration_id)
+
+    @router.post("/registrations/{registration_id}/payment/check")
+    async def check(
+        registration_id: UUID, actor: Annotated[Actor, allow("candidate:{registration_id}")]
+    ) -> dict[str, Any]:
+        structlog.contextvars.bind_contextvars(registration_id=str(registration_id))
+        return await checking.check_now(gateways, registration_id, actor, decided=close_again)
 
     @router.post(
         "/gateway/wechat/notify",

@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> Process:
 
     return Process(
         plumbing,
-        public=[api.public_routes(gateways, ask_at=ask_at)],
+        public=[api.public_routes(gateways, ask_at=ask_at, close_again=close.wake)],
         handlers=HANDLERS,
         deps={
             "cycle": plumbing.cycle,

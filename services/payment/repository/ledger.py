@@ -60,6 +60,13 @@ async def is_booked(uow: UnitOfWork, order_no: str) -> bool:
     )
 
 
+async def is_no_fee(uow: UnitOfWork, order_no: str) -> bool:
+    """Whether money for this order has to go back, or did."""
+    return bool(
+        await uow.sql("select 1 from ledger where order_no = $1 and kind = 'refund-due' limit 1", order_no)
+    )
+
+
 async def keep(uow: UnitOfWork, answer_id: int) -> None:
     """What was received by this answer is the fee."""
     await uow.changed(
