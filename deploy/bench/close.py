@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from deploy.bench.instant import instant
 from deploy.bench.streams import Part
 from deploy.bench.sweeping import sweep
 
 PARTS: Final[Mapping[str, Part]] = {
     "sweep": Part("P1 P2 P7 sweep", sweep, lambda scale: 1 + 4 * scale.rounds),
+    "instant": Part("P3 P7 the instant", instant, lambda _: 4),
 }

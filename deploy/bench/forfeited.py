@@ -33,18 +33,18 @@ from ledger
 """
 
 
-async def examine(connection: Any, closes_at: datetime, due: int, *, of: str) -> str:
-    """One line: what was counted. Raises Violated."""
+async def examine(connection: Any, closes_at: datetime, due: int, *, of: str, owing: int = 0) -> str:
+    """One line: what was counted. `owing`: so many are held and have not paid. Raises Violated."""
     row = await connection.fetchrow(_COUNTS, closes_at)
     found = dict(row)
     wanted = dict.fromkeys(("expired", "leaves", "proven", "said", "said_once"), due)
-    wanted |= {"owing": 0, "paid_and_expired": 0, "early": 0}
+    wanted |= {"owing": owing, "paid_and_expired": 0, "early": 0}
     if wrong := [
         f"{name} {found[name]}, not {number}" for name, number in wanted.items() if found[name] != number
     ]:
         raise Violated(f"{of}: {'; '.join(wrong)}")
     return (
-        f"{due:,} forfeited, each with one event and one leaf; 0 still owe, 0 of the paid, 0 early; "
+        f"{due:,} forfeited, each with one event and one leaf; {owing:,} still owe, 0 of the paid, 0 early; "
         f"{await _balanced(connection, of)}"
     )
 
