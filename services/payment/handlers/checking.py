@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from contracts.cycle import Cycle
 from contracts.refusals import Code, Refused
 from services.chassis.db import Row
-from services.chassis.http import once_every
+from services.chassis.how_often import once_every
 from services.chassis.tokens import Actor
 from services.payment.domain.obligation import Status
 from services.payment.domain.order import UNDECIDED, Order, OrderStatus
