@@ -33,6 +33,7 @@ _NAMING = {
 _CONNECT_WITHIN = 5.0  # seconds, to a server
 _CONNECTION_WITHIN = 2.0  # seconds, for a free one of the pool
 _CLOSE_WITHIN = 5.0
+COMMIT_WITHIN = 60.0  # shorter than the driver's own limit for a statement, which would take the commit back
 SESSION_SETTINGS = {
     "timezone": "UTC",
     "lock_timeout": "2500ms",
@@ -184,10 +185,16 @@ class Database:
         async with self._connection() as connection:
             uow = UnitOfWork(connection, at or self.clock.now(), cause or current_cause())
             try:
-                async with connection.transaction():
+                transaction = connection.transaction()
+                await transaction.start()
+                try:
                     yield uow
                     crash_point("before-commit")
-                    committing = True
+                except BaseException:
+                    await transaction.rollback()
+                    raise
+                committing = True
+                await _commit(connection, transaction)
             except _LOST as error:
                 if committing:
                     raise OutcomeUnknown(type(error).__name__) from error
@@ -211,6 +218,21 @@ class Database:
                 await asyncio.wait_for(pool.close(), _CLOSE_WITHIN)
             except TimeoutError:
                 pool.terminate()
+
+
+async def _commit(connection: Any, transaction: Any) -> None:
+    """Never taken back. The server keeps a transaction from every other eye until its synchronous standby has it; a
+    driver that gives up waiting, or whose task is cancelled, asks the server to give up too, and then everybody sees
+    what is lost when the standby takes over. So the connection is given up instead, and the server goes on waiting.
+    """
+    committing = asyncio.ensure_future(transaction.commit())
+    try:
+        await asyncio.wait((committing,), timeout=COMMIT_WITHIN)
+    finally:
+        if not committing.done():
+            connection.terminate()
+            await asyncio.gather(committing, return_exceptions=True)
+    await committing
 
 
 async def _read_json(connection: Any) -> None:
