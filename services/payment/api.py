@@ -8,14 +8,16 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from contracts.reasons import WindowReason
 from contracts.refusals import Code, Refused
 from services.chassis import audit
-from services.chassis.http import allow, signed_by
+from services.chassis.http import allow, idempotent, signed_by
 from services.chassis.tokens import Actor
+from services.payment.domain.decision import Kind, OwnDecision, Word
 from services.payment.domain.refusals import (
     AlreadyPaid,
     NotApproved,
@@ -24,7 +26,7 @@ from services.payment.domain.refusals import (
     WindowClosed,
     WindowNotOpen,
 )
-from services.payment.handlers import checking, ordering, previewing, receiving, reporting
+from services.payment.handlers import checking, deciding, ordering, previewing, receiving, refusing, reporting
 from services.payment.handlers.metrics import CALLBACKS, CLOCK_SKEW
 from services.payment.handlers.receiving import Mismatch
 from services.payment.handlers.settling import Gateways
@@ -54,6 +56,53 @@ class OrderBody(BaseModel):
 
     channel: Literal["wechat"]
 
+
+class ExtendBody(BaseModel):
+    """Another close of the payment window: of one desk, or of all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal[Kind.EXTEND_PAYMENT]
+    closes_at: AwareDatetime
+    site: Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=32)] | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    reason_code: WindowReason | None = None
+
+    def wanted(self) -> deciding.Wanted:
+        code = self.reason_code
+        if code is None and self.reason in set(WindowReason):
+            code = WindowReason(self.reason)
+        return deciding.Wanted(self.kind, self.reason, code, self.closes_at, site_id=self.site)
+
+
+class ReviveBody(BaseModel):
+    """One forfeiture to be lifted. Without a close: to the end of the third day after."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal[Kind.REVIVE]
+    registration_id: UUID
+    closes_at: AwareDatetime | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+
+    def wanted(self) -> deciding.Wanted:
+        return deciding.Wanted(
+            self.kind, self.reason, None, self.closes_at, registration_id=self.registration_id
+        )
+
+
+class VerdictBody(BaseModel):
+    """What the second person has to say about it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    note: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+_NOTHING_TO_SAY: Final = VerdictBody()
+AskBody = Annotated[ExtendBody | ReviveBody, Field(discriminator="kind")]
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
+Language = Annotated[str | None, Header(alias="Accept-Language")]
 
 def _refused(error: Exception) -> Refused:
     for kind, code, sentence in _REFUSALS:
@@ -149,6 +198,98 @@ def public_routes(
     @router.get("/office/close")
     async def close(_: Annotated[Actor, allow("office", "ops")]) -> dict[str, Any]:
         return await reporting.close_report(database, cycle)
+
+    return router
+
+
+def decision_routes(gateways: Gateways, *, decided: Callable[[], None]) -> APIRouter:
+    """What two people of the office decide. `decided` is called after the commit of the second one's word."""
+    router = APIRouter()
+    database, cycle, vault = gateways.database, gateways.cycle, gateways.vault
+
+    @router.post("/office/decisions", status_code=201)
+    async def ask(
+        body: AskBody,
+        actor: Annotated[Actor, allow("office")],
+        key: IdempotencyKey = None,
+        language: Language = None,
+    ) -> dict[str, Any]:
+        try:
+            async with database.unit_of_work() as uow:
+                return await idempotent(
+                    uow,
+                    actor=actor,
+                    key=key,
+                    request=body,
+                    run=lambda: deciding.ask(
+                        uow, actor=actor, wanted=body.wanted(), cycle=cycle, vault=vault
+                    ),
+                )
+        except refusing.RULES as error:
+            raise refusing.refused(error, language) from error
+
+    async def decide(
+        decision_id: UUID, word: Word, body: VerdictBody, actor: Actor, key: str | None, language: str | None
+    ) -> dict[str, Any]:
+        try:
+            async with database.unit_of_work() as uow:
+                return await idempotent(
+                    uow,
+                    actor=actor,
+                    key=key,
+                    request=f"{word} {decision_id} {body.model_dump_json()}".encode(),
+                    run=lambda: deciding.decide(
+                        uow,
+                        actor=actor,
+                        decision_id=decision_id,
+                        word=word,
+                        note=body.note,
+                        cycle=cycle,
+                        vault=vault,
+                        decided=decided,
+                    ),
+                )
+        except refusing.RULES as error:
+            if isinstance(error, OwnDecision):
+                audit.refused_access(
+                    "POST", "/office/decisions/{decision_id}", "own-decision", actor.kind, actor.subject
+                )
+            raise refusing.refused(error, language) from error
+
+    @router.post("/office/decisions/{decision_id}/approve")
+    async def approve(
+        decision_id: UUID,
+        actor: Annotated[Actor, allow("office")],
+        body: VerdictBody = _NOTHING_TO_SAY,
+        key: IdempotencyKey = None,
+        language: Language = None,
+    ) -> dict[str, Any]:
+        return await decide(decision_id, Word.APPROVED, body, actor, key, language)
+
+    @router.post("/office/decisions/{decision_id}/reject")
+    async def reject(
+        decision_id: UUID,
+        actor: Annotated[Actor, allow("office")],
+        body: VerdictBody = _NOTHING_TO_SAY,
+        key: IdempotencyKey = None,
+        language: Language = None,
+    ) -> dict[str, Any]:
+        return await decide(decision_id, Word.REJECTED, body, actor, key, language)
+
+    @router.get("/office/decisions")
+    async def decisions(_: Annotated[Actor, allow("office")]) -> dict[str, Any]:
+        async with database.reading() as uow:
+            return await deciding.listed(uow)
+
+    @router.get("/office/decisions/{decision_id}")
+    async def decision(
+        decision_id: UUID, _: Annotated[Actor, allow("office")], language: Language = None
+    ) -> dict[str, Any]:
+        try:
+            async with database.reading() as uow:
+                return await deciding.read(uow, decision_id=decision_id, vault=vault)
+        except refusing.RULES as error:
+            raise refusing.refused(error, language) from error
 
     return router
 

@@ -12,7 +12,7 @@ from services.payment.adapters.wechat_signatures import AccountInvalid, WeChatAc
 from services.payment.consumers import HANDLERS
 from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
-from services.payment.jobs import Turns, make_jobs
+from services.payment.jobs import Turns, carry_out_job, make_jobs
 from services.payment.settings import Settings
 
 
@@ -37,6 +37,11 @@ def create_app(settings: Settings) -> Process:
     refunds = Refunds({wechat.name: wechat}, database, cycle, vault)
     turns = Turns(gateways, refunds, plumbing.clock, plumbing.guard, settings.sweep_chunk)
     close, settle, remind, refund, post_fees = make_jobs(turns)
+    carry_out = carry_out_job(turns, close, settle, remind)
+
+    def decided() -> None:
+        carry_out.wake()
+        close.wake()  # what was rejected holds nobody's close up any more
 
     def ask_at(moment: datetime) -> None:
         """An order has to be asked about then: only an earlier moment than the known one needs a word."""
@@ -45,7 +50,10 @@ def create_app(settings: Settings) -> Process:
 
     return Process(
         plumbing,
-        public=[api.public_routes(gateways, ask_at=ask_at, close_again=close.wake)],
+        public=[
+            api.public_routes(gateways, ask_at=ask_at, close_again=close.wake),
+            api.decision_routes(gateways, decided=decided),
+        ],
         handlers=HANDLERS,
         deps={
             "cycle": plumbing.cycle,
@@ -53,6 +61,6 @@ def create_app(settings: Settings) -> Process:
             "close_again": close.wake,
             "refund_soon": refund_soon,
         },
-        jobs=[close, settle, remind, refund, post_fees],
+        jobs=[close, settle, remind, refund, post_fees, carry_out],
         resources=[aclosing(wechat)],
     )

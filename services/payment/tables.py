@@ -19,6 +19,7 @@ from sqlalchemy import (
     Computed,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -34,6 +35,7 @@ from sqlmodel import Field, SQLModel
 from services.chassis.db import make_base
 from services.chassis.tables import add_plumbing
 from services.payment.domain.book import ACCOUNTS, GATEWAY, Posting, RefundStatus
+from services.payment.domain.decision import Kind, Word
 from services.payment.domain.obligation import Cancellation, Status, sources_of
 from services.payment.domain.order import UNDECIDED, OrderStatus
 
@@ -105,6 +107,8 @@ class ObligationRow(Base, table=True):
     opens_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    # Unknown of whoever was approved before version 0007.
+    site_id: str | None = Field(sa_column=Column(Text))
     due_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     changed_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     paid_at: datetime | None = Field(sa_column=Column(_MOMENT))
@@ -313,3 +317,80 @@ class Recovery(Base, table=True):
     asked: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
     found: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
     booked: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+
+
+class WindowRow(Base, table=True):
+    """The close of a desk's payment window that two people set, over the cycle file. One row per desk: the one in force."""
+
+    __tablename__: ClassVar[Any] = "windows"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint("version > 0", name="version"),
+        CheckConstraint("told_closes_at <= closes_at", name="told"),
+    )
+
+    site_id: str = Field(sa_column=Column(Text, primary_key=True))
+    cycle_id: str = Field(sa_column=Column(Text, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    version: int = Field(sa_column=Column(BigInteger, nullable=False))
+    set_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+
+
+class DecisionRow(Base, table=True):
+    """What one person of the office asked for. Rows are added, never changed; so are the two that follow."""
+
+    __tablename__: ClassVar[Any] = "decisions"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint(_one_of("kind", Kind), name="kind"),
+        CheckConstraint("(kind = 'revive') = (registration_id is not null)", name="scope"),
+        CheckConstraint("told_closes_at <= closes_at", name="told"),
+        CheckConstraint("asked_at < closes_at", name="ahead"),
+        UniqueConstraint("decision_id", "asked_by"),
+    )
+
+    decision_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    site_id: str | None = Field(sa_column=Column(Text))
+    registration_id: UUID | None = Field(sa_column=Column(Uuid))
+    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    earlier: bool = Field(sa_column=Column(Boolean, nullable=False))
+    reason_code: str = Field(sa_column=Column(Text, nullable=False))
+    # Free text may say anything about a person: encrypted, bound to this row, never on a topic.
+    reason: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    asked_by: str = Field(sa_column=Column(Text, nullable=False))
+    asked_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    figures: dict[str, int] = Field(sa_column=Column(JSONB, nullable=False))
+
+
+class VerdictRow(Base, table=True):
+    """What another person said to it."""
+
+    __tablename__: ClassVar[Any] = "verdicts"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint(_one_of("word", Word), name="word"),
+        # Nobody decides alone, whatever the code does.
+        CheckConstraint("asked_by <> decided_by", name="two_people"),
+        ForeignKeyConstraint(["decision_id", "asked_by"], ["decisions.decision_id", "decisions.asked_by"]),
+    )
+
+    decision_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    word: str = Field(sa_column=Column(Text, nullable=False))
+    asked_by: str = Field(sa_column=Column(Text, nullable=False))
+    decided_by: str = Field(sa_column=Column(Text, nullable=False))
+    decided_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    note: bytes | None = Field(sa_column=Column(LargeBinary))
+    figures: dict[str, int] = Field(sa_column=Column(JSONB, nullable=False))
+
+
+class CarriedOut(Base, table=True):
+    """It is done to everybody it concerned."""
+
+    __tablename__: ClassVar[Any] = "carried_out"
+
+    decision_id: UUID = Field(
+        sa_column=Column(Uuid, ForeignKey("verdicts.decision_id"), primary_key=True)
+    )
+    done_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    moved: int = Field(sa_column=Column(Integer, nullable=False))
+    reinstated: int = Field(sa_column=Column(Integer, nullable=False))

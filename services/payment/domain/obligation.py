@@ -25,7 +25,7 @@ class Status(StrEnum):
 # Every way an obligation may go. The set-based statements of repository.py are built from this table as well.
 NEXT: Final[Mapping[Status, frozenset[Status]]] = {
     Status.AWAITING: frozenset({Status.PAID, Status.EXPIRED, Status.HELD, Status.CANCELLED}),
-    Status.HELD: frozenset({Status.PAID, Status.EXPIRED, Status.CANCELLED}),
+    Status.HELD: frozenset({Status.PAID, Status.EXPIRED, Status.CANCELLED, Status.AWAITING}),
     Status.EXPIRED: frozenset({Status.AWAITING, Status.CANCELLED}),
     Status.PAID: frozenset({Status.CANCELLED}),
     Status.CANCELLED: frozenset({Status.AWAITING}),
@@ -35,6 +35,10 @@ NEXT: Final[Mapping[Status, frozenset[Status]]] = {
 def sources_of(target: Status) -> tuple[Status, ...]:
     """The states from which `target` can be reached."""
     return tuple(status for status in Status if target in NEXT[status])
+
+
+# Whose close moves when the office moves it. Whoever is held waits for the gateway no longer than for the new close.
+MAY_MOVE: Final = frozenset({Status.AWAITING, Status.HELD, Status.EXPIRED})
 
 
 class Cancellation(StrEnum):
@@ -114,6 +118,18 @@ class Obligation:
     def pay(self) -> Obligation:
         """The fee is in, in time and in full."""
         return self._to(Status.PAID, events=1)
+
+    def move(self, closes_at: datetime, told_closes_at: datetime) -> Obligation:
+        """Two people of the office set another close. Whoever owes is told; a forfeiture before it is taken back.
+
+        `repository.decisions.move_chunk` is this rule for a million people at once.
+        """
+        if self.status is not Status.AWAITING and (
+            closes_at <= self.closes_at or self.status not in MAY_MOVE
+        ):
+            raise NotAllowed(f"the close of whoever is {self.status} does not move there")
+        owing = self if self.status is Status.AWAITING else self._to(Status.AWAITING)
+        return replace(owing, version=self.version + 1, closes_at=closes_at, told_closes_at=told_closes_at)
 
     def reinstate(self) -> Obligation:
         """Take a forfeiture back; it owes again."""

@@ -11,9 +11,10 @@ from contracts.cycle import Cycle
 from contracts.reasons import RefundCause
 from services.chassis import outbox
 from services.chassis.db import UnitOfWork
+from services.payment.domain.closes import Closes
 from services.payment.domain.obligation import Cancellation, Status
 from services.payment.handlers.metrics import REFUNDS_DUE
-from services.payment.repository import ledger, obligations
+from services.payment.repository import ledger, obligations, windows
 from services.payment.repository.obligations import Fee
 
 log = structlog.get_logger(__name__)
@@ -34,21 +35,13 @@ async def open_obligations(
     approved = {event.registration_id: event for event in events}
     if any(event.cycle_id != cycle.id for event in approved.values()):
         raise ForeignCycle
-    window = cycle.windows.payment
-    fees = {
-        event.registration_id: cycle.fee_fen(
-            event.level, event.subjects, cycle.specialty(event.specialty_code).mode
-        )
-        for event in approved.values()
-    }
+    # A close that moves moves them as well: either we see it, or whoever moves it waits for us.
+    await windows.share(uow)
+    closes = await windows.in_force(uow, cycle)
+    opens_at = cycle.windows.payment.opens
+    fees = {event.registration_id: _fee(event, cycle, closes) for event in approved.values()}
     versions = await obligations.open_all(
-        uow,
-        [Fee(registration_id, amount) for registration_id, amount in fees.items()],
-        cycle_id=cycle.id,
-        currency=cycle.currency,
-        opens_at=window.opens,
-        closes_at=window.closes,
-        told_closes_at=window.told_closes,
+        uow, list(fees.values()), cycle_id=cycle.id, currency=cycle.currency, opens_at=opens_at
     )
     await outbox.add_all(
         uow,
@@ -57,10 +50,10 @@ async def open_obligations(
                 payment.Due(
                     cycle_id=cycle.id,
                     registration_id=registration_id,
-                    amount_fen=fees[registration_id],
+                    amount_fen=fees[registration_id].amount_fen,
                     currency=cycle.currency,
-                    opens_at=window.opens,
-                    closes_at=window.told_closes,
+                    opens_at=opens_at,
+                    closes_at=fees[registration_id].told_closes_at,
                 ),
                 version,
                 approved[registration_id].envelope,
@@ -68,11 +61,17 @@ async def open_obligations(
             for registration_id, version in versions.items()
         ],
     )
-    if window.has_closed(uow.at):
+    if any(fees[registration_id].closes_at <= uow.at for registration_id in versions):
         # The approval was in time and its news was not: the close has to look once more.
         uow.after_commit(close_again)
     if len(versions) < len(approved):
         log.warning("approved-again", owed_already=len(approved) - len(versions))
+
+
+def _fee(event: confirmation.Approved, cycle: Cycle, closes: Closes) -> Fee:
+    close = closes.at_site(event.site_id)
+    amount = cycle.fee_fen(event.level, event.subjects, cycle.specialty(event.specialty_code).mode)
+    return Fee(event.registration_id, amount, event.site_id, close.closes_at, close.told_closes_at)
 
 
 async def cancel_rejected(

@@ -6,7 +6,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 PAID = Counter("kaowu_payment_paid", "Obligations paid, in time and in full", ["heard_by"])
 EXPIRED = Counter("kaowu_payment_expired", "Registrations forfeited")
-REINSTATED = Counter("kaowu_payment_reinstated", "Forfeitures taken back because the payment was in time")
+REINSTATED = Counter(
+    "kaowu_payment_reinstated", "Forfeitures taken back: the payment was in time, or two people decided so"
+)
 HELD = Counter("kaowu_payment_held", "Obligations held at the close because a gateway did not answer")
 REMINDED = Counter("kaowu_payment_reminded", "Reminders said", ["offset_seconds"])
 REFUNDS_DUE = Counter("kaowu_payment_refunds_due", "Payments that must go back", ["cause"])
@@ -14,6 +16,9 @@ REFUNDS = Counter("kaowu_payment_refunds", "Refunds by how they stood after aski
 ORDERS = Counter("kaowu_payment_orders", "Orders by what the gateway made of them", ["channel", "outcome"])
 CALLBACKS = Counter("kaowu_payment_callbacks", "Gateway notices by outcome", ["channel", "outcome"])
 CLOCK_SKEW = Gauge("kaowu_payment_callback_skew_seconds", "Of the last notice refused as stale", ["channel"])
+DECIDED = Counter(
+    "kaowu_payment_decided", "Decisions of two people by what the second one said", ["kind", "word"]
+)
 CLOSE_STOPPED = Counter("kaowu_payment_close_stopped", "Closes put off because clocks disagreed")
 RECOVERED = Counter(
     "kaowu_payment_recovered", "Orders found and payments booked again after a restore", ["what"]

@@ -10,22 +10,37 @@ from contracts.cycle import Cycle
 from services.chassis.db import Database
 from services.payment.domain.reminders import plan_reminders
 from services.payment.handlers.metrics import REMINDED
-from services.payment.repository import reminders
+from services.payment.repository import decisions, reminders, windows
 
 log = structlog.get_logger(__name__)
 
 
 async def remind(database: Database, cycle: Cycle, at: datetime) -> datetime | None:
     """Say `closing-soon` where its moment has come; returns the next one. A repeated run goes on where it was."""
-    window = cycle.windows.payment
     async with database.reading(at) as uow:
-        done = await reminders.done(uow, cycle.id, window.told_closes)
-    plan = plan_reminders(at, window.opens, window.told_closes, window.reminders, done)
+        told = {
+            close.told_closes_at: close.since for close in (await windows.in_force(uow, cycle)).in_force()
+        }
+        for row in await decisions.revived(uow):
+            told.setdefault(row.told_closes_at, row.since)
+    upcoming = [
+        await _remind(database, cycle, told_closes_at, since, at) for told_closes_at, since in told.items()
+    ]
+    return min((moment for moment in upcoming if moment is not None), default=None)
+
+
+async def _remind(
+    database: Database, cycle: Cycle, told_closes_at: datetime, since: datetime, at: datetime
+) -> datetime | None:
+    """Of one close. Reminders whose moment lies before it was set are never missed: that it moved was a message."""
+    async with database.reading(at) as uow:
+        done = await reminders.done(uow, cycle.id, told_closes_at)
+    plan = plan_reminders(at, since, told_closes_at, cycle.windows.payment.reminders, done)
     if plan.send is not None:
         told = 0
         while True:
             async with database.unit_of_work(at) as uow:
-                chunk = await reminders.remind_chunk(uow, window.told_closes, plan.send)
+                chunk = await reminders.remind_chunk(uow, told_closes_at, plan.send)
             told += chunk
             if chunk < reminders.CHUNK:
                 break
@@ -35,5 +50,5 @@ async def remind(database: Database, cycle: Cycle, at: datetime) -> datetime | N
     if finished:
         async with database.unit_of_work(at) as uow:
             for offset, skipped in finished:
-                await reminders.finish(uow, cycle.id, window.told_closes, offset, skipped=skipped)
+                await reminders.finish(uow, cycle.id, told_closes_at, offset, skipped=skipped)
     return plan.next_at

@@ -10,7 +10,16 @@ from contracts.cycle import Cycle
 from contracts.refusals import Code, Refused
 from services.chassis.db import Database
 from services.payment.domain.obligation import Status
-from services.payment.repository import closing, ledger, obligations, orders, recoveries, refunds
+from services.payment.repository import (
+    closing,
+    decisions,
+    ledger,
+    obligations,
+    orders,
+    recoveries,
+    refunds,
+    windows,
+)
 
 _LISTED = 1000  # of the held and of the refunds due; the counts beside them are complete
 
@@ -102,10 +111,14 @@ async def money(database: Database) -> dict[str, Any]:
 
 async def close_report(database: Database, cycle: Cycle) -> dict[str, Any]:
     """Where the close stands now, and what was published of it."""
-    window = cycle.windows.payment
     async with database.reading() as uow:
-        found = await closing.find(uow, cycle.id, window.closes)
-        totals = await closing.totals(uow, window.closes)
+        in_force = await windows.in_force(uow, cycle)
+        owed = await closing.owed_closes(uow)
+        deciding = await decisions.not_done(uow)
+        window = in_force.everywhere
+        last = max([*(close.closes_at for close in in_force.in_force()), *owed]) == window.closes_at
+        found = await closing.find(uow, cycle.id, window.closes_at)
+        totals = await closing.totals(uow, cycle.id, window.closes_at, last=last)
         held = await closing.held(uow, _LISTED)
         restores = await recoveries.all_of_them(uow)
         at = uow.at
@@ -114,12 +127,23 @@ async def close_report(database: Database, cycle: Cycle) -> dict[str, Any]:
     elif found is not None and found.guard is not None:
         state = "pending"
     else:
-        state = "open" if at < window.closes else "closing"
+        state = "open" if at < window.closes_at else "closing"
     return {
         "cycle_id": cycle.id,
         "state": state,
-        "closes_at": window.closes,
-        "told_closes_at": window.told_closes,
+        "closes_at": window.closes_at,
+        "told_closes_at": window.told_closes_at,
+        # Desks whose close two people have set, and what waits to be decided or done: nobody it puts off is forfeited.
+        "moved": {site_id: close.closes_at for site_id, close in sorted(in_force.moved.items())},
+        "deciding": [
+            {
+                "decision_id": one.decision_id,
+                "kind": one.kind,
+                "state": one.stage(at),
+                "closes_at": one.closes_at,
+            }
+            for one in deciding
+        ],
         "begun_at": found and found.begun_at,
         "closed_at": found and found.closed_at,
         "guard": {

@@ -64,10 +64,13 @@ async def changed_at(uow: UnitOfWork, registration_id: UUID) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Fee:
-    """What an approval makes owed."""
+    """What an approval makes owed, and until when."""
 
     registration_id: UUID
     amount_fen: int
+    site_id: str | None
+    closes_at: datetime
+    told_closes_at: datetime
 
 
 async def open_all(
@@ -77,22 +80,22 @@ async def open_all(
     cycle_id: str,
     currency: str,
     opens_at: datetime,
-    closes_at: datetime,
-    told_closes_at: datetime,
 ) -> dict[UUID, int]:
     """Make these owed, new or once more after they were cancelled; returns the version of each that now is."""
     rows = await uow.sql(
         """
         insert into obligations as o (registration_id, cycle_id, status, version, amount_fen, currency,
-                                      opens_at, closes_at, told_closes_at, due_at, changed_at)
-        select f.registration_id, $3::text, 'awaiting', 1, f.amount_fen, $4::text, $5::timestamptz, $6::timestamptz,
-               $7::timestamptz, $8::timestamptz, $8::timestamptz
-        from unnest($1::uuid[], $2::int[]) as f (registration_id, amount_fen)
+                                      opens_at, closes_at, told_closes_at, site_id, due_at, changed_at)
+        select f.registration_id, $3::text, 'awaiting', 1, f.amount_fen, $4::text, $5::timestamptz, f.closes_at,
+               f.told_closes_at, f.site_id, $6::timestamptz, $6::timestamptz
+        from unnest($1::uuid[], $2::int[], $7::timestamptz[], $8::timestamptz[], $9::text[])
+             as f (registration_id, amount_fen, closes_at, told_closes_at, site_id)
         order by f.registration_id
         on conflict (registration_id) do update
         set status = 'awaiting', version = o.version + 1, amount_fen = excluded.amount_fen,
             opens_at = excluded.opens_at, closes_at = excluded.closes_at, told_closes_at = excluded.told_closes_at,
-            due_at = excluded.due_at, changed_at = excluded.changed_at, cancelled_for = null
+            site_id = coalesce(excluded.site_id, o.site_id), due_at = excluded.due_at,
+            changed_at = excluded.changed_at, cancelled_for = null
         where o.status = 'cancelled'
         returning o.registration_id, o.version
         """,
@@ -101,9 +104,10 @@ async def open_all(
         cycle_id,
         currency,
         opens_at,
-        closes_at,
-        told_closes_at,
         uow.at,
+        [fee.closes_at for fee in fees],
+        [fee.told_closes_at for fee in fees],
+        [fee.site_id for fee in fees],
     )
     return {row.registration_id: row.version for row in rows}
 

@@ -16,6 +16,7 @@ from services.payment.domain.obligation import Obligation
 from services.payment.domain.order import Order, OrderStatus
 from services.payment.repository.obligations import COLUMNS, obligation
 from services.payment.repository.vocabulary import UNDECIDED_ORDER
+from services.payment.repository.windows import PUT_OFF
 
 _ORDER = (
     "r.order_no, r.registration_id, r.channel, r.amount_fen, r.currency, r.status, r.created_at, r.expires_at, "
@@ -275,7 +276,7 @@ async def undecided_at_close(uow: UnitOfWork, after: str, limit: int) -> list[Or
     rows = await uow.sql(
         f"select {_ORDER} from orders r join obligations o on o.registration_id = r.registration_id "
         f"where r.status in {UNDECIDED_ORDER} and o.status = 'awaiting' and o.closes_at <= $1 and r.order_no > $2 "
-        "order by r.order_no limit $3",
+        f"and not {PUT_OFF} order by r.order_no limit $3",
         uow.at,
         after,
         limit,

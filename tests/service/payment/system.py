@@ -54,8 +54,12 @@ class System(ServiceUnderTest):
         "refunds": "refund_no",
         "proofs": "number",
         "closings": "closes_at",
-        "reminders": "registration_id, offset_seconds",
-        "reminder_runs": "offset_seconds",
+        "reminders": "registration_id, told_closes_at, offset_seconds",
+        "reminder_runs": "told_closes_at, offset_seconds",
+        "windows": "site_id",
+        "decisions": "decision_id",
+        "verdicts": "decision_id",
+        "carried_out": "decision_id",
         "outbox": "id",
         "parked": "id",
     }
@@ -87,7 +91,10 @@ class System(ServiceUnderTest):
         """A new process of the service, on the database that the settings name."""
         self.process = create_app(self.settings)
         self.cycle = self.process.plumbing.cycle
-        self.close_job, self.settle_job, self.remind_job, self.refund_job, _ = self.process.jobs.jobs
+        jobs = {job.name: job for job in self.process.jobs.jobs}
+        self.close_job, self.settle_job = jobs["close-window"], jobs["settle-orders"]
+        self.remind_job, self.refund_job = jobs["remind"], jobs["refund"]
+        self.carry_out_job = jobs["carry-out"]
         turns = getattr(self.remind_job.run, "__self__", None)
         assert isinstance(turns, Turns)
         self.turns = turns
