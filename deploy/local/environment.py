@@ -95,6 +95,7 @@ class Surroundings:
         if service == "payment":
             return {
                 "WECHAT_ACCOUNT_FILE": self.accounts.get("wechat", ""),
+                "ALIPAY_ACCOUNT_FILE": self.accounts.get("alipay", ""),
                 "NOTIFY_BASE_URL": self.addresses["payment"].public_url,
             }
         if service == "notification":

@@ -1,4 +1,4 @@
-"""Door 1, people and gateways: orders, notices of payments, and what the office looks at."""
+"""Door 1, people: orders, what the office looks at, and what two of it decide. Gateways: notices.py."""
 
 from __future__ import annotations
 
@@ -8,31 +8,27 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from starlette.responses import JSONResponse
 
-from contracts.reasons import WindowReason
-from contracts.refusals import Code, Refused
+from contracts.reasons import Channel, WindowReason
+from contracts.refusals import Code, FieldError, Refused
 from services.chassis import audit
-from services.chassis.http import allow, idempotent, signed_by
+from services.chassis.http import allow, idempotent
 from services.chassis.tokens import Actor
 from services.payment.domain.decision import Kind, OwnDecision, Word
 from services.payment.domain.refusals import (
     AlreadyPaid,
+    ChannelNotOffered,
+    CodesLetGo,
     NotApproved,
     PaymentRuleBroken,
     TooLateToOrder,
     WindowClosed,
     WindowNotOpen,
 )
-from services.payment.handlers import checking, deciding, ordering, previewing, receiving, refusing, reporting
-from services.payment.handlers.metrics import CALLBACKS, CLOCK_SKEW
-from services.payment.handlers.receiving import Mismatch
+from services.payment.handlers import checking, deciding, ordering, previewing, refusing, reporting
 from services.payment.handlers.settling import Gateways
-from services.payment.ports import Forged, NotificationRefused, Stale
-
-log = structlog.get_logger(__name__)
 
 _REFUSALS: Final[tuple[tuple[type[Exception], Code, str], ...]] = (
     (WindowNotOpen, Code.WINDOW_NOT_OPEN, "网上缴费尚未开始，请在缴费时间内办理。"),
@@ -45,6 +41,11 @@ _REFUSALS: Final[tuple[tuple[type[Exception], Code, str], ...]] = (
     (NotApproved, Code.NOT_APPROVED, "资格审核尚未全部通过，暂不能缴费；请先查看审核结果。"),
     (AlreadyPaid, Code.ALREADY_PAID, "您已缴费成功，请勿重复支付。"),
     (ordering.GatewayRefused, Code.GATEWAY_REFUSED, "支付渠道暂时没有受理，您没有被扣款；请稍后重新下单。"),
+    (
+        CodesLetGo,
+        Code.NOT_ALLOWED,
+        "您已有多个未使用的支付宝付款码仍在有效期内，请用其中之一支付，或改用微信支付，或稍后再试。",
+    ),
     (PaymentRuleBroken, Code.NOT_ALLOWED, "当前状态不能下单，请刷新后查看缴费状态。"),
 )
 
@@ -54,7 +55,7 @@ class OrderBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channel: Literal["wechat"]
+    channel: Channel
 
 
 class ExtendBody(BaseModel):
@@ -125,6 +126,9 @@ def public_routes(
         structlog.contextvars.bind_contextvars(registration_id=str(registration_id))
         try:
             placed = await ordering.place_order(gateways, registration_id, body.channel, ask_at=ask_at)
+        except ChannelNotOffered as error:
+            field = FieldError("channel", "本次考试没有开通这种支付方式，请改用其他支付方式")
+            raise Refused(Code.INVALID, "支付方式有误，请更正后再提交。", (field,)) from error
         except (PaymentRuleBroken, ordering.GatewayRefused) as error:
             raise _refused(error) from error
         return {
@@ -147,30 +151,6 @@ def public_routes(
     ) -> dict[str, Any]:
         structlog.contextvars.bind_contextvars(registration_id=str(registration_id))
         return await checking.check_now(gateways, registration_id, actor, decided=close_again)
-
-    @router.post(
-        "/gateway/wechat/notify",
-        dependencies=[signed_by("the gateway signs the raw bytes with its platform key")],
-    )
-    async def notify(request: Request) -> Response:
-        raw = await request.body()
-        channel = gateways.channels["wechat"]
-        at = database.clock.now()
-        try:
-            taken = await receiving.take_notice(
-                database,
-                channel,
-                dict(request.headers),
-                raw,
-                at=at,
-                cycle=cycle,
-                vault=gateways.vault,
-                refund_soon=gateways.refund_soon,
-            )
-        except (NotificationRefused, Mismatch) as refusal:
-            return _fail(channel.name, refusal)
-        CALLBACKS.labels(channel.name, taken).inc()
-        return Response(status_code=204)
 
     @router.get("/office/payments")
     async def payments(
@@ -292,15 +272,3 @@ def decision_routes(gateways: Gateways, *, decided: Callable[[], None]) -> APIRo
             raise refusing.refused(error, language) from error
 
     return router
-
-
-def _fail(channel: str, refusal: NotificationRefused | Mismatch) -> Response:
-    """The protocol's no: nothing changed. The gateway comes again; the query tells the truth meanwhile."""
-    CALLBACKS.labels(channel, refusal.reason).inc()
-    audit.refused_access("POST", "/gateway/wechat/notify", refusal.reason, f"gateway:{channel}")
-    if isinstance(refusal, Stale):
-        # A replay, or our own clock is wrong: then every true notice is refused, and somebody must know.
-        CLOCK_SKEW.labels(channel).set(refusal.skew_seconds)
-        log.error("notice-stale", channel=channel, skew_seconds=round(refusal.skew_seconds))
-    status = 401 if isinstance(refusal, Forged | Stale) else 400
-    return JSONResponse({"code": "FAIL", "message": refusal.reason}, status_code=status)

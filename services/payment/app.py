@@ -5,10 +5,14 @@ from __future__ import annotations
 from contextlib import aclosing
 from datetime import datetime
 
+from services.chassis.clock import Clock
 from services.chassis.process import CannotStart, Plumbing, Process
-from services.payment import api
+from services.payment import api, notices
+from services.payment.adapters.alipay import Alipay
+from services.payment.adapters.alipay_signatures import AlipayAccount
+from services.payment.adapters.asking import AccountInvalid
 from services.payment.adapters.wechat import WeChatPay
-from services.payment.adapters.wechat_signatures import AccountInvalid, WeChatAccount
+from services.payment.adapters.wechat_signatures import WeChatAccount
 from services.payment.consumers import HANDLERS
 from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
@@ -18,23 +22,15 @@ from services.payment.settings import Settings
 
 def create_app(settings: Settings) -> Process:
     """The service, put together; nothing is connected yet."""
-    try:
-        account = WeChatAccount.read(settings.wechat_account_file)
-    except AccountInvalid as error:
-        raise CannotStart(f"the gateway account is unusable: {error}") from None
     plumbing = Plumbing.of(settings)
-    wechat = WeChatPay(
-        account,
-        notify_url=settings.wechat_notify_url,
-        clock=plumbing.clock,
-    )
+    channels = _channels(settings, plumbing.clock)
     database, cycle, vault = plumbing.database, plumbing.cycle, plumbing.vault
 
     def refund_soon() -> None:
         refund.wake()  # made below, of what is made here
 
-    gateways = Gateways({wechat.name: wechat}, database, cycle, vault, refund_soon)
-    refunds = Refunds({wechat.name: wechat}, database, cycle, vault)
+    gateways = Gateways(channels, database, cycle, vault, refund_soon)
+    refunds = Refunds(channels, database, cycle, vault)
     turns = Turns(gateways, refunds, plumbing.clock, plumbing.guard, settings.sweep_chunk)
     close, settle, remind, refund, post_fees = make_jobs(turns)
     carry_out = carry_out_job(turns, close, settle, remind)
@@ -52,6 +48,7 @@ def create_app(settings: Settings) -> Process:
         plumbing,
         public=[
             api.public_routes(gateways, ask_at=ask_at, close_again=close.wake),
+            notices.notice_routes(gateways),
             api.decision_routes(gateways, decided=decided),
         ],
         handlers=HANDLERS,
@@ -62,5 +59,19 @@ def create_app(settings: Settings) -> Process:
             "refund_soon": refund_soon,
         },
         jobs=[close, settle, remind, refund, post_fees, carry_out],
-        resources=[aclosing(wechat)],
+        resources=[aclosing(channel) for channel in channels.values()],
     )
+
+
+def _channels(settings: Settings, clock: Clock) -> dict[str, WeChatPay | Alipay]:
+    """Those that an account is given for, by name."""
+    channels: dict[str, WeChatPay | Alipay] = {}
+    try:
+        wechat = WeChatAccount.read(settings.wechat_account_file)
+        channels["wechat"] = WeChatPay(wechat, notify_url=settings.wechat_notify_url, clock=clock)
+        if settings.alipay_account_file is not None:
+            alipay = AlipayAccount.read(settings.alipay_account_file)
+            channels["alipay"] = Alipay(alipay, notify_url=settings.alipay_notify_url, clock=clock)
+    except AccountInvalid as error:
+        raise CannotStart(f"the gateway account is unusable: {error}") from None
+    return channels

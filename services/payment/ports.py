@@ -20,12 +20,16 @@ class Capability(StrEnum):
     EXPIRES = "expires"  # an order carries its own end (expires_at)
     REFUNDS = "refunds"
     BILLS = "bills"
+    REMEMBERS = (
+        "remembers"  # it knows an order as soon as it took it; others know only what a payer has opened
+    )
 
 
 class OrderState(StrEnum):
     """The gateway's word on one order.
 
-    Only UNPAID or CLOSED asked after close(), and UNKNOWN_ORDER, speak against a payment.
+    Only UNPAID or CLOSED asked after close(), and UNKNOWN_ORDER, speak against a payment; the last only once nobody can
+    open the order's code any more, where a channel does not REMEMBER.
     """
 
     PAID = "paid"
@@ -60,7 +64,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The order can no longer be paid. `known` is False where the gateway never heard of it."""
+    """The order can no longer be paid. `known` is False where the gateway has not heard of it, and so ended nothing."""
 
     order_no: str
     known: bool = True

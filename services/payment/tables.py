@@ -37,7 +37,7 @@ from services.chassis.tables import add_plumbing
 from services.payment.domain.book import ACCOUNTS, GATEWAY, Posting, RefundStatus
 from services.payment.domain.decision import Kind, Word
 from services.payment.domain.obligation import Cancellation, Status, sources_of
-from services.payment.domain.order import UNDECIDED, OrderStatus
+from services.payment.domain.order import UNDECIDED, UNDER_WAY, OrderStatus
 
 if TYPE_CHECKING:  # a class made by a function is no base class to a type checker
 
@@ -150,7 +150,7 @@ class OrderRow(Base, table=True):
             "uq_orders_one_undecided",
             "registration_id",
             unique=True,
-            postgresql_where=text(_one_of("status", UNDECIDED)),
+            postgresql_where=text(_one_of("status", UNDER_WAY)),
         ),
         Index("ix_orders_ask_at", "ask_at", postgresql_where=text(_one_of("status", UNDECIDED))),
         Index(None, "registration_id"),
@@ -312,6 +312,8 @@ class Recovery(Base, table=True):
     backup_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     begun_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     finished_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    # The second round, where a gateway does not remember: what could still be opened in the first has ended.
+    again: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=text("false")))
     # Registrations up to this one are asked about; null: none yet.
     asked_up_to: UUID | None = Field(sa_column=Column(Uuid))
     asked: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))

@@ -68,7 +68,7 @@ class SimulatedGateway:
     """A PaymentChannel before a gateway's book."""
 
     name = "wechat"
-    capabilities = frozenset({Capability.CLOSABLE, Capability.EXPIRES})
+    capabilities = frozenset({Capability.CLOSABLE, Capability.EXPIRES, Capability.REMEMBERS})
 
     def __init__(self, now: Now) -> None:
         self._now = now

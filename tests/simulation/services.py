@@ -39,6 +39,7 @@ from services.payment.consumers import HANDLERS as PAYMENT_HANDLERS
 from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
 from services.payment.jobs import Turns, make_jobs
+from services.payment.notices import notice_routes
 from services.payment.settings import Settings as PaymentSettings
 from services.registration import app as registration
 from services.registration.settings import Settings as RegistrationSettings
@@ -273,7 +274,7 @@ class Services:
 
         return Process(
             plumbing,
-            public=[payment_api.public_routes(gateways, ask_at=ask_at)],
+            public=[payment_api.public_routes(gateways, ask_at=ask_at), notice_routes(gateways)],
             handlers=PAYMENT_HANDLERS,
             deps={
                 "cycle": plumbing.cycle,

@@ -47,7 +47,7 @@ class Alipay(AlipayRefunds, AlipayBills):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset(Capability)
+        return frozenset(Capability) - {Capability.REMEMBERS}
 
     async def place_order(
         self, order_no: str, amount_fen: int, description: str, expires_at: datetime

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from prometheus_client import Counter
 
-from services.payment.adapters.asking import BEIJING
+from services.payment.adapters.asking import BEIJING, AccountInvalid
 from services.payment.ports import Forged, Malformed, NotificationRefused, Stale
 
 SIGN_TYPE: Final = "RSA2"
@@ -35,10 +35,6 @@ _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 _MOST_FIELDS: Final = 80
 
 UNVERIFIED = Counter("kaowu_alipay_unverified", "Answers and notices whose seal was refused", ["reason"])
-
-
-class AccountInvalid(Exception):
-    """The account file cannot be used; says which entry and why, never a value."""
 
 
 @dataclass(frozen=True, slots=True)

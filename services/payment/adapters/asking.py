@@ -16,6 +16,10 @@ FILE_LIMIT: Final = 64 << 20
 BEIJING: Final = timezone(timedelta(hours=8))
 
 
+class AccountInvalid(Exception):
+    """The account file cannot be used; says which entry and why, never a value."""
+
+
 class Asking(Protocol):
     """What carries a request to the gateway. Raises wire.NoAnswer."""
 

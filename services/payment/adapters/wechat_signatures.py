@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from cryptography.x509 import load_pem_x509_certificate
 from prometheus_client import Counter
 
+from services.payment.adapters.asking import AccountInvalid
 from services.payment.ports import Forged, Malformed, NotificationRefused, Stale
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
@@ -38,10 +39,6 @@ _NONCE = re.compile(r"[!-~]{1,128}", re.ASCII)
 UNVERIFIED = Counter(
     "kaowu_wechat_unverified", "Answers and notifications whose seal was refused", ["reason"]
 )
-
-
-class AccountInvalid(Exception):
-    """The account file cannot be used; says which entry and why, never a value."""
 
 
 @dataclass(frozen=True, slots=True)

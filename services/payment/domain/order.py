@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
+from itertools import count
 from typing import Final
 from uuid import UUID
 
@@ -16,6 +17,7 @@ class OrderStatus(StrEnum):
     CREATING = "creating"  # written down before the gateway is asked
     OPEN = "open"
     UNKNOWN = "unknown"  # the gateway gave no answer: it may be payable
+    LAPSING = "lapsing"  # let go for another; the gateway does not know it, and its code can be opened until it ends
     FAILED = "failed"  # the gateway would not take it
     CLOSED = "closed"  # closed at the gateway, and the gateway says it was not paid
     PAID = "paid"
@@ -23,15 +25,19 @@ class OrderStatus(StrEnum):
 
 # Success is never undone; anything else gives way to it, because money is a fact and our view is not.
 ORDER_NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
-    OrderStatus.CREATING: frozenset(OrderStatus) - {OrderStatus.CREATING},
-    OrderStatus.OPEN: frozenset({OrderStatus.CLOSED, OrderStatus.PAID}),
+    OrderStatus.CREATING: frozenset(OrderStatus) - {OrderStatus.CREATING, OrderStatus.LAPSING},
+    OrderStatus.OPEN: frozenset({OrderStatus.LAPSING, OrderStatus.CLOSED, OrderStatus.PAID}),
     OrderStatus.UNKNOWN: frozenset({OrderStatus.CLOSED, OrderStatus.PAID}),
+    OrderStatus.LAPSING: frozenset({OrderStatus.CLOSED, OrderStatus.PAID}),
     # What the gateway never heard of may be tried again under its number.
     OrderStatus.FAILED: frozenset({OrderStatus.PAID, OrderStatus.CREATING}),
     OrderStatus.CLOSED: frozenset({OrderStatus.PAID, OrderStatus.CREATING}),
     OrderStatus.PAID: frozenset(),
 }
-UNDECIDED: Final = frozenset({OrderStatus.CREATING, OrderStatus.OPEN, OrderStatus.UNKNOWN})
+UNDER_WAY: Final = frozenset({OrderStatus.CREATING, OrderStatus.OPEN, OrderStatus.UNKNOWN})
+"""A candidate has at most one of these."""
+UNDECIDED: Final = UNDER_WAY | {OrderStatus.LAPSING}
+"""May still turn out paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +70,20 @@ class Success:
 def order_number(registration_id: UUID, opens_on: date, number: int) -> str:
     """The number of a registration's nth order: after a restore every order that was ever made can be asked about.
 
-    The numbers a gateway has heard of are 1, 2, … without a gap, because one it never heard of is used again. The date, on
-    which the window opened, is for people who read a bill.
+    A number that no gateway ever heard of is used again, the smallest first: so at most LAPSING_AT_ONCE numbers are missing
+    below one that was heard of. The date, on which the window opened, is for people who read a bill.
     """
     mixed = sha256(f"kaowu.order.v1 {registration_id} {number}".encode()).digest()[:10]
     return f"{opens_on:%Y%m%d}{b32encode(mixed).decode()}"
 
+
+def free_number(registration_id: UUID, opens_on: date, used: frozenset[str]) -> int:
+    """The smallest number whose order number is not used."""
+    return next(number for number in count(1) if order_number(registration_id, opens_on, number) not in used)
+
+
+LAPSING_AT_ONCE: Final = 2
+"""So many codes may be let go unopened before one more is given out; another channel always goes on."""
 
 ORDER_LIFE: Final = timedelta(hours=2)  # the gateway's payment code lives no longer
 

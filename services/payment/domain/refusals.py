@@ -25,6 +25,14 @@ class AlreadyPaid(PaymentRuleBroken):
     """The fee is paid."""
 
 
+class ChannelNotOffered(PaymentRuleBroken):
+    """The office has no account there."""
+
+
+class CodesLetGo(PaymentRuleBroken):
+    """Codes that were let go unopened can still be paid: so many at once, and this channel gives out no more."""
+
+
 class NotAllowed(PaymentRuleBroken):
     """No such transition."""
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from contracts.cycle import Cycle
 from services.payment.domain.obligation import Obligation
-from services.payment.domain.order import Order, OrderStatus, order_expires_at, order_number
+from services.payment.domain.order import (
+    LAPSING_AT_ONCE,
+    Order,
+    OrderStatus,
+    free_number,
+    order_expires_at,
+    order_number,
+)
 from services.payment.domain.ordering import check_order
-from services.payment.domain.refusals import AlreadyPaid, NotAllowed, WindowClosed
+from services.payment.domain.refusals import (
+    AlreadyPaid,
+    ChannelNotOffered,
+    CodesLetGo,
+    NotAllowed,
+    WindowClosed,
+)
 from services.payment.handlers.metrics import ORDERS
 from services.payment.handlers.settling import Gateways, Settled
 from services.payment.ports import ChannelRefused, ChannelUnavailable, NumberInUse, PlacedOrder
@@ -27,6 +40,8 @@ async def place_order(
     gateways: Gateways, registration_id: UUID, channel: str, *, ask_at: Callable[[datetime], None]
 ) -> Order:
     """An order that can be paid now. Raises a rule of domain.py or GatewayRefused."""
+    if channel not in gateways.channels:
+        raise ChannelNotOffered
     order = await _write_down(gateways, registration_id, channel)
     placed = await _place(gateways, order)
     async with gateways.database.unit_of_work() as uow:
@@ -64,7 +79,10 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
             if earlier is None:
                 if await recoveries.is_unasked(uow, registration_id):
                     raise GatewayRefused  # what was ordered before the restore must be known first
-                number = await orders.next_number(uow, registration_id)
+                numbers = await orders.numbers(uow, registration_id)
+                if numbers.lapsing >= LAPSING_AT_ONCE and not gateways.remembers(channel):
+                    raise CodesLetGo
+                number = free_number(registration_id, opens_on(owed, gateways.cycle), numbers.used)
                 order = new_order(owed, number, channel, uow.at, gateways.cycle)
                 if await orders.add(uow, order):
                     return order
@@ -79,10 +97,15 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
     raise NotAllowed("several orders at once")
 
 
+def opens_on(owed: Obligation, cycle: Cycle) -> date:
+    """The day on which the window opened, as people read it."""
+    return owed.opens_at.astimezone(cycle.zone).date()
+
+
 def new_order(owed: Obligation, number: int, channel: str, at: datetime, cycle: Cycle) -> Order:
     """The registration's order of this number, before the gateway hears of it."""
     return Order(
-        order_no=order_number(owed.registration_id, owed.opens_at.astimezone(cycle.zone).date(), number),
+        order_no=order_number(owed.registration_id, opens_on(owed, cycle), number),
         registration_id=owed.registration_id,
         channel=channel,
         amount_fen=owed.amount_fen,

@@ -16,9 +16,9 @@ import structlog
 
 from services.chassis.db import Database
 from services.payment.domain.obligation import Status
-from services.payment.domain.order import Order, order_number
+from services.payment.domain.order import LAPSING_AT_ONCE, ORDER_LIFE, Order, order_number
 from services.payment.handlers.metrics import RECOVERED
-from services.payment.handlers.ordering import new_order
+from services.payment.handlers.ordering import new_order, opens_on
 from services.payment.handlers.receiving import Mismatch
 from services.payment.handlers.settling import AT_ONCE, Gateways
 from services.payment.ports import Answer, ChannelError, OrderState
@@ -48,6 +48,9 @@ async def recover(gateways: Gateways) -> bool:
     """Ask for everything that may be missing; whether every question was answered."""
     try:
         denied = await _book_what_was_said(gateways)
+        await _find_what_was_ordered(gateways)
+        if await _codes_may_be_out(gateways):
+            return False
         await _find_what_was_ordered(gateways)
     except _Silent as silent:
         log.warning("recovery-waits", reason=str(silent))
@@ -88,6 +91,21 @@ async def _book_what_was_said(gateways: Gateways) -> int:
         after = page[-1].order_no
 
 
+async def _codes_may_be_out(gateways: Gateways) -> bool:
+    """Whether somebody may still pay an order that neither we nor its gateway know. Once that is over, everything is asked
+    again: till then a code of before the restore can be opened."""
+    if all(map(gateways.remembers, gateways.channels)):
+        return False
+    async with gateways.database.unit_of_work() as uow:
+        recovery = await recoveries.open_one(uow)
+        if recovery is None or recovery.again:
+            return False
+        if uow.at < recovery.begun_at + ORDER_LIFE:
+            return True
+        await recoveries.ask_again(uow, recovery.recovery_id)
+        return False
+
+
 async def _find_what_was_ordered(gateways: Gateways) -> None:
     while True:
         async with gateways.database.reading() as uow:
@@ -106,12 +124,13 @@ async def _find_what_was_ordered(gateways: Gateways) -> None:
 
 async def _find(gateways: Gateways, owed: Owed, places: asyncio.Semaphore) -> None:
     """Every order that one registration may have made, in every channel."""
-    number = 0
-    opens_on = owed.obligation.opens_at.astimezone(gateways.cycle.zone).date()
+    number = unheard = 0
+    day = opens_on(owed.obligation, gateways.cycle)
+    may_be_missing = 0 if all(map(gateways.remembers, gateways.channels)) else LAPSING_AT_ONCE
     async with places:
         while True:
             number += 1
-            known = owed.orders.get(order_number(owed.obligation.registration_id, opens_on, number))
+            known = owed.orders.get(order_number(owed.obligation.registration_id, day, number))
             if known is Known.PAID and owed.obligation.status is Status.PAID:
                 return  # nothing is ordered after a payment
             if known in (Known.PAID, Known.CLOSED):
@@ -125,8 +144,9 @@ async def _find(gateways: Gateways, owed: Owed, places: asyncio.Semaphore) -> No
                 if known is not Known.UNDECIDED:
                     await _write_down(gateways, order)
                 await _decide(gateways, order, answer)
-            # The numbers that a gateway has heard of have no gap.
-            if not heard and number > owed.heard:
+            # See domain.order_number: how many can be missing below one that a gateway has heard of.
+            unheard += not heard and number > owed.heard
+            if unheard > may_be_missing:
                 return
 
 
@@ -156,7 +176,7 @@ async def _write_down(gateways: Gateways, order: Order) -> None:
 async def _out_of_the_way(gateways: Gateways, earlier: Order) -> bool:
     await gateways.settle(earlier)
     async with gateways.database.reading() as uow:
-        return not await orders.is_undecided(uow, earlier.order_no)
+        return not await orders.is_under_way(uow, earlier.order_no)
 
 
 async def _decide(gateways: Gateways, order: Order, answer: Answer) -> None:

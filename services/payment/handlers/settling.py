@@ -19,6 +19,7 @@ from services.payment.handlers.receiving import Mismatch, Taken, record_success
 from services.payment.ports import (
     AlreadyPaid,
     Answer,
+    Capability,
     ChannelError,
     ChannelUnavailable,
     OrderState,
@@ -56,6 +57,10 @@ class Gateways:
     vault: Vault
     refund_soon: Callable[[], None]
     """Called after a commit that made money due back."""
+
+    def remembers(self, channel: str) -> bool:
+        """Whether an order that it does not know can surely not be paid."""
+        return Capability.REMEMBERS in self.channels[channel].capabilities
 
     async def settle(self, order: Order) -> Settled:
         """Close an order and ask about it, then write the answer down."""

@@ -15,7 +15,7 @@ from services.chassis.vault import Vault
 from services.payment.domain.obligation import Obligation
 from services.payment.domain.order import Order, OrderStatus
 from services.payment.repository.obligations import COLUMNS, obligation
-from services.payment.repository.vocabulary import UNDECIDED_ORDER
+from services.payment.repository.vocabulary import ORDER_UNDER_WAY, UNDECIDED_ORDER
 from services.payment.repository.windows import PUT_OFF
 
 _ORDER = (
@@ -63,7 +63,7 @@ async def lock_obligation(uow: UnitOfWork, registration_id: UUID) -> tuple[Oblig
     """What is owed, locked, and its order under way, if there is one."""
     rows = await uow.sql(
         f"select {COLUMNS}, {_ORDER_ASIDE} from obligations o "
-        f"left join orders r on r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER} "
+        f"left join orders r on r.registration_id = o.registration_id and r.status in {ORDER_UNDER_WAY} "
         "where o.registration_id = $1 for update of o",
         registration_id,
     )
@@ -82,20 +82,29 @@ async def lock_by_number(uow: UnitOfWork, order_no: str) -> tuple[Obligation, Or
     return (obligation(rows[0]), _order_aside(rows[0])) if rows else None
 
 
-# The gateway never heard of it: it would not take it, or denied it when it was asked.
+# The gateway never heard of it: it would not take it, or denied it when it could not be opened any more.
 UNHEARD_ORDER = """
     (r.status = 'failed' or (r.status = 'closed' and exists (
         select from answers a where a.answer_id = r.answer_id and a.state = 'unknown-order')))
 """
 
 
-async def next_number(uow: UnitOfWork, registration_id: UUID) -> int:
-    """How many orders of this registration the gateway has heard of, and one. See `domain.order_number`."""
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Order numbers of one registration that cannot be used again, and how many of them are codes let go."""
+
+    used: frozenset[str]
+    lapsing: int
+
+
+async def numbers(uow: UnitOfWork, registration_id: UUID) -> Numbers:
+    """See `domain.order_number`."""
     rows = await uow.sql(
-        f"select count(*) + 1 as number from orders r where r.registration_id = $1 and not {UNHEARD_ORDER}",
+        "select r.order_no, r.status = 'lapsing' as lapsing from orders r "
+        f"where r.registration_id = $1 and not {UNHEARD_ORDER}",
         registration_id,
     )
-    return int(rows[0].number)
+    return Numbers(frozenset(row.order_no for row in rows), sum(row.lapsing for row in rows))
 
 
 async def add(uow: UnitOfWork, order: Order) -> bool:
@@ -182,14 +191,20 @@ class Evidence:
 
 
 async def closed(uow: UnitOfWork, vault: Vault, evidence: Evidence) -> bool:
-    """Unpaid, closed at the gateway, with its answer. Never over a payment: False if it was decided before."""
+    """Unpaid, closed at the gateway, with its answer. Never over a payment: False if it was decided before.
+
+    What a gateway does not know it cannot close: a code that was given out is let go and asked about again at its end.
+    """
+    lapses = "($3 = 'unknown-order' and r.code_url is not null and $4 < r.expires_at)"
     rows = await uow.sql(
         f"""
         with answer as (
             insert into answers (order_no, kind, state, at, digest, raw, signature)
             values ($1, $2, $3, $4, $5, $6, $7::text::jsonb) returning answer_id
         ), decided as (
-            update orders r set status = 'closed', decided_at = $4, answer_id = answer.answer_id, attempts = attempts + 1
+            update orders r set status = case when {lapses} then 'lapsing' else 'closed' end,
+                decided_at = case when {lapses} then null else $4 end, answer_id = answer.answer_id,
+                ask_at = case when {lapses} then r.expires_at else r.ask_at end, attempts = attempts + 1
             from answer where r.order_no = $1 and r.status in {UNDECIDED_ORDER} returning 1
         )
         select count(*) as changed from decided
@@ -226,10 +241,10 @@ async def is_open(uow: UnitOfWork, order_no: str) -> bool:
     return bool(await uow.sql("select 1 from orders where order_no = $1 and status = 'open'", order_no))
 
 
-async def is_undecided(uow: UnitOfWork, order_no: str) -> bool:
-    """Whether it may still turn out paid."""
+async def is_under_way(uow: UnitOfWork, order_no: str) -> bool:
+    """Whether it is in the way of another one."""
     return bool(
-        await uow.sql(f"select 1 from orders where order_no = $1 and status in {UNDECIDED_ORDER}", order_no)
+        await uow.sql(f"select 1 from orders where order_no = $1 and status in {ORDER_UNDER_WAY}", order_no)
     )
 
 

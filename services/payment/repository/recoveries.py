@@ -46,7 +46,8 @@ async def begin(uow: UnitOfWork, backup_at: datetime) -> None:
     await uow.changed(
         "insert into recoveries as r (recovery_id, backup_at, begun_at) values (uuidv7(), $1, $2) "
         "on conflict ((1)) where finished_at is null do update "
-        "set backup_at = least(r.backup_at, excluded.backup_at), asked_up_to = null",
+        "set backup_at = least(r.backup_at, excluded.backup_at), begun_at = excluded.begun_at, again = false, "
+        "asked_up_to = null",
         backup_at,
         uow.at,
     )
@@ -55,7 +56,8 @@ async def begin(uow: UnitOfWork, backup_at: datetime) -> None:
 async def open_one(uow: UnitOfWork) -> Row | None:
     """The recovery that is not complete, if there is one."""
     rows = await uow.sql(
-        "select recovery_id, asked_up_to, asked, found, booked from recoveries where finished_at is null"
+        "select recovery_id, begun_at, again, asked_up_to, asked, found, booked from recoveries "
+        "where finished_at is null"
     )
     return rows[0] if rows else None
 
@@ -64,7 +66,8 @@ async def is_unasked(uow: UnitOfWork, registration_id: UUID) -> bool:
     """Whether it is not known yet what this registration ordered before a restore."""
     return bool(
         await uow.sql(
-            "select 1 from recoveries where finished_at is null and (asked_up_to is null or asked_up_to < $1)",
+            "select 1 from recoveries where finished_at is null and not again "
+            "and (asked_up_to is null or asked_up_to < $1)",
             registration_id,
         )
     )
@@ -113,6 +116,13 @@ async def page(uow: UnitOfWork, after: UUID | None, limit: int) -> list[Owed]:
         )
         for row in rows
     ]
+
+
+async def ask_again(uow: UnitOfWork, recovery_id: UUID) -> None:
+    """Everybody once more: what could be opened when they were asked about first cannot be any more."""
+    await uow.changed(
+        "update recoveries set again = true, asked_up_to = null where recovery_id = $1", recovery_id
+    )
 
 
 async def asked(uow: UnitOfWork, recovery_id: UUID, up_to: UUID, count: int) -> None:

@@ -9,14 +9,14 @@ from typing import Final
 from contracts import payment
 from services.chassis import outbox
 from services.chassis.db import UnitOfWork
-from services.payment.repository.vocabulary import UNDECIDED_ORDER
+from services.payment.repository.vocabulary import ORDER_UNDER_WAY
 
 CHUNK: Final = 5000
 
 # $1 the moment, $2 the close as people are told it, $3 the offset in seconds. Nobody who is paying is reminded.
 _CONCERNED: Final = f"""
     o.status = 'awaiting' and o.told_closes_at = $2 and o.closes_at > $1
-    and not exists (select from orders r where r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER})
+    and not exists (select from orders r where r.registration_id = o.registration_id and r.status in {ORDER_UNDER_WAY})
     and not exists (select from reminders m where m.registration_id = o.registration_id
                     and m.told_closes_at = $2 and m.offset_seconds = $3)
 """

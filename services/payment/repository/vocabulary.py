@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from services.payment.domain.obligation import Status, sources_of
-from services.payment.domain.order import UNDECIDED
+from services.payment.domain.order import UNDECIDED, UNDER_WAY
 
 
 def one_of(values: Iterable[StrEnum]) -> str:
@@ -18,3 +18,4 @@ def one_of(values: Iterable[StrEnum]) -> str:
 MAY_EXPIRE: Final = one_of(sources_of(Status.EXPIRED))
 MAY_BE_HELD: Final = one_of(sources_of(Status.HELD))
 UNDECIDED_ORDER: Final = one_of(UNDECIDED)
+ORDER_UNDER_WAY: Final = one_of(UNDER_WAY)

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from services.chassis.clock_guard import ClockGuard, Disagreement
+from services.payment.adapters.wechat import WeChatPay
+from services.payment.ports import Answer
 from tests.conftest import ServiceDatabase
+from tests.service.payment.backups import Backups
 from tests.service.payment.system import System, running
+from tests.support.postgres import TestDatabases
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +38,19 @@ async def system(
         # Three clocks stand outside the service; its own comparison is tested with the chassis.
         monkeypatch.setattr(ClockGuard, "check", check)
         yield started
+
+
+@pytest.fixture
+async def backups(
+    system: System, databases: TestDatabases, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Backups]:
+    kept = Backups(system, databases)
+    query = WeChatPay.query
+
+    async def noted(gateway: WeChatPay, order_no: str) -> Answer:
+        kept.asked.append(order_no)
+        return await query(gateway, order_no)
+
+    monkeypatch.setattr(WeChatPay, "query", noted)
+    yield kept
+    await kept.drop()

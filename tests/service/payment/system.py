@@ -20,6 +20,7 @@ from contracts.reasons import ReasonCode, WithdrawalReason
 from contracts.registration import Withdrawn
 from deploy.local.databases import DatabaseLogin
 from deploy.local.keys import LocalKeys
+from deploy.simulators.gateway import Gateway
 from deploy.simulators.http import Reply, Request, serving
 from deploy.simulators.outage import Outage
 from deploy.simulators.world import Plan, Simulators
@@ -87,6 +88,14 @@ class System(ServiceUnderTest):
         self.heard: list[int] = []
         self.kept: list[tuple[dict[str, str], bytes]] | None = None  # notices held back from the service
 
+    async def with_alipay(self) -> None:
+        """From now on the office has an account there too."""
+        await self.end()
+        self.settings = self.settings.model_copy(
+            update={"alipay_account_file": self.world.accounts["alipay"]}
+        )
+        self.start()
+
     def start(self) -> None:
         """A new process of the service, on the database that the settings name."""
         self.process = create_app(self.settings)
@@ -136,8 +145,8 @@ class System(ServiceUnderTest):
             {"channel": channel},
         )
 
-    async def ordered(self, registration_id: UUID) -> str:
-        answer = await self.order(registration_id)
+    async def ordered(self, registration_id: UUID, channel: str = "wechat") -> str:
+        answer = await self.order(registration_id, channel)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["order_no"])
 
@@ -162,13 +171,16 @@ class System(ServiceUnderTest):
     # --- the gateway
 
     def pay(self, order_no: str, callbacks: Sequence[float] = ()) -> None:
-        """A person pays at the gateway; it calls back after each of these seconds."""
-        self.world.wechat.pay(order_no, list(callbacks))
+        """A person pays at the gateway that has the order; it calls back after each of these seconds."""
+        self._gateway_of(order_no).pay(order_no, list(callbacks))
 
     async def call_back(self, order_no: str) -> None:
         """The gateway tells us, now."""
-        self.world.wechat.notify_again(order_no, None)
+        self._gateway_of(order_no).notify_again(order_no, None)
         await self.gateway_at_rest()
+
+    def _gateway_of(self, order_no: str) -> Gateway:
+        return self.world.alipay if self.world.alipay.book.find(order_no) else self.world.wechat
 
     async def gateway_at_rest(self) -> None:
         while self.world.agenda.pending().now:

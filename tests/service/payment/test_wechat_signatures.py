@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.chassis.clock import SystemClock
+from services.payment.adapters.asking import AccountInvalid
 from services.payment.adapters.wechat import WeChatPay
 from services.payment.adapters.wechat_signatures import (
     SCHEME,
     UNVERIFIED,
-    AccountInvalid,
     WeChatAccount,
     authorization,
     open_resource,
