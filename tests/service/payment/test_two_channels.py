@@ -211,12 +211,10 @@ async def open_recoveries(both: System) -> int:
     return len(await both.rows("select 1 from recoveries where finished_at is null"))
 
 
-async def test_without_an_account_nobody_is_offered_alipay(
-    system: System,
-) -> None:
+async def test_without_an_account_nobody_is_offered_alipay(system: System) -> None:
     system.at(DAY)
     candidate = await system.owing()
     answer = await system.order(candidate, "alipay")
-    assert (answer.status_code, answer.json()["code"]) == (409, "not-allowed")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
     assert "没有开通" in answer.text
     assert (await system.http.post("/gateway/alipay/notify", content=b"x")).status_code == 404
