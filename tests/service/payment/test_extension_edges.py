@@ -1,0 +1,482 @@
+"""Extensions at their edges: the microsecond before, the moment itself, after the sweep, and whom they must not touch."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from contracts import payment
+from services.payment.handlers import closing as close_handlers
+from services.payment.handlers import deciding
+from services.payment.repository import closing as closing_rows
+from services.payment.repository import decisions
+from tests.service.payment.system import CLOSES, System, moment, rejected, withdrawn
+from tests.service.payment.two_people import INSTANT, LATER, Office, closes, owing_at, words
+
+
+@pytest.fixture
+def office(system: System) -> Office:
+    return Office(system)
+
+
+def payable_until(system: System, order_no: str, at: datetime) -> None:
+    """A gateway that does not keep to the end it was given."""
+    order = system.world.wechat.book.find(order_no)
+    assert order is not None
+    order.expires_at = at
+
+
+async def closed(system: System) -> list[datetime]:
+    """The closes whose totals are published."""
+    found = await system.said(system.cycle.id)
+    return [event.closes_at for event in found if isinstance(event, payment.WindowClosed)]
+
+
+# --- around the old close
+
+
+async def test_asked_a_microsecond_before_the_close_nobody_falls_until_it_is_decided(
+    system: System, office: Office
+) -> None:
+    candidate = await system.owing()
+    system.clock.jump(moment(CLOSES) - INSTANT)
+    decision = await office.asked()
+    system.at(CLOSES)
+    assert await system.close() == moment(LATER)
+    system.at("2024-02-09 09:00")
+    await system.close()
+    assert await system.words(candidate) == ["due"]
+    report = await system.office("close")
+    assert [one["state"] for one in report["deciding"]] == ["asked"]
+    await office.approve(decision)
+    await system.close()  # approved and not yet done: still nobody
+    assert await system.words(candidate) == ["due"]
+    await system.carry_out_job.run()
+    await system.close()
+    assert await system.words(candidate) == ["due", "window-moved"]
+    system.at(LATER)
+    await system.close()
+    assert await system.words(candidate) == ["due", "window-moved", "expired"]
+    assert await closed(system) == [moment(LATER)]
+
+
+async def test_rejected_after_the_close_everybody_falls_at_once(system: System, office: Office) -> None:
+    candidate = await system.owing()
+    system.at("2024-02-08 23:59")
+    decision = await office.asked()
+    system.at("2024-02-09 03:00")
+    await system.close()
+    system.close_job.awake.clear()
+    assert (await office.say(decision, "reject")).json()["state"] == "rejected"
+    assert system.close_job.awake.is_set(), "the close was told that nothing holds it up any more"
+    await system.close()
+    assert await system.words(candidate) == ["due", "expired"]
+    assert (await office.say(decision, "approve")).json()["code"] == "not-allowed"
+
+
+async def test_asked_at_the_close_itself_after_the_sweep_it_takes_the_forfeitures_back(
+    system: System, office: Office
+) -> None:
+    candidate = await system.owing()
+    system.at(CLOSES)
+    await system.close()
+    decision = await office.asked()
+    assert decision["preview"]["reinstated"] == 1
+    await office.approve(decision)
+    await system.carry_out_job.run()
+    reinstated = (await system.said(candidate))[-1]
+    assert reinstated == payment.Reinstated(
+        cycle_id=system.cycle.id,
+        registration_id=candidate,
+        cause="window-extended",
+        closes_at=moment(LATER),
+    )
+    now = await system.obligation(candidate)
+    assert (now["status"], now["closes_at"], now["told_closes_at"]) == (
+        "awaiting",
+        moment(LATER),
+        moment(LATER),
+    )
+    assert (now["expired_at"], now["proof_id"]) == (None, None)
+    assert len(await system.rows("select from proofs")) == 1, "what was proved stays proved"
+
+
+async def test_whoever_was_taken_back_may_pay_until_the_new_close_and_falls_at_it_with_a_proof_of_its_own(
+    system: System, office: Office
+) -> None:
+    pays, falls = await system.approved(2)
+    system.at("2024-02-09 08:00")
+    await system.close()
+    await office.extend()
+    system.clock.jump(moment(LATER) - timedelta(minutes=2) - INSTANT)
+    order = await system.ordered(pays)
+    system.clock.jump(moment(LATER) - INSTANT)
+    await system.paid_and_heard(order)
+    system.at(LATER)
+    await system.close()
+    assert await words(system, [pays, falls]) == [
+        ["due", "expired", "reinstated", "paid"],
+        ["due", "expired", "reinstated", "expired"],
+    ]
+    rows = await system.rows("select closes_at from proofs where registration_id = $1 order by number", falls)
+    assert [row["closes_at"] for row in rows] == [moment(CLOSES), moment(LATER)]
+    first, second = await system.said(system.cycle.id)
+    assert isinstance(first, payment.WindowClosed)
+    assert isinstance(second, payment.WindowClosed)
+    assert (first.closes_at, first.counts.expired, first.proofs) == (moment(CLOSES), 2, 2)
+    assert (second.closes_at, second.counts.paid, second.counts.expired, second.proofs) == (
+        moment(LATER),
+        1,
+        1,
+        1,
+    )
+    assert second.sums_fen.received == 20_000
+
+
+async def test_a_payment_at_exactly_the_new_close_is_late_and_goes_back(
+    system: System, office: Office
+) -> None:
+    late, last = await system.approved(2)
+    await office.extend()
+    system.clock.jump(moment(LATER) - timedelta(minutes=3))
+    orders = [await system.ordered(late), await system.ordered(last)]
+    system.clock.jump(moment(LATER) - INSTANT)
+    system.pay(orders[1])
+    system.clock.jump(moment(LATER))
+    payable_until(system, orders[0], moment(LATER) + timedelta(hours=1))
+    system.pay(orders[0])
+    await system.close()
+    assert [await system.status(one) for one in (late, last)] == ["expired", "paid"]
+    assert ("refund-due", 20_000, "paid-late") in await system.ledger(late)
+
+
+async def test_approved_a_microsecond_before_its_own_new_close_and_at_it(
+    system: System, office: Office
+) -> None:
+    candidate = await system.owing()
+    system.at("2024-02-08 23:00")
+    decision = await office.asked()
+    system.at(LATER)
+    answer = await office.say(decision, "approve")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert (await office.read(decision))["state"] == "overtaken"
+    await system.close()
+    assert await system.words(candidate) == ["due", "expired"], "what nobody decided holds nobody up for ever"
+    system.clock.jump(moment(LATER) + timedelta(hours=1))
+    other = await office.asked("2024-02-12 00:00")
+    system.clock.jump(moment("2024-02-12 00:00") - INSTANT)
+    await office.approve(other)
+    await system.carry_out_job.run()
+    assert await system.words(candidate) == ["due", "expired", "reinstated"]
+
+
+# --- whom it must not touch
+
+
+async def test_paid_rejected_and_withdrawn_people_are_neither_moved_nor_told(
+    system: System, office: Office
+) -> None:
+    paid, gone, left, owes = await system.approved(4)
+    await system.paid_and_heard(await system.ordered(paid))
+    await system.deliver(rejected(gone), withdrawn(left))
+    system.at("2024-02-09 01:00")
+    await system.close()
+    await office.extend()
+    assert await words(system, [paid, gone, left, owes]) == [
+        ["due", "paid"],
+        ["due"],
+        ["due"],
+        ["due", "expired", "reinstated"],
+    ]
+
+
+async def test_whoever_was_held_owes_again_until_the_new_close(system: System, office: Office) -> None:
+    candidate = await system.owing()
+    system.at("2024-02-08 23:57:59")
+    await system.ordered(candidate)
+    system.at(CLOSES)
+    system.gateway_down(3600)
+    await system.close()
+    assert await system.status(candidate) == "held"
+    decision = await office.extend()
+    assert decision["preview"]["orders_under_way"] == 1
+    assert await system.status(candidate) == "awaiting"
+    assert await system.words(candidate) == ["due", "window-moved"]
+    system.at("2024-02-09 02:00")
+    await system.settle()
+    await system.paid_and_heard(await system.ordered(candidate))
+    assert await system.words(candidate) == ["due", "window-moved", "paid"]
+
+
+async def test_whose_late_money_went_back_is_taken_back_and_pays_anew(system: System, office: Office) -> None:
+    candidate = await system.owing()
+    system.at("2024-02-08 23:57")
+    order = await system.ordered(candidate)
+    system.at("2024-02-09 00:00:01")
+    payable_until(system, order, moment(LATER))
+    system.pay(order)
+    await system.close()
+    assert await system.status(candidate) == "expired"
+    await system.refund()
+    decision = await office.extend()
+    assert (decision["preview"]["reinstated"], decision["preview"]["refunded"]) == (1, 1)
+    assert await system.words(candidate) == ["due", "expired", "refunded", "reinstated"]
+    await system.paid_and_heard(await system.ordered(candidate))
+    assert (await system.words(candidate))[-1] == "paid"
+    money = await system.office("money")
+    assert (money["received"], money["paid"], money["refunded"], money["due"], money["held"]) == (
+        40_000,
+        20_000,
+        20_000,
+        0,
+        0,
+    )
+
+
+# --- one desk
+
+
+async def test_an_extension_of_one_desk_moves_its_people_and_nobody_else(
+    system: System, office: Office
+) -> None:
+    ebian, jingyan = await owing_at(system, "ebian", "jingyan")
+    (unknown,) = await system.approved(1)
+    system.at("2024-02-08 23:59")
+    decision = await office.asked(site="ebian")
+    assert (decision["preview"]["moved"], decision["preview"]["without_site"]) == (1, 1)
+    system.at("2024-02-09 06:00")
+    assert await system.close() == moment(LATER)
+    assert await words(system, [ebian, jingyan, unknown]) == [["due"], ["due", "expired"], ["due", "expired"]]
+    assert await system.said(system.cycle.id) == [], "what the close comes to is not known yet"
+    await office.approve(decision)
+    await system.carry_out_job.run()
+    await system.close()
+    (first,) = await system.said(system.cycle.id)
+    assert isinstance(first, payment.WindowClosed)
+    assert (first.closes_at, first.counts.expired, first.proofs) == (moment(CLOSES), 2, 2)
+    assert await system.words(ebian) == ["due", "window-moved"]
+    assert [await closes(system, one) for one in (ebian, jingyan)] == [moment(LATER), moment(CLOSES)]
+    # Approved late at that desk: until its close; elsewhere the close looks once more.
+    (later,) = await owing_at(system, "ebian")
+    assert await closes(system, later) == moment(LATER)
+    system.at(LATER)
+    await system.close()
+    assert await words(system, [ebian, later]) == [["due", "window-moved", "expired"], ["due", "expired"]]
+    second = (await system.said(system.cycle.id))[-1]
+    assert isinstance(second, payment.WindowClosed)
+    assert (second.closes_at, second.counts.expired, second.proofs) == (moment(LATER), 2, 2)
+
+
+async def test_an_extension_for_all_leaves_a_desk_that_closes_later_as_it_is(
+    system: System, office: Office
+) -> None:
+    ebian, jingyan = await owing_at(system, "ebian", "jingyan")
+    await office.extend("2024-02-12 00:00", "ebian")
+    await office.extend(LATER)
+    assert [await closes(system, one) for one in (ebian, jingyan)] == [
+        moment("2024-02-12 00:00"),
+        moment(LATER),
+    ]
+    assert await system.words(ebian) == ["due", "window-moved"]
+
+
+# --- an earlier close
+
+
+async def test_an_earlier_close_by_which_too_many_would_fall_is_refused_with_the_figures(
+    system: System, office: Office
+) -> None:
+    await system.approved(2)
+    answer = await office.ask("2024-02-06 00:00")
+    assert (answer.status_code, answer.json()["code"]) == (409, "not-allowed")
+    assert answer.json()["hints"] == {"would_fall": 2, "approved": 2}
+
+
+async def test_an_earlier_close_that_costs_few_their_time_is_done_and_told(
+    system: System, office: Office
+) -> None:
+    paid = await system.approved(100)
+    await system.write("update obligations set status = 'paid', paid_at = opens_at, version = 2")
+    owes = await system.owing()
+    decision = await office.asked("2024-02-06 00:00")
+    assert (decision["earlier"], decision["reason_code"], decision["preview"]["would_fall"]) == (
+        True,
+        "outage",
+        1,
+    )
+    # One more before the other has looked: now it is more than one in a hundred.
+    more = await system.owing()
+    answer = await office.say(decision, "approve")
+    assert (answer.status_code, answer.json()["hints"]) == (409, {"would_fall": 2, "approved": 102})
+    await system.deliver(rejected(more))
+    await office.approve(decision)
+    await system.carry_out_job.run()
+    assert await system.words(owes) == ["due", "window-moved"]
+    system.clock.jump(moment("2024-02-06 00:00") - INSTANT)
+    assert await system.close() == moment("2024-02-06 00:00")
+    system.at("2024-02-06 00:00")
+    await system.close()
+    assert await system.words(owes) == ["due", "window-moved", "expired"]
+    (said,) = await system.said(system.cycle.id)
+    assert isinstance(said, payment.WindowClosed)
+    assert (said.counts.paid, said.counts.expired) == (len(paid), 1)
+
+
+# --- one forfeiture
+
+
+async def revive(office: Office, candidate: object, **more: object) -> dict[str, object]:
+    body = {"kind": "revive", "registration_id": str(candidate), "reason": "住院，有证明", **more}
+    answer = await office.call("office-li", "POST", "/office/decisions", body)
+    return {"status": answer.status_code, **answer.json()}
+
+
+async def test_one_forfeiture_is_lifted_by_two_people_and_payable_to_the_end_of_the_third_day(
+    system: System, office: Office
+) -> None:
+    candidate, other = await system.approved(2)
+    system.at("2024-02-09 10:00")
+    await system.close()
+    decision = await revive(office, candidate)
+    assert decision["status"] == 201
+    own = await office.say(decision, "approve", "office-li")
+    assert own.status_code == 403
+    await office.approve(decision)
+    await system.carry_out_job.run()
+    reinstated = (await system.said(candidate))[-1]
+    assert reinstated == payment.Reinstated(
+        cycle_id=system.cycle.id,
+        registration_id=candidate,
+        cause="two-person-decision",
+        closes_at=moment("2024-02-13 00:00"),
+    )
+    assert await system.words(other) == ["due", "expired"]
+    assert await system.close() == moment("2024-02-13 00:00")
+    # Reminded of a close of their own.
+    assert await system.remind() == moment("2024-02-10 00:00")
+    system.at("2024-02-10 00:00")
+    await system.remind()
+    told = (await system.said(candidate))[-1]
+    assert isinstance(told, payment.ClosingSoon)
+    assert told.closes_at == moment("2024-02-13 00:00")
+    system.at("2024-02-13 00:00")
+    await system.close()
+    assert (await system.words(candidate))[-1] == "expired"
+    assert await closed(system) == [moment(CLOSES), moment("2024-02-13 00:00")]
+
+
+async def test_only_a_forfeiture_is_lifted(system: System, office: Office) -> None:
+    owes = await system.owing()
+    for one in (owes, uuid7()):
+        refused = await revive(office, one)
+        assert (refused["status"], refused["code"]) == (409, "not-allowed")
+
+
+async def test_whoever_turned_out_to_have_paid_in_time_is_not_lifted_a_second_time(
+    system: System, office: Office
+) -> None:
+    candidate = await system.owing()
+    system.at("2024-02-08 23:50")
+    order = await system.ordered(candidate)
+    system.pay(order)
+    await system.write(
+        "update orders set status = 'failed', refusal = 'LOST'"
+    )  # nothing asks about it at the close
+    system.at("2024-02-09 10:00")
+    await system.close()
+    decision = await revive(office, candidate)
+    await system.call_back(order)
+    assert await system.words(candidate) == ["due", "expired", "reinstated", "paid"]
+    answer = await office.say(decision, "approve")
+    assert (answer.status_code, answer.json()["code"]) == (409, "not-allowed")
+    assert (await office.say(decision, "reject")).status_code == 200
+
+
+# --- at once, and cut short
+
+
+async def test_two_people_who_approve_at_once_are_one_approval(system: System, office: Office) -> None:
+    candidate = await system.owing()
+    decision = await office.asked()
+    answers = await asyncio.gather(
+        *(office.say(decision, "approve", f"office-{number}") for number in range(4))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+    await asyncio.gather(*(system.carry_out_job.run() for _ in range(2)), return_exceptions=True)
+    await system.carry_out_job.run()
+    assert await system.words(candidate) == ["due", "window-moved"]
+
+
+async def test_whoever_asks_waits_for_the_chunk_of_the_sweep_that_is_under_way(
+    system: System, office: Office
+) -> None:
+    """Either it was forfeited before anybody asked, or not until it is decided: there is no third."""
+    candidates = await system.approved(6)
+    system.at(CLOSES)
+    asked: list[asyncio.Task[dict[str, object]]] = []
+    sweep = closing_rows.sweep_chunk
+
+    async def slow(*args: object, **more: object) -> int:
+        swept: int = await sweep(*args, **more)  # type: ignore[arg-type]  # passed on as they come
+        if not asked:
+            asked.append(asyncio.create_task(office.asked()))
+            await asyncio.sleep(0.3)
+            assert not asked[0].done(), "asked although forfeiting was under way"
+        return swept
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closing_rows, "sweep_chunk", slow)
+        await close_handlers.sweep(system.database, system.cycle, system.clock.now(), chunk=2)
+    preview = (await asked[0])["preview"]
+    assert isinstance(preview, dict)
+    fallen = sum(["expired" in said for said in await words(system, candidates)])
+    assert (preview["reinstated"], preview["moved"]) == (fallen, 6 - fallen)
+    assert 2 <= fallen < 6
+
+
+async def test_a_run_cut_short_goes_on_where_it_was_and_tells_nobody_twice(
+    system: System, office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates = await system.approved(7)
+    system.at("2024-02-09 01:00")
+    await system.close()
+    decision = await office.asked()
+    await office.approve(decision)
+    move, chunks = decisions.move_chunk, 0
+
+    async def dies(*args: object, **more: object) -> object:
+        nonlocal chunks
+        chunks += 1
+        if chunks == 3:
+            raise OSError("killed")
+        return await move(*args, **more)  # type: ignore[arg-type]  # passed on as they come
+
+    monkeypatch.setattr(decisions, "move_chunk", dies)
+    with pytest.raises(OSError, match="killed"):
+        await deciding.carry_out(system.database, system.clock.now(), chunk=2)
+    said = [len(one) for one in await words(system, candidates)]
+    assert sorted(said) == [2, 2, 2, 3, 3, 3, 3]
+    await system.close()
+    assert [len(one) for one in await words(system, candidates)] == said, (
+        "nobody falls while it is being done"
+    )
+    await deciding.carry_out(system.database, system.clock.now(), chunk=2)
+    assert await words(system, candidates) == [["due", "expired", "reinstated"]] * 7
+    assert (await office.read(decision))["done"] == {"moved": 0, "reinstated": 7}
+
+
+async def test_a_payment_that_holds_its_row_meanwhile_is_waited_for(system: System, office: Office) -> None:
+    paying, other = await system.approved(2)
+    decision = await office.asked()
+    await office.approve(decision)
+    async with system.other_session() as uow:
+        await uow.sql("select from obligations where registration_id = $1 for update", paying)
+        doing = asyncio.create_task(deciding.carry_out(system.database, system.clock.now()))
+        await asyncio.sleep(0.2)
+        assert not doing.done()
+        await uow.changed("update obligations set changed_at = changed_at where registration_id = $1", paying)
+    await doing
+    assert await words(system, [paying, other]) == [["due", "window-moved"]] * 2
