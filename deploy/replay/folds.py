@@ -117,6 +117,18 @@ CONFIRMATION: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 
+
+def _owing_until(changes: str) -> str:
+    """The close that is said is the one people are told; the enforced one is as much later as it was."""
+    told = "(e.p ->> 'closes_at')::timestamptz"
+    return f"""{_E}
+        update obligations o
+        set {changes}, version = e.sequence, changed_at = e.at, told_closes_at = {told},
+            closes_at = {told} + (o.closes_at - o.told_closes_at)
+        from e where o.registration_id = e.key::uuid
+        """
+
+
 PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
     "closing-soon": (
         f"{_E} update obligations o set version = e.sequence from e where o.registration_id = e.key::uuid",
@@ -159,10 +171,16 @@ PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
         on conflict do nothing
         """,
     ),
-    "reinstated": (
+    "reinstated": (_owing_until("status = 'awaiting', expired_at = null, proof_id = null"),),
+    # Said of whoever owes. Whoever was held owes again, and being held was never said.
+    "window-moved": (_owing_until("status = 'awaiting'"),),
+    "site-window-set": (
         f"""{_E}
-        update obligations o set status = 'awaiting', version = e.sequence, changed_at = e.at
-        from e where o.registration_id = e.key::uuid
+        insert into windows as w (site_id, cycle_id, closes_at, told_closes_at, version, set_at)
+        select e.p ->> 'site_id', e.p ->> 'cycle_id', (e.p ->> 'closes_at')::timestamptz,
+               (e.p ->> 'told_closes_at')::timestamptz, e.sequence, e.at from e
+        on conflict (site_id) do update set closes_at = excluded.closes_at, told_closes_at = excluded.told_closes_at,
+            version = excluded.version, set_at = excluded.set_at
         """,
     ),
     "refunded": (

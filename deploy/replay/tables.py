@@ -111,7 +111,7 @@ PAYMENT: Final[Mapping[str, Table | Unrebuilt]] = {
         ("registration_id",),
         (
             "cycle_id", "status", "version", "amount_fen", "currency", "opens_at", "closes_at", "told_closes_at",
-            "due_at", "changed_at", "paid_at", "expired_at", "proof_id", "cancelled_for",
+            "site_id", "due_at", "changed_at", "paid_at", "expired_at", "proof_id", "cancelled_for",
         ),
         silent=_held,
     ),
@@ -143,6 +143,10 @@ PAYMENT: Final[Mapping[str, Table | Unrebuilt]] = {
     "reminder_runs": Unrebuilt(OURS),
     "reminders": Table(("registration_id", "told_closes_at", "offset_seconds"), ("at",)),
     "recoveries": Unrebuilt("what was done after a restore"),
+    "windows": Table(("site_id",), ("cycle_id", "closes_at", "told_closes_at", "version", "set_at")),
+    "decisions": Unrebuilt(TYPED),
+    "verdicts": Unrebuilt(TYPED),
+    "carried_out": Unrebuilt("how far a decision was done; whom it concerned was told of it"),
 }  # fmt: skip
 
 _SAID: Final = frozenset({"delivered", "undelivered"})

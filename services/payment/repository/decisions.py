@@ -222,8 +222,7 @@ def _move(moves: str, chunk: int) -> str:
     ), moved as (
         update obligations o
         set status = 'awaiting', version = o.version + 1, closes_at = $1, told_closes_at = $4::timestamptz,
-            changed_at = case when o.status = 'awaiting' then o.changed_at else $5::timestamptz end,
-            expired_at = null, proof_id = null
+            changed_at = $5::timestamptz, expired_at = null, proof_id = null
         where o.ctid = any(array(select ctid from concerned)) and {moves}
         returning o.registration_id, o.cycle_id, o.version, o.told_closes_at, old.status as was
     ), moves_said as (
