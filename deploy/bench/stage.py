@@ -99,10 +99,10 @@ class Stage:
     def cpu(self, *more: int) -> float:
         """Seconds of processor time so far of broker, PostgreSQL and these processes."""
         pids = [self.kafka.process.pid, self.postgres.process.pid, *more]
-        return sum(_tree_cpu(pid) for pid in pids if pid is not None)
+        return sum(tree_cpu(pid) for pid in pids if pid is not None)
 
 
-def _tree_cpu(pid: int) -> float:
+def tree_cpu(pid: int) -> float:
     """Of a process, of what it started and of what it has buried."""
     try:
         root = psutil.Process(pid)

@@ -22,11 +22,23 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self.closed_under_us = 0
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
     async def ask(self, request: bytes) -> int:
-        """The status."""
+        """The status. A server closes what nobody used for a while: then it is asked by a new connection."""
+        kept = self._writer is not None
+        try:
+            return await self._ask(request)
+        except (OSError, asyncio.IncompleteReadError):
+            if not kept:
+                raise
+            self.closed_under_us += 1
+            self._reader = self._writer = None
+            return await self._ask(request)
+
+    async def _ask(self, request: bytes) -> int:
         if self._writer is None or self._reader is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._writer.write(request)
