@@ -34,9 +34,11 @@ def images() -> tuple[str, str]:
     if "DOCKER_HOST" not in os.environ and not engine_answers() and OURS.exists():
         os.environ["DOCKER_HOST"] = f"unix://{OURS}"
     if not engine_answers():
+        asked = os.environ.get("DOCKER_HOST", "its usual socket")
         raise Missing(
-            "clusters run in containers and no Docker engine answers: start one, or set DOCKER_HOST, or, as root on "
-            "Debian, run deploy/images/engine start"
+            f"clusters run in containers and no Docker engine answers at {asked}. Start one, or set DOCKER_HOST to one; or, "
+            "as root on Debian with a mirror in reach, run deploy/images/engine start (fetches and starts an engine) and "
+            "deploy/images/build (makes the images; needs debootstrap)"
         )
     _remove_what_the_dead_left()
     return find_image(kafka_images(), Path("/cluster")), find_image(postgres_images(), Path("/cluster"))
@@ -96,6 +98,7 @@ class Node(DockerContainer):
         )
         self.name = name
         self.networks = networks
+        self._is_cut = False
         if command is not None:
             self.with_command(list(command))
         published: dict[str, Any] = self.ports
@@ -119,10 +122,21 @@ class Node(DockerContainer):
 
     async def cut(self) -> None:
         """From its peers: its interface to them is taken away, and they hear nothing of that."""
+        self._is_cut = True
         await asyncio.to_thread(self.networks.inside.disconnect, self.get_container_id(), force=True)
 
     async def heal(self) -> None:
         await asyncio.to_thread(self.networks.inside.connect, self.get_container_id(), aliases=[self.name])
+        self._is_cut = False
+
+    async def mend(self) -> None:
+        """Whatever a test that failed has left of it: it runs, and its peers reach it."""
+        inner = self.get_wrapped_container()
+        await asyncio.to_thread(inner.reload)
+        if inner.status != "running":
+            await self.again()
+        if self._is_cut:
+            await self.heal()
 
     async def remove(self) -> None:
         with contextlib.suppress(docker.errors.NotFound):
