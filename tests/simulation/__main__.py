@@ -16,8 +16,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one only, twice; cut down when it fails")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long")
-    # One more than processors: a run waits for its database a third of the time.
-    parser.add_argument("--workers", type=int, default=(os.cpu_count() or 1) + 1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     console = Console()
     if given.seed is not None:

@@ -17,7 +17,7 @@ from deploy.local.databases import DatabaseLogin
 from deploy.local.keys import LocalKeys
 from services.chassis import process as assembling
 from services.chassis.clock import RehearsalClock
-from services.chassis.clock_guard import TOLERANCE, ClockGuard, Disagreement
+from services.chassis.clock_guard import TOLERANCE, ClockGuard, Disagreement, Readings
 from services.chassis.consuming import Handler
 from services.chassis.db import UnitOfWork
 from services.chassis.jobs import Job, Jobs
@@ -113,11 +113,13 @@ class _Guard:
     """The comparison of three clocks, two of which are never stepped here: how they are read is tested where it is done."""
 
     clock: StepClock
+    agreed: Readings | None = None
 
     async def check(self) -> Disagreement | None:
-        if abs(self.clock.step) <= TOLERANCE:
-            return None
         at = RehearsalClock.now(self.clock)
+        if abs(self.clock.step) <= TOLERANCE:
+            self.agreed = Readings(self.clock.now(), at, at)
+            return None
         return Disagreement("application stands alone", self.clock.now(), at, at)
 
     @property

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 import asyncpg
 import structlog
@@ -29,6 +30,9 @@ from tests.support.postgres import TestDatabases
 # What a run leaves is thrown away; a deadlock is seen at once instead of after a second. Nobody else may write: a vacuum
 # that comes by itself is a transaction in progress, which holds a relay's horizon in one play of a seed and not in the next.
 SERVER = {**UNSYNCED, "synchronous_commit": "off", "deadlock_timeout": "20ms", "autovacuum": "off"}
+_SOCKET: Final = (
+    "cluster"  # the folder, which is the server's own: a socket there is cheaper than one of the network
+)
 _KEPT = ("alembic_version", "relay_cursor")
 _TABLES = """
 select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -110,7 +114,9 @@ class Stage:
 @contextlib.asynccontextmanager
 async def server(directory: Path) -> AsyncIterator[EmbeddedPostgres]:
     """A PostgreSQL for simulations only."""
-    found = EmbeddedPostgres(directory, settings=SERVER)
+    found = EmbeddedPostgres(
+        directory, settings={**SERVER, "unix_socket_directories": str(directory / _SOCKET)}
+    )
     await found.start()
     try:
         yield found
@@ -125,7 +131,7 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
     directory.mkdir(parents=True, exist_ok=True)
     control = ClockControl(directory / "clock", datetime(2023, 11, 1, tzinfo=UTC))
     clock = RehearsalClock(directory / "clock")
-    logins = {name: await databases.migrated(name) for name in ORDER}
+    logins = {name: _by_socket(databases.server, await databases.migrated(name)) for name in ORDER}
     services = Services(directory, logins, clock, SimulatedGateway(clock.now), SimulatedCarriers(clock.now))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(services.end)
@@ -151,6 +157,10 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
         )
 
 
+def _by_socket(found: EmbeddedPostgres, login: DatabaseLogin) -> DatabaseLogin:
+    return replace(login, host=quote(str(found.directory / _SOCKET), safe=""))
+
+
 async def _seated(stack: contextlib.AsyncExitStack, name: str, login: DatabaseLogin) -> Seat:
     connection = await asyncpg.connect(login.dsn)
     stack.push_async_callback(connection.close)
@@ -161,7 +171,7 @@ async def _seated(stack: contextlib.AsyncExitStack, name: str, login: DatabaseLo
 async def _connected(
     stack: contextlib.AsyncExitStack, found: EmbeddedPostgres, login: DatabaseLogin
 ) -> asyncpg.Connection[Any]:
-    connection = await asyncpg.connect(found.login(login.database, SUPERUSER).dsn)
+    connection = await asyncpg.connect(_by_socket(found, found.login(login.database, SUPERUSER)).dsn)
     stack.push_async_callback(connection.close)
     return connection
 
