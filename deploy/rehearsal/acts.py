@@ -189,18 +189,18 @@ class Acts:
         body = {"channel": step.fields.get("channel", "wechat")}
         answer = await self._as_candidate(standing, step, "POST", url, body)
         if answer.code is None:
-            standing.orders.append(str(answer.data["order_no"]))
+            standing.orders.append((body["channel"], str(answer.data["order_no"])))
         return answer.code
 
     async def _pay(self, standing: Standing, step: Step) -> str | None:
         try:
-            order = standing.orders[int(step.fields.get("order", -1))]
+            channel, order = standing.orders[int(step.fields.get("order", -1))]
         except IndexError:
             return "gateway-refused"
         answer = await self._doors.ask(
             _what(standing.person, step),
             "POST",
-            f"{self._at.simulators}/sim/wechat/pay",
+            f"{self._at.simulators}/sim/{channel}/pay",
             {"content-type": "application/json"},
             {"order_no": order, "callbacks": list(callbacks(step.fields))},
         )

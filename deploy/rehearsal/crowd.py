@@ -104,6 +104,8 @@ class _Story:
         self.specialty: Specialty = calendar.specialty(chance)
         self.returning, self.subjects = self.choose_subjects()
         self.home = self.site
+        # Of a chance of its own, so that whoever pays elsewhere lives the same life.
+        self.channel = "alipay" if random.Random(f"{name}:{self.specialty.code}").random() < 0.3 else "wechat"
         self.steps: list[tuple[datetime, Verb, dict[str, Any]]] = []
 
     def person(self) -> Person:
@@ -143,7 +145,7 @@ class _Story:
             self.do(self.calendar.grid(confirmed_at + timedelta(hours=3)), Verb.AMEND, phone="13800000000")
         approved_at = self.be_reviewed(confirmed_at)
         if approved_at is not None:
-            pay_story(self.cycle, self.calendar, self.chance, approved_at, self.do)
+            pay_story(self.cycle, self.calendar, self.chance, approved_at, self.channel, self.do)
 
     def pre_register(self) -> datetime | None:
         window = self.cycle.windows.pre_registration

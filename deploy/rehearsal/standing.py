@@ -36,7 +36,8 @@ class Standing:
     registration_id: str | None = None
     registrations: list[str] = field(default_factory=list)
     form_version: int = 1
-    orders: list[str] = field(default_factory=list)
+    orders: list[tuple[str, str]] = field(default_factory=list)
+    """(channel, order number), oldest first."""
     refused: list[Refusal] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from contracts.reasons import WindowReason
+from contracts.reasons import Channel, WindowReason
 from deploy.rehearsal.acts import Addresses
 from deploy.rehearsal.doors import Doors, RehearsalStopped
 from deploy.rehearsal.people import WorldEvent, WorldVerb
@@ -147,9 +147,11 @@ class World:
     async def _weather(self, event: WorldEvent, outside: str) -> tuple[datetime, ...]:
         lasts = float(event.fields["for"])
         channel = str(event.fields.get("channel", outside))
-        if event.verb is WorldVerb.GATEWAY_DOWN and channel != "wechat":
-            self._note(event, f"refused: this version speaks to no gateway {channel}; nothing was changed")
-            return ()
+        if event.verb is WorldVerb.GATEWAY_DOWN:
+            if channel not in set(Channel):
+                self._note(event, f"refused: there is no gateway {channel}; nothing was changed")
+                return ()
+            outside = channel
         outside = "mail" if outside == "email" else outside
         answer = await self.doors.ask(
             event.verb.value,
@@ -164,18 +166,21 @@ class World:
         return (event.at + timedelta(seconds=lasts),)
 
     async def _replay(self, event: WorldEvent) -> tuple[datetime, ...]:
-        answer = await self.doors.ask(
-            event.verb.value,
-            "POST",
-            f"{self.addresses.simulators}/sim/wechat/replay",
-            {"content-type": "application/json"},
-            {},
-        )
-        times = int(answer.data.get("notifications", 0)) if answer.code is None else 0
+        times = 0
+        for channel in Channel:
+            answer = await self.doors.ask(
+                event.verb.value,
+                "POST",
+                f"{self.addresses.simulators}/sim/{channel}/replay",
+                {"content-type": "application/json"},
+                {},
+            )
+            if answer.code is not None:
+                self._note(event, f"refused: {answer.data}")
+                return ()
+            times += int(answer.data.get("notifications", 0))
         self._reached("callback-replay", times)
-        self._note(
-            event, f"done: {times} callbacks once more" if answer.code is None else f"refused: {answer.data}"
-        )
+        self._note(event, f"done: {times} callbacks once more")
         return ()
 
     async def _kill(self, event: WorldEvent) -> tuple[datetime, ...]:

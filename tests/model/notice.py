@@ -43,6 +43,8 @@ REMINDERS = (
 )
 # A gateway order ends with its payment code.
 ORDER_LIFE = timedelta(hours=2)
+# So many codes of Alipay may be let go unopened before one more is given out.
+LAPSING_AT_ONCE = 2
 NIGHT_BEGINS, NIGHT_ENDS = 22, 8
 
 

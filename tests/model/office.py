@@ -212,7 +212,7 @@ def _act(one: Registration, at: datetime, step: dict[str, Any]) -> None:
         case "approve":
             one.approve(at, step["level"])
         case "order":
-            one.order(at)
+            one.order(at, step.get("channel", "wechat"))
         case "pay":
             one.pay(at, step.get("order", -1), _first_call(step.get("callback", 1)))
 

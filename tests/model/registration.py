@@ -7,7 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tests.model import notice
-from tests.model.notice import CONFIRMATION, LEVELS, NO_ORDERS_BEFORE_CLOSE, ORDER_LIFE, PAYMENT
+from tests.model.notice import (
+    CONFIRMATION,
+    LAPSING_AT_ONCE,
+    LEVELS,
+    NO_ORDERS_BEFORE_CLOSE,
+    ORDER_LIFE,
+    PAYMENT,
+)
 
 
 class No(Exception):
@@ -35,15 +42,30 @@ class Order:
     made_at: datetime
     ends_at: datetime
     amount_fen: int
+    channel: str = "wechat"
     closed: bool = False
+    let_go: bool = False
+    """For another, or because nothing is owed. Alipay does not know a code that nobody has opened, so it stays payable."""
     paid_at: datetime | None = None
     heard_at: datetime | None = None
     """When the system will have learnt of the payment."""
     went_back: bool = False
 
+    def give_up(self) -> None:
+        self.let_go = True
+        self.closed = self.closed or self.channel != "alipay"
+
+    def lapses(self, at: datetime) -> bool:
+        return self.let_go and not self.closed and self.paid_at is None and at < self.ends_at
+
     def is_open(self, at: datetime) -> bool:
         """To the system: not closed, not over, and no payment heard of."""
-        return not self.closed and at < self.ends_at and (self.heard_at is None or self.heard_at > at)
+        return (
+            not self.let_go
+            and not self.closed
+            and at < self.ends_at
+            and (self.heard_at is None or self.heard_at > at)
+        )
 
 
 @dataclass
@@ -63,6 +85,7 @@ class Registration:
     orders: list[Order] = field(default_factory=list)
     told: list[tuple[str, datetime, datetime | None]] = field(default_factory=list)
     """(occasion, when it became true, until when it is of use)"""
+    paid_by: Order | None = None
     reminded: set[datetime] = field(default_factory=set)
 
     def tell(self, occasion: str, at: datetime, deadline: datetime | None = None) -> None:
@@ -153,7 +176,8 @@ class Registration:
         if self.money is not None:
             self.money = "cancelled"
             for order in self.orders:
-                order.closed = order.closed or order.paid_at is None
+                if order.paid_at is None:
+                    order.give_up()
 
     def _check_turn(self, at: datetime, level: str, desk: str, decided: tuple[str, ...]) -> None:
         """Whose turn it is: a level decides after the one before it, and may think again about what is `decided`."""
@@ -199,7 +223,7 @@ class Registration:
     def fee_fen(self) -> int:
         return notice.fee_fen(self.specialty, self.subjects)
 
-    def order(self, at: datetime) -> None:
+    def order(self, at: datetime, channel: str) -> None:
         if at >= PAYMENT[1]:
             raise No("window-closed")
         if at >= PAYMENT[1] - NO_ORDERS_BEFORE_CLOSE:
@@ -214,8 +238,10 @@ class Registration:
                 self.hear(order, at)
                 raise No("already-paid")
         for order in self.orders:
-            order.closed = True
-        self.orders.append(Order(at, min(at + ORDER_LIFE, PAYMENT[1]), self.fee_fen))
+            order.give_up()
+        if channel == "alipay" and sum(order.lapses(at) for order in self.orders) >= LAPSING_AT_ONCE:
+            raise No("not-allowed")
+        self.orders.append(Order(at, min(at + ORDER_LIFE, PAYMENT[1]), self.fee_fen, channel))
 
     def pay(self, at: datetime, which: int, calls_after: float | None) -> None:
         try:
@@ -232,9 +258,9 @@ class Registration:
     def hear(self, order: Order, at: datetime) -> None:
         order.heard_at = at if order.heard_at is None else min(at, order.heard_at)
         if self.money in ("awaiting", "expired"):
-            self.money = "paid"
+            self.money, self.paid_by = "paid", order
             self.tell("paid", order.heard_at)
-        elif self.money == "cancelled":
+        elif self.money == "cancelled" or order is not self.paid_by:
             self._give_back(order, order.heard_at)
 
     def _give_back(self, order: Order, at: datetime) -> None:

@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from contracts.catalogue import EVENTS
 from contracts.cycle import Cycle
+from contracts.reasons import Channel
 from contracts.topics import TOPICS
 from deploy.rehearsal.doors import on_this_machine
 from deploy.rehearsal.invariants.evidence import (
@@ -99,7 +100,7 @@ async def gather(
     await _lag(evidence, bootstrap)
     async with on_this_machine() as wire:
         if simulators is not None:
-            evidence.book = [order async for order in _book(wire, simulators)]
+            evidence.book = [order for channel in Channel async for order in _book(wire, simulators, channel)]
         for service, url in metrics.items():
             reply = await wire.request("GET", f"{url}/metrics", {})
             search(evidence, canaries, "metrics", [(service, reply.body)])
@@ -272,10 +273,10 @@ async def _lag(evidence: Evidence, bootstrap: str) -> None:
         await admin.close()
 
 
-async def _book(wire: Wires, simulators: str) -> Any:
+async def _book(wire: Wires, simulators: str, channel: str) -> Any:
     after: int | None = 0
     while after is not None:
-        reply = await wire.request("GET", f"{simulators}/sim/wechat/book?after={after}", {})
+        reply = await wire.request("GET", f"{simulators}/sim/{channel}/book?after={after}", {})
         answer = orjson.loads(reply.body)
         for order in answer["orders"]:
             paid_at = order["paid_at"]

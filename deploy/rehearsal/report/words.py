@@ -167,7 +167,8 @@ WORLD: Final = {
     "callback-replay": "支付回调重放",
 }
 _OUTSIDE_DOWN: Final = {
-    "wechat-down": "支付网关不应答",
+    "wechat-down": "微信支付网关不应答",
+    "alipay-down": "支付宝网关不应答",
     "sms-down": "短信通道不应答",
     "mail-down": "邮件通道不应答",
 }

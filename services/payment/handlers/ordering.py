@@ -29,7 +29,7 @@ from services.payment.handlers.settling import Gateways, Settled
 from services.payment.ports import ChannelRefused, ChannelUnavailable, NumberInUse, PlacedOrder
 from services.payment.repository import closing, orders, recoveries
 
-_TRIES = 3
+_TRIES = 4  # one each for the order under way and for what was let go, and two that lost a race
 
 
 class GatewayRefused(Exception):
@@ -69,31 +69,34 @@ async def place_order(
 
 
 async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -> Order:
-    """Commit an order before the gateway hears of it, after the one before it is out of the way."""
+    """Commit an order before the gateway hears of it, after those before it were asked about."""
+    asked: set[str] = set()
     for _ in range(_TRIES):
         async with gateways.database.unit_of_work() as uow:
             owed, earlier = await orders.lock_obligation(uow, registration_id)
             owed = check_order(uow.at, gateways.cycle.windows.payment, owed)
             if await closing.has_begun(uow, gateways.cycle.id, owed.closes_at):
                 raise WindowClosed  # a clock that was set back opens nothing again
+            before = [earlier] if earlier else []
             if earlier is None:
                 if await recoveries.is_unasked(uow, registration_id):
                     raise GatewayRefused  # what was ordered before the restore must be known first
                 numbers = await orders.numbers(uow, registration_id)
-                if numbers.lapsing >= LAPSING_AT_ONCE and not gateways.remembers(channel):
-                    raise CodesLetGo
-                number = free_number(registration_id, opens_on(owed, gateways.cycle), numbers.used)
-                order = new_order(owed, number, channel, uow.at, gateways.cycle)
-                if await orders.add(uow, order):
-                    return order
-                continue
-        match await gateways.settle(earlier):
-            case Settled.PAID:
+                before = [one for one in numbers.lapsing if one.order_no not in asked]
+                if not before:
+                    if len(numbers.lapsing) >= LAPSING_AT_ONCE and not gateways.remembers(channel):
+                        raise CodesLetGo
+                    number = free_number(registration_id, opens_on(owed, gateways.cycle), numbers.used)
+                    order = new_order(owed, number, channel, uow.at, gateways.cycle)
+                    if await orders.add(uow, order):
+                        return order
+        for one in before:
+            asked.add(one.order_no)
+            settled = await gateways.settle(one)
+            if settled is Settled.PAID:
                 raise AlreadyPaid
-            case Settled.NO_ANSWER:
+            if settled is Settled.NO_ANSWER and one is earlier:
                 raise GatewayRefused
-            case Settled.UNPAID:
-                pass
     raise NotAllowed("several orders at once")
 
 

@@ -91,20 +91,23 @@ UNHEARD_ORDER = """
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Order numbers of one registration that cannot be used again, and how many of them are codes let go."""
+    """Order numbers of one registration that cannot be used again, and of these the codes that were let go."""
 
     used: frozenset[str]
-    lapsing: int
+    lapsing: tuple[Order, ...]
 
 
 async def numbers(uow: UnitOfWork, registration_id: UUID) -> Numbers:
     """See `domain.order_number`."""
     rows = await uow.sql(
-        "select r.order_no, r.status = 'lapsing' as lapsing from orders r "
-        f"where r.registration_id = $1 and not {UNHEARD_ORDER}",
+        f"select {_ORDER} from orders r where r.registration_id = $1 and not {UNHEARD_ORDER} order by r.created_at",
         registration_id,
     )
-    return Numbers(frozenset(row.order_no for row in rows), sum(row.lapsing for row in rows))
+    found = [_order(row) for row in rows]
+    return Numbers(
+        frozenset(order.order_no for order in found),
+        tuple(order for order in found if order.status is OrderStatus.LAPSING),
+    )
 
 
 async def add(uow: UnitOfWork, order: Order) -> bool:

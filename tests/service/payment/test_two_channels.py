@@ -79,6 +79,18 @@ async def test_paying_the_code_let_go_and_the_new_one_gives_one_of_them_back(bot
     assert both.world.alipay.refunds.totals(both.clock.now())["refunds"] == 1
 
 
+async def test_whoever_paid_the_code_let_go_is_not_given_another_one(both: System) -> None:
+    """Its notice is late, and an order of the other channel is open."""
+    both.at(DAY)
+    candidate = await both.owing()
+    first = await both.ordered(candidate, "alipay")
+    await both.ordered(candidate, "wechat")
+    both.pay(first)
+    answer = await both.order(candidate, "wechat")
+    assert (answer.status_code, answer.json()["code"]) == (409, "already-paid")
+    assert await both.words(candidate) == ["due", "paid"]
+
+
 async def test_nobody_is_forfeited_over_a_code_that_could_be_opened_until_the_close(both: System) -> None:
     both.at("2024-02-08 23:00")
     payer, other = await both.approved(2)
