@@ -93,6 +93,7 @@ CONFIRMATION: Final[Mapping[str, Table | Unrebuilt]] = {
         {"decision_id": OURS, "actor_kind": TYPED, "actor": TYPED, "note": TYPED, "documents": TYPED},
     ),
     "desk_windows": Table(("site_id",), ("cycle_id", "opens_at", "closes_at", "version", "set_at")),
+    "payment_closes": Table(("site_id",), ("cycle_id", "closes_at", "sequence")),
     "desk_window_changes": Table(
         ("site_id", "version"), ("opens_at", "closes_at", "reason_code", "at"), {"reason": TYPED, "actor": TYPED}
     ),

@@ -1,11 +1,11 @@
-"""Door 2, events: what candidates did, as registration accepted it."""
+"""Door 2, events: what candidates did, as registration accepted it; and until when payment is open."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from contracts import registration
+from contracts import payment, registration
 from contracts.event import Event
 from services.chassis.consuming import Handler
 from services.confirmation import handlers
@@ -15,4 +15,5 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     registration.PreRegistered: handlers.open_cases,
     registration.Amended: handlers.amend_cases,
     registration.Withdrawn: handlers.withdraw_cases,
+    payment.SiteWindowSet: handlers.follow_payment_close,
 }

@@ -216,9 +216,14 @@ class Case:
             )
         return replace(self._to(Action.RETURN), passed=0, fix_until=fix_until, version=self.version + 1)
 
-    def approved(self, at: datetime, level: str, cycle: Cycle) -> Self:
-        """This level found the candidate qualified; after the last level the candidate may pay."""
-        if cycle.windows.payment.has_closed(at):
+    def approved(
+        self, at: datetime, level: str, cycle: Cycle, payment_closes_at: datetime | None = None
+    ) -> Self:
+        """This level found the candidate qualified; after the last level the candidate may pay.
+
+        `payment_closes_at`: the close of payment that the office has set since, if it has.
+        """
+        if at >= (payment_closes_at or cycle.windows.payment.closes):
             raise Refused(
                 Code.WINDOW_CLOSED, "缴费时间已结束，不能再审核通过；如需继续，请先由考试办公室延长缴费时间。"
             )

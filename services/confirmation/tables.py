@@ -31,7 +31,7 @@ else:
     Base = make_base()
 add_plumbing(Base.metadata)
 
-__all__ = ["Base", "CaseRow", "DecisionRow", "DeskWindowChangeRow", "DeskWindowRow"]
+__all__ = ["Base", "CaseRow", "DecisionRow", "DeskWindowChangeRow", "DeskWindowRow", "PaymentCloseRow"]
 
 _MOMENT = DateTime(timezone=True)
 
@@ -139,3 +139,14 @@ class DeskWindowChangeRow(Base, table=True):
     reason: str = Field(sa_column=Column(Text, nullable=False))
     actor: str = Field(sa_column=Column(Text, nullable=False))
     at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+
+
+class PaymentCloseRow(Base, table=True):
+    """Until when payment is open for a desk, as payment says it; only where the office has moved it."""
+
+    __tablename__: ClassVar[Any] = "payment_closes"
+
+    site_id: str = Field(sa_column=Column(Text, primary_key=True))
+    cycle_id: str = Field(sa_column=Column(Text, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    sequence: int = Field(sa_column=Column(BigInteger, nullable=False))

@@ -4,7 +4,12 @@ from services.confirmation.handlers.candidates import amend_cases, open_cases, w
 from services.confirmation.handlers.deciding import Verdict, confirm, decide_at_desk, review
 from services.confirmation.handlers.facts import Answer
 from services.confirmation.handlers.reading import all_cases, cases_of_desk, read_case, undecided
-from services.confirmation.handlers.windows import lapse_missed, next_lapse, set_desk_window
+from services.confirmation.handlers.windows import (
+    follow_payment_close,
+    lapse_missed,
+    next_lapse,
+    set_desk_window,
+)
 
 __all__ = [
     "Answer",
@@ -14,6 +19,7 @@ __all__ = [
     "cases_of_desk",
     "confirm",
     "decide_at_desk",
+    "follow_payment_close",
     "lapse_missed",
     "next_lapse",
     "open_cases",

@@ -128,6 +128,7 @@ async def review(
         raise Refused(Code.NOT_FOUND, "没有这一级审核。")
     read = await repository.lock_many(uow, (verdict.registration_id for verdict in verdicts))
     desks = await repository.desks(uow, cycle)
+    payment = await repository.payment_closes(uow)
     now = dict(read)
     done: list[Decided] = []
     facts: list[tuple[Case, list[Event], Envelope | None]] = []
@@ -137,7 +138,8 @@ async def review(
         try:
             if before is None:
                 raise not_confirmed() if verdict.decision is Decision.APPROVE else no_case()
-            case = _judged(uow, before, desks[before.form.site_id], level, verdict, cycle)
+            site_id = before.form.site_id
+            case = _judged(uow, before, desks[site_id], level, verdict, cycle, payment.get(site_id))
         except Refused as no:
             results.append(refusal(verdict.registration_id, no))
             continue
@@ -154,9 +156,17 @@ async def review(
     return results
 
 
-def _judged(uow: UnitOfWork, case: Case, desk: Desk, level: str, verdict: Verdict, cycle: Cycle) -> Case:
+def _judged(
+    uow: UnitOfWork,
+    case: Case,
+    desk: Desk,
+    level: str,
+    verdict: Verdict,
+    cycle: Cycle,
+    payment_closes_at: datetime | None = None,
+) -> Case:
     if verdict.decision is Decision.APPROVE:
-        return case.approved(uow.at, level, cycle)
+        return case.approved(uow.at, level, cycle, payment_closes_at)
     if verdict.decision is Decision.RETURN:
         after = case.returned(uow.at, desk, level, verdict.fix_until, cycle)
     else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from contracts import confirmation
+from contracts import confirmation, payment
 from contracts.cycle import Cycle, Interval, Window
 from contracts.reasons import WindowReason
 from contracts.refusals import Code, FieldError, Refused
@@ -25,6 +25,18 @@ async def lapse_missed(uow: UnitOfWork, *, cycle: Cycle, limit: int, wait: bool 
     await repository.share_desk_windows(uow)
     desks = await repository.desks(uow, cycle)
     return await repository.lapse(uow, desks.values(), cycle.review_levels[0].id, limit=limit, wait=wait)
+
+
+async def follow_payment_close(
+    uow: UnitOfWork, events: Sequence[payment.SiteWindowSet], *, cycle: Cycle
+) -> None:
+    """The last level may approve until payment closes, wherever the office has moved that. KeyError for a desk nobody knows."""
+    for event in events:
+        if event.cycle_id == cycle.id:
+            cycle.site(event.site_id)
+            await repository.set_payment_close(
+                uow, event.cycle_id, event.site_id, event.closes_at, event.envelope.sequence
+            )
 
 
 async def next_lapse(uow: UnitOfWork, *, cycle: Cycle) -> datetime | None:

@@ -203,3 +203,27 @@ async def tell_new_window(uow: UnitOfWork, site_id: str, window: Window, reason_
     )
     uow.events_added += count
     return count
+
+
+async def payment_closes(uow: UnitOfWork) -> dict[str, datetime]:
+    """By desk, the closes of payment that the office set: until then the last level may approve."""
+    return {
+        row.site_id: row.closes_at for row in await uow.sql("select site_id, closes_at from payment_closes")
+    }
+
+
+async def set_payment_close(
+    uow: UnitOfWork, cycle_id: str, site_id: str, closes_at: datetime, sequence: int
+) -> None:
+    """Payment closes then for this desk. An older word of it than the one that is kept changes nothing."""
+    await uow.sql(
+        """
+insert into payment_closes as p (site_id, cycle_id, closes_at, sequence) values ($1, $2, $3, $4)
+on conflict (site_id) do update set closes_at = excluded.closes_at, sequence = excluded.sequence
+where p.sequence < excluded.sequence
+""",
+        site_id,
+        cycle_id,
+        closes_at,
+        sequence,
+    )

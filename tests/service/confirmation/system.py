@@ -37,6 +37,7 @@ class System(ServiceUnderTest):
         "decisions": "decision_id",
         "desk_windows": "site_id",
         "desk_window_changes": "site_id, version",
+        "payment_closes": "site_id",
         "outbox": "id",
         "parked": "id",
     }
