@@ -35,6 +35,7 @@ from services.chassis.cause import Cause, bind_cause
 from services.chassis.crash import crash_point, out_of_memory
 from services.chassis.db import Database, UnitOfWork
 from services.chassis.header_names import forgive
+from services.chassis.heard import OVERTAKEN, Heard
 from services.chassis.telemetry import BATCH_SECONDS, DUPLICATES, HANDLED, PARKED, SKIPPED
 from services.chassis.tracing import Tracing
 from services.chassis.turns import Record, Taken, Unfit, in_turn, runs
@@ -92,6 +93,7 @@ class Consumers:
             raise ValueError(f"two handlers of {service} have one name: the inbox could not tell them apart")
         self.topics = sorted({event.topic for event in handlers})
         self.handled = 0
+        self._heard = Heard()
         self._starved = False  # the event before did not fit into memory, alone
         self.busy = False
         self.assigned = False
@@ -180,6 +182,7 @@ class Consumers:
     async def _together(self, found: Sequence[Taken | Unfit]) -> None:
         async with self._database.unit_of_work() as uow:
             blocked = await parked.blocked_keys(uow, [(f.record.topic, f.key) for f in found])
+            late = await self._heard.overtaken(uow, [one for one in found if isinstance(one, Taken)])
             good: list[Taken] = []
             for one in found:
                 where = (one.record.topic, one.key)
@@ -188,9 +191,13 @@ class Consumers:
                     blocked.add(where)
                 elif where in blocked:
                     await self._park(uow, one.record, one.event.envelope, one.handler, "behind-parked")
+                elif (by := late.get(one.event.envelope.event_id)) is not None:
+                    reason = f"{OVERTAKEN}: by version {by}"
+                    await self._park(uow, one.record, one.event.envelope, one.handler, reason)
                 else:
                     good.append(one)
             await self._apply(uow, good)
+            uow.after_commit(partial(self._heard.remember, good))
         self.handled += len(found)
 
     async def _apply(self, uow: UnitOfWork, taken: Sequence[Taken]) -> None:

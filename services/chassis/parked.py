@@ -17,14 +17,17 @@ from uuid import UUID
 from aiokafka import ConsumerRecord
 
 from contracts.envelope import Envelope, MalformedEnvelope
+from services.chassis.heard import OVERTAKEN
 
 if TYPE_CHECKING:
     from services.chassis.consuming import Consumers
     from services.chassis.db import Database, UnitOfWork
 
-_OPEN_KEYS = """
+# Nothing waits behind what was overtaken: whatever comes is later still.
+_IN_THE_WAY = f"status = 'parked' and reason not like '{OVERTAKEN}:%'"
+_OPEN_KEYS = f"""
 select distinct topic, key from parked
-where status = 'parked' and (topic, key) in (select * from unnest($1::text[], $2::text[]))
+where {_IN_THE_WAY} and (topic, key) in (select * from unnest($1::text[], $2::text[]))
 """
 _PARK = """
 insert into parked (topic, partition, "offset", key, type, event_id, handler, headers, payload, reason, parked_at)
@@ -32,7 +35,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9, $10, $11)
 on conflict (topic, partition, "offset") do nothing
 """
 _COLUMNS = 'id, topic, partition, "offset", key, type, event_id, handler, headers, payload, reason, parked_at, status, note'
-_WAITING = "select id, headers from parked where status = 'parked' and topic = $1 and key = $2 order by id"
+_WAITING = f"select id, headers from parked where {_IN_THE_WAY} and topic = $1 and key = $2 order by id"
 _RESOLVE = "update parked set status = $2, resolved_at = $3, note = $4 where id = $1 and status = 'parked'"
 
 
@@ -127,10 +130,15 @@ async def list_parked(uow: UnitOfWork, *, status: str = "parked", limit: int = 2
 async def replay(database: Database, consumers: Consumers, parked_id: int) -> Parked:
     """Take one parked event in again. It must be the first of its key that waits.
 
-    Raises CannotReplay when it is not there, not waiting, not the first, or fails again.
+    Raises CannotReplay when it is not there, not waiting, not the first, overtaken, or fails again.
     """
     async with database.unit_of_work() as uow:
         one, record = await _lock(uow, parked_id)
+        if one.reason.startswith(f"{OVERTAKEN}:"):
+            raise CannotReplay(
+                f"parked {parked_id} was {one.reason}, and is never applied over it: see what it says, set right by hand what "
+                "is missing, and discard it with a note"
+            )
         rows = await uow.sql(_WAITING, one.topic, one.key)
         first = _first([(row.id, _sequence(row.headers)) for row in rows])
         if first is not None and first != one.id:

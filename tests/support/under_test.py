@@ -18,6 +18,7 @@ from contracts.event import Event
 from services.chassis.clock import ClockControl
 from services.chassis.consuming import Record
 from services.chassis.db import Database, UnitOfWork
+from services.chassis.heard import Heard
 from services.chassis.process import Process
 
 
@@ -48,6 +49,10 @@ class ServiceUnderTest:
         await self.process.consumers.on_batch(records)
         assert await self.everything() == before, "an event that came again had an effect"
         return records
+
+    def forget(self) -> None:
+        """As if the process had just started: it has heard nothing yet."""
+        self.process.consumers._heard = Heard()
 
     def record(self, event: Event, sequence: int | None = None, at: datetime | None = None) -> Record:
         """The event as it lies in its topic. Without a sequence: the next of its key."""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from contracts.catalogue import Unknown, fact_of, look_up, newest
 from deploy.rehearsal.invariants.evidence import Evidence, Fact, Finding, Record
+from services.chassis.heard import OVERTAKEN
 
 
 def versions(evidence: Evidence) -> Finding:
@@ -120,7 +121,9 @@ def caught_up(evidence: Evidence) -> Finding:
 
 
 def parked(evidence: Evidence) -> Finding:
-    """I12. What is parked is kept whole with a reason, and later events of its key wait behind it."""
+    """I12. What is parked is kept whole with a reason, and later events of its key wait behind it.
+
+    But for what was overtaken: it is parked because a later one was taken in already, and I4 says whose fault that is."""
     wrong: list[str] = []
     first: dict[tuple[str, str, str], tuple[int, int]] = {}
     waiting = [one for one in evidence.parked if one.status == "parked"]
@@ -130,7 +133,7 @@ def parked(evidence: Evidence) -> Finding:
             wrong.append(f"{where} is parked without a reason")
         if not one.kept:
             wrong.append(f"{where} is parked without its headers or payload, so it cannot be replayed")
-        if one.key is not None:
+        if one.key is not None and not one.reason.startswith(f"{OVERTAKEN}:"):
             place = (one.partition, one.offset)
             first[one.service, one.topic, one.key] = min(
                 first.get((one.service, one.topic, one.key), place), place

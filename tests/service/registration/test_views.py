@@ -201,8 +201,10 @@ async def test_an_older_word_never_undoes_a_newer_one(system: System, order: tup
     one = await system.registered()
     said = [(confirmed(one), 1), (approved(one), 2), (rejected(one, "district"), 3)]
     for place in order:
+        system.forget()
         await system.deliver(said[place])
     assert await system.state(one) == "rejected"
+    assert await system.parked() == []
 
 
 async def test_each_stream_counts_for_itself(system: System) -> None:
@@ -210,6 +212,7 @@ async def test_each_stream_counts_for_itself(system: System) -> None:
     await system.deliver((due(one), 7), (paid(one), 8))
     await system.deliver((confirmed(one), 1), (approved(one), 2))
     assert await system.state(one) == "paid"
+    system.forget()
     await system.deliver((expired(one), 6))
     assert await system.state(one) == "paid"
 
@@ -225,6 +228,7 @@ async def test_without_the_sequence_an_older_word_would_undo_a_newer_one(
     )
     one = await system.registered()
     await system.deliver((due(one), 7), (paid(one), 8))
+    system.forget()
     await system.deliver((expired(one), 6))
     assert await system.state(one) == "expired"
 
@@ -317,6 +321,7 @@ async def test_a_window_that_the_office_set_binds_the_next_candidate(system: Sys
     assert (await system.amend(one, phone="13912340002")).json()["code"] == Code.WINDOW_CLOSED
     await system.deliver((desk_window("gaoxin", now, now + timedelta(days=2)), 2))
     assert (await system.amend(one, phone="13912340002")).status_code == 200
+    system.forget()
     await system.deliver((desk_window("gaoxin", now, now + timedelta(minutes=1)), 1))
     assert (await system.amend(one, phone="13912340003")).status_code == 200, "older words change nothing"
 
