@@ -21,7 +21,7 @@ def version_before(service: str) -> str:
     """The commit of version n-1: the last before the service's newest migration was added. Every migration makes a version."""
     chain = ROOT / "services" / service / "migrations" / "versions"
     newest = max(chain.glob("[0-9]*.py"), key=lambda path: path.name)
-    added = _git("log", "--diff-filter=A", "--format=%H", "-1", "--", str(newest.relative_to(ROOT)))
+    added = _git("log", "--follow", "--diff-filter=A", "--format=%H", "-1", "--", str(newest.relative_to(ROOT)))
     if not added:
         return _git("rev-parse", "HEAD")  # the newest migration is not committed yet
     try:

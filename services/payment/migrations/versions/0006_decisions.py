@@ -5,7 +5,7 @@ The two people are the database's rule as well: a verdict carries who asked, and
 
 from alembic import op
 
-revision = "0007"
+revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
