@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 _PARTS: Final = ("contracts", "services", "deploy")
+_LOOKED_AT: Final = 20
 
 
 class HistoryMissing(AssertionError):
@@ -18,18 +21,35 @@ class HistoryMissing(AssertionError):
 
 
 def version_before(service: str) -> str:
-    """The commit of version n-1: the last before the service's newest migration was added. Every migration makes a version."""
+    """The commit of version n-1: the last before the service's newest migration was added that starts at all. Every migration
+    makes a version."""
     chain = ROOT / "services" / service / "migrations" / "versions"
     newest = max(chain.glob("[0-9]*.py"), key=lambda path: path.name)
-    added = _git("log", "--follow", "--diff-filter=A", "--format=%H", "-1", "--", str(newest.relative_to(ROOT)))
+    added = _git(
+        "log", "--follow", "--diff-filter=A", "--format=%H", "-1", "--", str(newest.relative_to(ROOT))
+    )
     if not added:
         return _git("rev-parse", "HEAD")  # the newest migration is not committed yet
     try:
-        return _git("rev-parse", "--verify", f"{added}^")
+        before = _git("rev-list", "--first-parent", f"--max-count={_LOOKED_AT}", f"{added}^").split()
     except subprocess.CalledProcessError:
         raise HistoryMissing(
             f"the commit before {newest.name} of {service} is not in this clone: run `git fetch --unshallow`"
         ) from None
+    for commit in before:
+        if _starts(service, commit):
+            return commit
+    raise HistoryMissing(f"none of the {len(before)} commits before {newest.name} of {service} starts")
+
+
+def _starts(service: str, commit: str) -> bool:
+    """Whether all of its modules are there: half of what somebody was at is no version."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = checkout(commit, Path(directory))
+        started = subprocess.run(
+            [sys.executable, "-c", f"import services.{service}.app"], cwd=place, capture_output=True
+        )
+    return started.returncode == 0
 
 
 def checkout(commit: str, directory: Path) -> Path:

@@ -1,12 +1,13 @@
 """Decisions of two people: what was asked for, what was said to it, what was done; and the closes in force by desk.
 
 The two people are the database's rule as well: a verdict carries who asked, and whoever asked cannot have said yes.
+And codes that were let go before anybody opened them, with what they ask of a recovery.
 """
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
@@ -86,6 +87,21 @@ def upgrade() -> None:
             f"create trigger keep_{table} before update or delete on {table} "
             "for each statement execute function keep_facts()"
         )
+    _codes_let_go()
+
+
+def _codes_let_go() -> None:
+    op.execute("alter table orders drop constraint ck_orders_status")
+    op.execute(
+        "alter table orders add constraint ck_orders_status "
+        "check (status in ('closed', 'creating', 'failed', 'lapsing', 'open', 'paid', 'unknown')) not valid"
+    )
+    op.execute("alter table orders validate constraint ck_orders_status")
+    op.execute("drop index ix_orders_ask_at")
+    op.execute(
+        "create index ix_orders_ask_at on orders (ask_at) where status in ('creating', 'lapsing', 'open', 'unknown')"
+    )
+    op.execute("alter table recoveries add column again boolean not null default false")
 
 
 def downgrade() -> None:
