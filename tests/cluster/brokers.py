@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self, TypeAlias
 
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from contracts.topics import TOPICS
@@ -26,7 +27,9 @@ Where: TypeAlias = tuple[str, int]
 """Topic and partition."""
 
 NUMBERS: Final = (1, 2, 3)
-TOPIC_NAMES: Final = (*TOPICS, "__consumer_offsets")
+OFFSETS: Final = "__consumer_offsets"
+TOPIC_NAMES: Final = (*TOPICS, OFFSETS)
+GROUPS: Final = sorted({group for topic in TOPICS.values() for group in topic.consumers})
 _CLIENTS, _CONTROLLERS, _PEERS = 9092, 9093, 9094
 
 
@@ -105,9 +108,44 @@ class Brokers:
             networks.remove()
 
     @property
+    def bootstrap(self) -> str:
+        return ",".join(f"127.0.0.1:{one.port}" for one in self.proxies.values())
+
+    @property
     def given(self) -> dict[str, str]:
         """For the local system: where they are."""
-        return {"KAFKA_BOOTSTRAP_SERVERS": ",".join(f"127.0.0.1:{one.port}" for one in self.proxies.values())}
+        return {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap}
+
+    async def as_new(self) -> None:
+        """For the next test: three in sync, no topic of ours, and no group that has read anything."""
+        for node in self.nodes.values():
+            await node.mend()
+        for node in self.nodes.values():
+            await node.until(self.whole, "three brokers in one cluster")
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            await admin.start()
+            if left := [name for name in await admin.list_topics() if name in TOPICS]:
+                await admin.delete_topics(left)
+
+            async def empty() -> bool:
+                known = [name for number in NUMBERS for name, _ in await self.partitions(number)]
+                return set(known) <= {OFFSETS} and not any(
+                    [await self._read(admin, group) for group in GROUPS]
+                )
+
+            await self.nodes[NUMBERS[0]].until(empty, "three brokers without topics")
+        finally:
+            await admin.close()
+
+    async def _read(self, admin: AIOKafkaAdminClient, group: str) -> dict[object, object]:
+        """Up to where a group has read; nothing where no group has ever been."""
+        if not [where for where in await self.partitions(NUMBERS[0]) if where[0] == OFFSETS]:
+            return {}
+        try:
+            return dict(await admin.list_consumer_group_offsets(group))
+        except KafkaError as error:
+            raise ConnectionError(str(error)) from error
 
     def others(self, number: int) -> list[int]:
         return [one for one in NUMBERS if one != number]

@@ -34,10 +34,17 @@ def cluster_images() -> tuple[str, str]:
         pytest.exit(f"make test-cluster cannot run here: {missing}", returncode=3)
 
 
-@pytest.fixture
-async def brokers(cluster_images: tuple[str, str]) -> AsyncIterator[Brokers]:
+@pytest.fixture(scope="session")
+async def three_brokers(cluster_images: tuple[str, str]) -> AsyncIterator[Brokers]:
     async with Brokers.of(cluster_images[0]) as brokers:
         yield brokers
+
+
+@pytest.fixture
+async def brokers(three_brokers: Brokers) -> Brokers:
+    """The same three for every test, each with topics and groups of its own."""
+    await three_brokers.as_new()
+    return three_brokers
 
 
 @pytest.fixture

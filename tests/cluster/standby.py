@@ -1,5 +1,6 @@
-"""A PostgreSQL primary with a synchronous standby, reached through one address: a port on this machine that leads to
-the primary, and after a failover to the standby. The engine itself fences: two nodes never have that port at once.
+"""A PostgreSQL primary with a synchronous standby, reached through one address: a proxy on this machine that leads to
+the primary, and after a failover to the standby. When it moves it ends every session that it leads to, as whatever
+moves addresses in production must (docs/runbooks/failover.md).
 
 A commit is acknowledged when the standby has it on disk. Nothing that was acknowledged is lost with the primary.
 """
@@ -14,6 +15,7 @@ from typing import Final, Self
 
 from deploy.local.processes import free_port
 from tests.cluster.engine import Networks, Node
+from tests.support.proxy import Proxy
 
 SUPERUSER: Final = "postgres"
 _DATA: Final = "/var/lib/postgresql/pair"
@@ -44,30 +46,43 @@ class PostgresContainer(Node):
     """One server of the pair."""
 
     def __init__(
-        self, image: str, networks: Networks, name: str, *, port: int, password: str, copy_of: str = ""
+        self, image: str, networks: Networks, name: str, *, password: str, copy_of: str = ""
     ) -> None:
+        self.port = free_port()
         super().__init__(
             image,
             networks,
             name,
-            ports={5432: port},
+            ports={5432: self.port},
             environment={"NODE": name, "COPY_OF": copy_of, "PGPASSWORD": password},
             command=["sh", "-c", _SERVE],
         )
 
-    async def ask(self, statement: str) -> str:
+    async def ask(self, statement: str, database: str = SUPERUSER) -> str:
         """What the administrator is told on this node, whoever has the address. Raises StartFailed."""
         return await self.tells(
             "sh",
             "-c",
-            'PATH=$PATH:/opt/postgres/pginstall18/bin; exec psql -h 127.0.0.1 -U "$0" -Atqc "$1"',
+            'PATH=$PATH:/opt/postgres/pginstall18/bin; exec psql -h 127.0.0.1 -U "$0" -d "$1" -Atqc "$2"',
             SUPERUSER,
+            database,
             statement,
         )
 
     async def in_recovery(self) -> bool:
         """Whether it is a standby."""
         return await self.ask("select pg_is_in_recovery()") == "t"
+
+    async def waiting(self) -> list[str]:
+        """Whose commits wait for the standby at this moment; a client that has gone is waited for all the same."""
+        found = await self.ask("select application_name from pg_stat_activity where wait_event = 'SyncRep'")
+        return found.split()
+
+    async def events(self) -> set[str]:
+        """The ids of all events that anybody can see here, of every service."""
+        names = await self.ask("select datname from pg_database where datname like 'kaowu%'")
+        found = [await self.ask("select event_id from outbox", name) for name in names.split()]
+        return {event for events in found for event in events.split()}
 
 
 @dataclass
@@ -76,7 +91,7 @@ class Pair:
 
     image: str
     networks: Networks
-    port: int
+    address: Proxy
     password: str
     primary: PostgresContainer
     standby: PostgresContainer
@@ -84,17 +99,20 @@ class Pair:
     @classmethod
     @asynccontextmanager
     async def of(cls, image: str) -> AsyncIterator[Self]:
-        networks, port, password = Networks(), free_port(), secrets.token_urlsafe(24)
-        primary = PostgresContainer(image, networks, "first", port=port, password=password)
-        standby = PostgresContainer(image, networks, "second", port=port, password=password, copy_of="first")
-        pair = cls(image, networks, port, password, primary, standby)
+        networks, password = Networks(), secrets.token_urlsafe(24)
+        primary = PostgresContainer(image, networks, "first", password=password)
+        standby = PostgresContainer(image, networks, "second", password=password, copy_of="first")
+        pair = cls(image, networks, Proxy(primary.port), password, primary, standby)
         try:
             await primary.run()
             await primary.until(lambda: primary.ask("select 1"), "the primary answering")
             await pair.follow()
             await primary.reachable()
+            await standby.reachable()
+            await pair.address.open()
             yield pair
         finally:
+            await pair.address.shut()
             await standby.remove()
             await primary.remove()
             networks.remove()
@@ -102,7 +120,9 @@ class Pair:
     @property
     def given(self) -> dict[str, str]:
         """For the local system: the one address."""
-        return {"DATABASE_URL": f"postgresql://{SUPERUSER}:{self.password}@127.0.0.1:{self.port}/postgres"}
+        return {
+            "DATABASE_URL": f"postgresql://{SUPERUSER}:{self.password}@127.0.0.1:{self.address.port}/postgres"
+        }
 
     async def follow(self) -> None:
         """Start the standby on a copy of the primary, and let commits wait for it from then on."""
@@ -122,9 +142,10 @@ class Pair:
         await self.primary.ask("alter system reset synchronous_standby_names")
         await self.primary.ask("select pg_reload_conf()")
 
-    async def address_moves(self) -> None:
-        """To the standby, whether it is promoted or not."""
-        await self.standby.reachable()
+    def address_moves(self) -> int:
+        """To the standby, whether it is promoted or not. Returns how many sessions it ended."""
+        self.address.upstream = self.standby.port
+        return self.address.cut_all()
 
     async def promote(self) -> None:
         """The standby becomes the primary: from now on it takes writes."""

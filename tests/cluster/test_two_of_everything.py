@@ -52,7 +52,7 @@ async def test_every_service_is_restarted_in_turn_and_its_other_process_goes_on(
             await battle.eventually(both, f"two members of {name} again")
             battle.reached[f"both processes of {name} were restarted"] += 1
 
-    fought = await fight(tmp_path, breaks, people=40, given=pair.given | brokers.given)
+    fought = await fight(tmp_path, breaks, people=30, given=pair.given | brokers.given)
     fought.holds({})
     fought.as_the_rules_say()
     for name in SERVICES:
