@@ -7,7 +7,7 @@ returning an unverified one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Protocol
@@ -120,10 +120,19 @@ class Bill:
     day: date
     lines: Sequence[BillLine]
     digest: bytes
+    raw: bytes = field(default=b"", repr=False, compare=False)
+    """The file as it was fetched: it may name payers."""
 
 
 class NoBillYet(Exception):
-    """The gateway has not made the bill of this day yet, or nothing was booked on it and it makes none."""
+    """The gateway has not made the bill of this day yet, or nothing was booked on it and it makes none.
+
+    Its text is the gateway's own word.
+    """
+
+
+class NoBill(NoBillYet):
+    """It says that there is none: nothing was booked, or (some say no more than this) it is not made yet."""
 
 
 @dataclass(frozen=True, slots=True)

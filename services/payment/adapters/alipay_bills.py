@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import io
+import itertools
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,10 +18,12 @@ from urllib.parse import urlsplit
 
 from services.payment.adapters.alipay_calls import AlipayCalls
 from services.payment.adapters.asking import BEIJING, FILE_LIMIT
-from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBillYet
+from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBill
 
-_NONE_YET: Final = frozenset({"isp.bill_not_exist", "BILL_NOT_EXIST", "isv.bill_not_exist"})
+# One word for a bill that is not made yet and for one that never will be.
+_NONE: Final = frozenset({"isp.bill_not_exist", "BILL_NOT_EXIST", "isv.bill_not_exist"})
 _SUMMARY: Final = "汇总"
+_ACCOUNT: Final = re.compile(r"#\s*账号[：:]")
 _AT, _TRANSACTION, _ORDER, _KIND = "完成时间", "支付宝交易号", "商户订单号", "业务类型"
 _AMOUNT, _REFUND_NO = "订单金额（元）", "退款批次号/请求号"
 _COLUMNS: Final = (_AT, _TRANSACTION, _ORDER, _KIND, _AMOUNT, _REFUND_NO)
@@ -30,15 +35,17 @@ class AlipayBills(AlipayCalls):
             "alipay.data.dataservice.bill.downloadurl.query",
             {"bill_type": "trade", "bill_date": day.isoformat()},
         )
-        if reply.code in _NONE_YET:
-            raise NoBillYet(reply.code)
+        if reply.code in _NONE:
+            raise NoBill(reply.code)
         if not reply.done:
             raise ChannelRefused(reply.code, 200)
         url = reply.content.get("bill_download_url")
         if not isinstance(url, str):
             raise ChannelUnavailable("bill without address")
         packed = await self._download(url)
-        return Bill(self.name, day, tuple(read_bill(packed)), hashlib.sha256(packed).digest())
+        # Reading a large one takes a second: nobody else waits for it.
+        lines = await asyncio.to_thread(lambda: tuple(read_bill(packed, self._account.seller_id)))
+        return Bill(self.name, day, lines, hashlib.sha256(packed).digest(), packed)
 
     async def _download(self, url: str) -> bytes:
         parts = urlsplit(url)
@@ -48,7 +55,7 @@ class AlipayBills(AlipayCalls):
         return await self._connections.file(url, {"User-Agent": "kaowu"})
 
 
-def read_bill(packed: bytes) -> Iterator[BillLine]:
+def read_bill(packed: bytes, seller_id: str) -> Iterator[BillLine]:
     """The lines of the file of transactions in the zip, not of the summary beside it. Raises ChannelUnavailable."""
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
@@ -64,9 +71,13 @@ def read_bill(packed: bytes) -> Iterator[BillLine]:
     ):  # a compression zipfile does not know
         raise ChannelUnavailable("bill is not a zip") from None
     try:
-        text = raw.decode("gb18030").splitlines()
-        if not text or not text[-1].startswith("#"):
+        if not raw.rstrip().rpartition(b"\n")[2].startswith(b"#"):
             raise ChannelUnavailable("bill is cut short")
+        text = io.TextIOWrapper(io.BytesIO(raw), "gb18030", newline="")
+        head = list(itertools.takewhile(lambda line: not line.startswith("#-"), text))
+        # The account is the seller's number with four digits of its own after it.
+        if not any(_ACCOUNT.match(line) and f"[{seller_id}" in line for line in head):
+            raise ChannelUnavailable("bill of another merchant")
         rows = csv.reader(line for line in text if not line.startswith("#"))
         header = [cell.strip() for cell in next(rows, [])]
         if missing := [name for name in _COLUMNS if name not in header]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
@@ -15,20 +17,23 @@ from urllib.parse import urlsplit
 from services.payment.adapters.asking import BEIJING, FILE_LIMIT
 from services.payment.adapters.wechat_calls import WeChatCalls
 from services.payment.adapters.wechat_signatures import authorization
-from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBillYet
+from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBill, NoBillYet
 
-_NONE_YET: Final = frozenset({"NO_STATEMENT_EXIST", "STATEMENT_CREATING"})
+_NONE, _NOT_YET = "NO_STATEMENT_EXIST", "STATEMENT_CREATING"
 _SUMMARY: Final = "总交易单数"
 _AT, _TRANSACTION, _ORDER, _STATE = "交易时间", "微信订单号", "商户订单号", "交易状态"
 _PAID, _REFUND_NO, _REFUNDED, _REFUND_STATE = "应结订单金额", "商户退款单号", "退款金额", "退款状态"
-_COLUMNS: Final = (_AT, _TRANSACTION, _ORDER, _STATE, _PAID, _REFUND_NO, _REFUNDED)
+_MERCHANT, _CURRENCY = "商户号", "货币种类"
+_COLUMNS: Final = (_AT, _TRANSACTION, _ORDER, _STATE, _PAID, _REFUND_NO, _REFUNDED, _MERCHANT)
 
 
 class WeChatBills(WeChatCalls):
     async def fetch_bill(self, day: date) -> Bill:
         target = f"/v3/bill/tradebill?bill_date={day.isoformat()}&bill_type=ALL&tar_type=GZIP"
         reply = await self.call("GET", target, None)
-        if reply.code in _NONE_YET:
+        if reply.code == _NONE:
+            raise NoBill(reply.code)
+        if reply.code == _NOT_YET:
             raise NoBillYet(reply.code)
         if reply.status != 200:
             raise ChannelRefused(reply.code, reply.status)
@@ -39,7 +44,9 @@ class WeChatBills(WeChatCalls):
         raw = unzipped(packed)
         if hashlib.sha1(raw, usedforsecurity=False).hexdigest() != digest.lower():
             raise ChannelUnavailable("bill differs from its hash")
-        return Bill(self.name, day, tuple(read_bill(raw)), hashlib.sha256(raw).digest())
+        # Reading a large one takes a second: nobody else waits for it.
+        lines = await asyncio.to_thread(lambda: tuple(read_bill(raw, self._account.merchant_id)))
+        return Bill(self.name, day, lines, hashlib.sha256(raw).digest(), packed)
 
     async def _download(self, url: str) -> bytes:
         ours, theirs = urlsplit(self._account.gateway_url), urlsplit(url)
@@ -63,10 +70,10 @@ def unzipped(packed: bytes) -> bytes:
     return raw
 
 
-def read_bill(raw: bytes) -> Iterator[BillLine]:
+def read_bill(raw: bytes, merchant_id: str) -> Iterator[BillLine]:
     """The lines of a bill of all kinds: payments, and refunds that were not refused. Raises ChannelUnavailable."""
     try:
-        rows = csv.reader(raw.decode("utf-8-sig").splitlines())
+        rows = csv.reader(io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", newline=""))
         header = [cell.strip() for cell in next(rows, [])]
         if missing := [name for name in _COLUMNS if name not in header]:
             raise ChannelUnavailable(f"bill without column {missing[0]}")
@@ -74,6 +81,8 @@ def read_bill(raw: bytes) -> Iterator[BillLine]:
             if row and row[0].strip().startswith(_SUMMARY):
                 return
             cells = {name: cell.strip().removeprefix("`") for name, cell in zip(header, row, strict=True)}
+            if cells[_MERCHANT] != merchant_id or cells.get(_CURRENCY, "CNY") != "CNY":
+                raise ChannelUnavailable("bill of another merchant or currency")
             if cells[_STATE] == "SUCCESS":
                 yield _line(cells, None, cells[_PAID])
             elif cells[_STATE] == "REFUND" and cells.get(_REFUND_STATE, "SUCCESS") in {

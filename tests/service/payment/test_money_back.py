@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zipfile
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from deploy.simulators.alipay_bill import packed_bill
+from deploy.simulators.gateway import Booked
 from services.payment.adapters import alipay_bills, wechat_bills
 from services.payment.adapters.alipay import Alipay
 from services.payment.adapters.alipay_signatures import AlipayAccount
@@ -193,18 +198,61 @@ def test_a_wechat_bill_that_is_not_whole_is_refused(packed: bytes) -> None:
         wechat_bills.unzipped(packed)
 
 
-COLUMNS = "交易时间,微信订单号,商户订单号,交易状态,应结订单金额,商户退款单号,退款金额"
-BAD_SUM = f"{COLUMNS}\r\n`2024-01-30 20:00:00,`4,`A,`SUCCESS,`1.005,`0,`0.00\r\n总交易单数\r\n"
-CUT_SHORT = f"{COLUMNS}\r\n`2024-01-30 20:00:00,`4,`A,`SUCCESS,`1.00,`0,`0.00\r\n"
+OURS = "1900000001"
+COLUMNS = "交易时间,商户号,微信订单号,商户订单号,交易状态,应结订单金额,商户退款单号,退款金额"
+BAD_SUM = f"{COLUMNS}\r\n`2024-01-30 20:00:00,`{OURS},`4,`A,`SUCCESS,`1.005,`0,`0.00\r\n总交易单数\r\n"
+CUT_SHORT = f"{COLUMNS}\r\n`2024-01-30 20:00:00,`{OURS},`4,`A,`SUCCESS,`1.00,`0,`0.00\r\n"
 
 
 @pytest.mark.parametrize("text", ["", "a,b\r\n", f"{COLUMNS}\r\n`x\r\n", BAD_SUM, CUT_SHORT])
 def test_a_wechat_bill_in_another_form_is_refused(text: str) -> None:
     with pytest.raises(ChannelUnavailable):
-        list(wechat_bills.read_bill(text.encode()))
+        list(wechat_bills.read_bill(text.encode(), OURS))
 
 
 @pytest.mark.parametrize("packed", [b"", b"not a zip", b"PK\x05\x06" + bytes(18)])
 def test_an_alipay_bill_in_another_form_is_refused(packed: bytes) -> None:
     with pytest.raises(ChannelUnavailable):
-        list(alipay_bills.read_bill(packed))
+        list(alipay_bills.read_bill(packed, "2088000000000001"))
+
+
+WHOLE = CUT_SHORT + "总交易单数\r\n`1\r\n"
+
+
+def test_a_bill_of_another_merchant_is_refused() -> None:
+    assert len(list(wechat_bills.read_bill(WHOLE.encode(), OURS))) == 1
+    with pytest.raises(ChannelUnavailable, match="another merchant"):
+        list(wechat_bills.read_bill(WHOLE.encode(), "1900000002"))
+    line = Booked(datetime(2024, 1, 30, 4, tzinfo=UTC), NUMBER, "2024013022001", 28000, "", 0)
+    packed = packed_bill([line], "2088000000000001", TODAY)
+    assert len(list(alipay_bills.read_bill(packed, "2088000000000001"))) == 1
+    with pytest.raises(ChannelUnavailable, match="another merchant"):
+        list(alipay_bills.read_bill(packed, "2088000000000002"))
+
+
+def test_an_alipay_bill_that_is_cut_short_inside_its_zip_is_refused() -> None:
+    line = Booked(datetime(2024, 1, 30, 4, tzinfo=UTC), NUMBER, "2024013022001", 28000, "", 0)
+    packed, cut = io.BytesIO(packed_bill([line] * 3, "2088000000000001", TODAY)), io.BytesIO()
+    with zipfile.ZipFile(packed) as whole, zipfile.ZipFile(cut, "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(name, whole.read(name)[:-120])
+    with pytest.raises(ChannelUnavailable):
+        list(alipay_bills.read_bill(cut.getvalue(), "2088000000000001"))
+
+
+@pytest.mark.parametrize("module", [wechat_bills, alipay_bills])
+def test_a_small_file_that_holds_more_than_the_limit_is_refused(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is 64 MB; what is tested is that it holds for what comes out, not for what came."""
+    assert module.FILE_LIMIT == 64 << 20
+    monkeypatch.setattr(module, "FILE_LIMIT", 10_000)
+    if module is wechat_bills:
+        wechat_bills.unzipped(gzip.compress(bytes(9_999)))
+        with pytest.raises(ChannelUnavailable, match="too large"):
+            wechat_bills.unzipped(gzip.compress(bytes(10_001)))
+        return
+    line = Booked(datetime(2024, 1, 30, 4, tzinfo=UTC), NUMBER, "2024013022001", 28000, "", 0)
+    assert list(alipay_bills.read_bill(packed_bill([line], "2088000000000001", TODAY), "2088000000000001"))
+    with pytest.raises(ChannelUnavailable, match="not one file"):
+        list(alipay_bills.read_bill(packed_bill([line] * 200, "2088000000000001", TODAY), "2088000000000001"))
