@@ -47,7 +47,10 @@ def _starts(service: str, commit: str) -> bool:
     with tempfile.TemporaryDirectory() as directory:
         place = checkout(commit, Path(directory))
         started = subprocess.run(
-            [sys.executable, "-c", f"import services.{service}.app"], cwd=place, capture_output=True
+            [sys.executable, "-c", f"import services.{service}.app"],
+            check=False,
+            cwd=place,
+            capture_output=True,
         )
     return started.returncode == 0
 
