@@ -151,6 +151,8 @@ _CATALOGUE = Catalogue(
         payment.SiteWindowSet,
         payment.WindowClosed,
         payment.Reconciled,
+        payment.BreakFound,
+        payment.BreakClosed,
         notification.Delivered,
         notification.Undeliverable,
     ),

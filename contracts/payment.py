@@ -18,7 +18,15 @@ from contracts.event import (
     Sha256,
     SiteEvent,
 )
-from contracts.reasons import Channel, ExpiryCause, RefundCause, ReinstatementCause, WindowReason
+from contracts.reasons import (
+    BreakClosing,
+    BreakKind,
+    Channel,
+    ExpiryCause,
+    RefundCause,
+    ReinstatementCause,
+    WindowReason,
+)
 
 TOPIC = "exam.payment"
 SOURCE = "/services/payment"
@@ -204,3 +212,36 @@ class Reconciled(CycleEvent):
     counts: ReconciledCounts
     sums_fen: ReconciledSums
     breaks: Count
+
+
+class BreakFound(CycleEvent):
+    """When: comparing a gateway's bill of one day with our book and the registration's state found a difference.
+    What became true: `break_id` stands on the list until a person closes it; `billed_fen` is what the bill says,
+    `booked_fen` what our book says, each absent where it says nothing.
+    Who reacts: operations.
+    """
+
+    topic: ClassVar[str] = TOPIC
+    source: ClassVar[str] = SOURCE
+    type: ClassVar[str] = "kaowu.payment.break-found.v1"
+
+    break_id: UUID
+    kind: BreakKind
+    channel: Channel
+    date: date
+    billed_fen: FenSum | None = None
+    booked_fen: FenSum | None = None
+
+
+class BreakClosed(CycleEvent):
+    """When: a person of the office closed a break, with a reason.
+    What became true: it is on no list of open breaks any more; it is never opened again, a new one is found instead.
+    Who reacts: operations.
+    """
+
+    topic: ClassVar[str] = TOPIC
+    source: ClassVar[str] = SOURCE
+    type: ClassVar[str] = "kaowu.payment.break-closed.v1"
+
+    break_id: UUID
+    reason_code: BreakClosing

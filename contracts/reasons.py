@@ -110,6 +110,40 @@ class RefundCause(StrEnum):
     OTHER = "other"
 
 
+class BreakKind(StrEnum):
+    """How a gateway's bill, our ledger and the registration's state differ."""
+
+    NOT_IN_LEDGER = "not-in-ledger"
+    UNKNOWN_ORDER = "unknown-order"
+    OTHER_ORDER = "other-order"
+    OTHER_AMOUNT = "other-amount"
+    OTHER_DAY = "other-day"
+    DUPLICATE_LINE = "duplicate-line"
+    NOT_PAID_HERE = "not-paid-here"
+    NOT_IN_BILL = "not-in-bill"
+    REFUND_NOT_IN_LEDGER = "refund-not-in-ledger"
+    REFUND_NOT_IN_BILL = "refund-not-in-bill"
+    REFUND_OTHER_AMOUNT = "refund-other-amount"
+
+    @property
+    def text(self) -> str:
+        return _BREAKS[self]
+
+
+class BreakClosing(StrEnum):
+    """Why a person closed a break."""
+
+    GATEWAY_CORRECTED = "gateway-corrected"
+    BOOKED_SINCE = "booked-since"
+    PAID_BACK = "paid-back"
+    NOT_OURS = "not-ours"
+    OTHER = "other"
+
+    @property
+    def text(self) -> str:
+        return _CLOSINGS[self]
+
+
 class Carrier(StrEnum):
     """How a message went out."""
 
@@ -144,4 +178,24 @@ _DECISIONS = {
     Decision.APPROVE: "通过",
     Decision.REJECT: "不通过",
     Decision.RETURN: "退回",
+}
+_BREAKS = {
+    BreakKind.NOT_IN_LEDGER: "账单有收款，我方账本没有",
+    BreakKind.UNKNOWN_ORDER: "账单中的订单号不是我方订单",
+    BreakKind.OTHER_ORDER: "同一笔交易在账单与账本中属于不同订单",
+    BreakKind.OTHER_AMOUNT: "收款金额不一致",
+    BreakKind.OTHER_DAY: "同一笔交易记在不同日期",
+    BreakKind.DUPLICATE_LINE: "账单重复列出同一笔",
+    BreakKind.NOT_PAID_HERE: "账单已收款，但该报名既未缴费也无待退款",
+    BreakKind.NOT_IN_BILL: "我方账本有收款，账单没有",
+    BreakKind.REFUND_NOT_IN_LEDGER: "账单有退款，我方账本没有",
+    BreakKind.REFUND_NOT_IN_BILL: "我方账本有退款，账单没有",
+    BreakKind.REFUND_OTHER_AMOUNT: "退款金额不一致",
+}
+_CLOSINGS = {
+    BreakClosing.GATEWAY_CORRECTED: "支付渠道已更正账单",
+    BreakClosing.BOOKED_SINCE: "我方账本已补记",
+    BreakClosing.PAID_BACK: "款项已退回",
+    BreakClosing.NOT_OURS: "不属于本次考试的款项",
+    BreakClosing.OTHER: "其他",
 }

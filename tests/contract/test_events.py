@@ -30,6 +30,7 @@ ALLOWED = frozenset({
     "cause", "proof_id", "refund_no", "counts", "awaiting", "reinstated", "paid", "expired", "held",
     "undecided", "sums_fen", "received", "due", "refunds_due", "proof_root", "proofs", "date", "lines",
     "matched", "explained", "billed", "booked", "breaks", "occasion", "template_version", "told_closes_at",
+    "break_id", "kind", "billed_fen", "booked_fen",
 })  # fmt: skip
 LONGEST_TEXT = 64
 PERSONAL = ("张三", "zhang san", "a@example.cn", "13800000000", "99900119900101123X", "乐山市第一医院")

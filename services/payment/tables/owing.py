@@ -47,10 +47,10 @@ else:
     Base = make_base()
 add_plumbing(Base.metadata)
 
-_MOMENT = DateTime(timezone=True)
+MOMENT = DateTime(timezone=True)
 
 
-def _one_of(column: str, values: Iterable[StrEnum]) -> str:
+def one_of(column: str, values: Iterable[StrEnum]) -> str:
     listed = ", ".join(f"'{value}'" for value in sorted(values))
     return f"{column} in ({listed})"
 
@@ -70,7 +70,7 @@ class ObligationRow(Base, table=True):
 
     __tablename__: ClassVar[Any] = "obligations"
     __table_args__: ClassVar[Any] = (
-        CheckConstraint(_one_of("status", Status), name="status"),
+        CheckConstraint(one_of("status", Status), name="status"),
         CheckConstraint("amount_fen > 0", name="amount"),
         CheckConstraint("opens_at < closes_at", name="window"),
         CheckConstraint("version > 0", name="version"),
@@ -86,14 +86,14 @@ class ObligationRow(Base, table=True):
             "(status = 'cancelled') = (cancelled_for is not null)", name="cancelled_for_a_reason"
         ),
         CheckConstraint(
-            f"cancelled_for is null or {_one_of('cancelled_for', Cancellation)}", name="cancelled_for"
+            f"cancelled_for is null or {one_of('cancelled_for', Cancellation)}", name="cancelled_for"
         ),
         # What a close looks at: a million rows of them shrink to none while it sweeps.
         Index(
             "ix_obligations_owed",
             "closes_at",
             "registration_id",
-            postgresql_where=text(_one_of("status", sources_of(Status.EXPIRED))),
+            postgresql_where=text(one_of("status", sources_of(Status.EXPIRED))),
         ),
         Index("ix_obligations_held", "registration_id", postgresql_where=text("status = 'held'")),
     )
@@ -104,15 +104,15 @@ class ObligationRow(Base, table=True):
     version: int = Field(sa_column=Column(Integer, nullable=False))
     amount_fen: int = Field(sa_column=Column(Integer, nullable=False))
     currency: str = Field(sa_column=Column(Text, nullable=False))
-    opens_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    opens_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    told_closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     # Unknown of whoever was approved before version 0007.
     site_id: str | None = Field(sa_column=Column(Text))
-    due_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    changed_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    paid_at: datetime | None = Field(sa_column=Column(_MOMENT))
-    expired_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    due_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    changed_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    paid_at: datetime | None = Field(sa_column=Column(MOMENT))
+    expired_at: datetime | None = Field(sa_column=Column(MOMENT))
     proof_id: UUID | None = Field(sa_column=Column(Uuid))
     cancelled_for: str | None = Field(sa_column=Column(Text))
 
@@ -130,7 +130,7 @@ class Answer(Base, table=True):
     order_no: str = Field(sa_column=Column(Text, nullable=False))
     kind: str = Field(sa_column=Column(Text, nullable=False))
     state: str = Field(sa_column=Column(Text, nullable=False))
-    at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # SHA-256 of the signed bytes
     raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     signature: dict[str, str] = Field(sa_column=Column(JSONB, nullable=False))
@@ -141,7 +141,7 @@ class OrderRow(Base, table=True):
 
     __tablename__: ClassVar[Any] = "orders"
     __table_args__: ClassVar[Any] = (
-        CheckConstraint(_one_of("status", OrderStatus), name="status"),
+        CheckConstraint(one_of("status", OrderStatus), name="status"),
         CheckConstraint("amount_fen > 0", name="amount"),
         # Unpaid only by the gateway's own word.
         CheckConstraint("status <> 'closed' or answer_id is not null", name="closed_with_answer"),
@@ -150,9 +150,9 @@ class OrderRow(Base, table=True):
             "uq_orders_one_undecided",
             "registration_id",
             unique=True,
-            postgresql_where=text(_one_of("status", UNDER_WAY)),
+            postgresql_where=text(one_of("status", UNDER_WAY)),
         ),
-        Index("ix_orders_ask_at", "ask_at", postgresql_where=text(_one_of("status", UNDECIDED))),
+        Index("ix_orders_ask_at", "ask_at", postgresql_where=text(one_of("status", UNDECIDED))),
         Index(None, "registration_id"),
     )
 
@@ -164,13 +164,13 @@ class OrderRow(Base, table=True):
     amount_fen: int = Field(sa_column=Column(Integer, nullable=False))
     currency: str = Field(sa_column=Column(Text, nullable=False))
     status: str = Field(sa_column=Column(Text, nullable=False))
-    created_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    expires_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    created_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    expires_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     code_url: str | None = Field(sa_column=Column(Text))
     refusal: str | None = Field(sa_column=Column(Text))  # the gateway's own code
-    ask_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    ask_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     attempts: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
-    decided_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    decided_at: datetime | None = Field(sa_column=Column(MOMENT))
     answer_id: int | None = Field(sa_column=Column(BigInteger, ForeignKey("answers.answer_id")))
 
 
@@ -182,7 +182,7 @@ class LedgerRow(Base, table=True):
 
     __tablename__: ClassVar[Any] = "ledger"
     __table_args__: ClassVar[Any] = (
-        CheckConstraint(_one_of("kind", Posting), name="kind"),
+        CheckConstraint(one_of("kind", Posting), name="kind"),
         CheckConstraint("amount_fen > 0", name="amount"),
         CheckConstraint("(kind = 'refund-due') = (cause is not null)", name="refund_has_cause"),
         CheckConstraint("kind <> 'refunded' or answer_id is not null", name="refunded_by_the_gateway"),
@@ -199,8 +199,8 @@ class LedgerRow(Base, table=True):
     transaction_id: str = Field(sa_column=Column(Text, nullable=False))
     amount_fen: int = Field(sa_column=Column(BigInteger, nullable=False))
     currency: str = Field(sa_column=Column(Text, nullable=False))
-    paid_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    recorded_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    paid_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    recorded_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     cause: str | None = Field(sa_column=Column(Text))
     answer_id: int | None = Field(sa_column=Column(BigInteger, ForeignKey("answers.answer_id")))
     debit: str | None = Field(sa_column=Column(Text, Computed(_accounts(0), persisted=False)))
@@ -212,7 +212,7 @@ class RefundRow(Base, table=True):
 
     __tablename__: ClassVar[Any] = "refunds"
     __table_args__: ClassVar[Any] = (
-        CheckConstraint(_one_of("status", RefundStatus), name="status"),
+        CheckConstraint(one_of("status", RefundStatus), name="status"),
         CheckConstraint("amount_fen > 0", name="amount"),
         CheckConstraint("(status = 'done') = (decided_at is not null)", name="done_once"),
         UniqueConstraint("channel", "transaction_id"),
@@ -227,11 +227,11 @@ class RefundRow(Base, table=True):
     amount_fen: int = Field(sa_column=Column(BigInteger, nullable=False))
     cause: str = Field(sa_column=Column(Text, nullable=False))
     status: str = Field(sa_column=Column(Text, nullable=False))
-    due_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    ask_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    due_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    ask_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     attempts: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
     code: str | None = Field(sa_column=Column(Text))  # the gateway's own word for why not
-    decided_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    decided_at: datetime | None = Field(sa_column=Column(MOMENT))
 
 
 class Proof(Base, table=True):
@@ -243,8 +243,8 @@ class Proof(Base, table=True):
     number: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
     proof_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
     registration_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
-    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    expired_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    expired_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     amount_fen: int = Field(sa_column=Column(Integer, nullable=False))
     rule: str = Field(sa_column=Column(Text, nullable=False))
     orders: str = Field(sa_column=Column(Text, nullable=False))
@@ -261,12 +261,12 @@ class Closing(Base, table=True):
     )
 
     cycle_id: str = Field(sa_column=Column(Text, primary_key=True))
-    closes_at: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
+    closes_at: datetime = Field(sa_column=Column(MOMENT, primary_key=True))
     fingerprint: str = Field(sa_column=Column(Text, nullable=False))
-    begun_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    begun_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     guard: str | None = Field(sa_column=Column(Text))  # what the clocks disagreed about; null when they agree
     guard_stops: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
-    closed_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    closed_at: datetime | None = Field(sa_column=Column(MOMENT))
     sequence: int | None = Field(sa_column=Column(Integer))  # of the cycle's own events on the topic
     counts: dict[str, int] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
     sums_fen: dict[str, int] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
@@ -281,10 +281,10 @@ class ReminderRun(Base, table=True):
     __tablename__: ClassVar[Any] = "reminder_runs"
 
     cycle_id: str = Field(sa_column=Column(Text, primary_key=True))
-    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
+    told_closes_at: datetime = Field(sa_column=Column(MOMENT, primary_key=True))
     offset_seconds: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     skipped: bool = Field(sa_column=Column(Boolean, nullable=False))
-    at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
 
 
 class Reminder(Base, table=True):
@@ -293,9 +293,9 @@ class Reminder(Base, table=True):
     __tablename__: ClassVar[Any] = "reminders"
 
     registration_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
-    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
+    told_closes_at: datetime = Field(sa_column=Column(MOMENT, primary_key=True))
     offset_seconds: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
-    at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
 
 
 class Recovery(Base, table=True):
@@ -309,9 +309,9 @@ class Recovery(Base, table=True):
     )
 
     recovery_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
-    backup_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    begun_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    finished_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    backup_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    begun_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    finished_at: datetime | None = Field(sa_column=Column(MOMENT))
     # The second round, where a gateway does not remember: what could still be opened in the first has ended.
     again: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=text("false")))
     # Registrations up to this one are asked about; null: none yet.
@@ -332,10 +332,10 @@ class WindowRow(Base, table=True):
 
     site_id: str = Field(sa_column=Column(Text, primary_key=True))
     cycle_id: str = Field(sa_column=Column(Text, nullable=False))
-    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    told_closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     version: int = Field(sa_column=Column(BigInteger, nullable=False))
-    set_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    set_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
 
 
 class DecisionRow(Base, table=True):
@@ -343,7 +343,7 @@ class DecisionRow(Base, table=True):
 
     __tablename__: ClassVar[Any] = "decisions"
     __table_args__: ClassVar[Any] = (
-        CheckConstraint(_one_of("kind", Kind), name="kind"),
+        CheckConstraint(one_of("kind", Kind), name="kind"),
         CheckConstraint("(kind = 'revive') = (registration_id is not null)", name="scope"),
         CheckConstraint("told_closes_at <= closes_at", name="told"),
         CheckConstraint("asked_at < closes_at", name="ahead"),
@@ -354,14 +354,14 @@ class DecisionRow(Base, table=True):
     kind: str = Field(sa_column=Column(Text, nullable=False))
     site_id: str | None = Field(sa_column=Column(Text))
     registration_id: UUID | None = Field(sa_column=Column(Uuid))
-    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
+    told_closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     earlier: bool = Field(sa_column=Column(Boolean, nullable=False))
     reason_code: str = Field(sa_column=Column(Text, nullable=False))
     # Free text may say anything about a person: encrypted, bound to this row, never on a topic.
     reason: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     asked_by: str = Field(sa_column=Column(Text, nullable=False))
-    asked_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    asked_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     figures: dict[str, int] = Field(sa_column=Column(JSONB, nullable=False))
 
 
@@ -370,7 +370,7 @@ class VerdictRow(Base, table=True):
 
     __tablename__: ClassVar[Any] = "verdicts"
     __table_args__: ClassVar[Any] = (
-        CheckConstraint(_one_of("word", Word), name="word"),
+        CheckConstraint(one_of("word", Word), name="word"),
         # Nobody decides alone, whatever the code does.
         CheckConstraint("asked_by <> decided_by", name="two_people"),
         ForeignKeyConstraint(["decision_id", "asked_by"], ["decisions.decision_id", "decisions.asked_by"]),
@@ -380,7 +380,7 @@ class VerdictRow(Base, table=True):
     word: str = Field(sa_column=Column(Text, nullable=False))
     asked_by: str = Field(sa_column=Column(Text, nullable=False))
     decided_by: str = Field(sa_column=Column(Text, nullable=False))
-    decided_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    decided_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     note: bytes | None = Field(sa_column=Column(LargeBinary))
     figures: dict[str, int] = Field(sa_column=Column(JSONB, nullable=False))
 
@@ -390,9 +390,7 @@ class CarriedOut(Base, table=True):
 
     __tablename__: ClassVar[Any] = "carried_out"
 
-    decision_id: UUID = Field(
-        sa_column=Column(Uuid, ForeignKey("verdicts.decision_id"), primary_key=True)
-    )
-    done_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    decision_id: UUID = Field(sa_column=Column(Uuid, ForeignKey("verdicts.decision_id"), primary_key=True))
+    done_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     moved: int = Field(sa_column=Column(Integer, nullable=False))
     reinstated: int = Field(sa_column=Column(Integer, nullable=False))
