@@ -232,9 +232,13 @@ class Pair:
         """Everything that was said is published, and this group has taken in what there is."""
 
         async def all_done() -> bool:
-            return not await self._unpublished() and (group is None or not await self._lag(group))
+            return await self.is_at_rest(group)
 
         await eventually(all_done, within=within, every=0.1, because="the pair does not come to rest")
+
+    async def is_at_rest(self, group: str | None = GROUP) -> bool:
+        """Whether everything that was said is published, and this group has taken in what there is."""
+        return not await self._unpublished() and (group is None or not await self._lag(group))
 
     async def _unpublished(self) -> int:
         evidence = Evidence(leshan())
