@@ -74,7 +74,8 @@ class Rehearsal:
             addresses = Addresses(
                 publics["registration"], publics["confirmation"], publics["payment"], outside.control_url
             )
-            world = World(doors, addresses, self.system, office)
+            second = doors.headers("office", "office-second")
+            world = World(doors, addresses, self.system, office, second, cycle.windows.payment)
             steps = sum(len(person.steps) for person in self.people.persons)
             progress = Progress(cycle, steps, streams, self.console)
             driver = Driver(

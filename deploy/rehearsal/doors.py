@@ -63,16 +63,16 @@ class Doors:
         self._wire = wire
         self._tokens = tokens
         self._first_at = first_at
-        self._headers: dict[str, dict[str, str]] = {}
+        self._headers: dict[tuple[str, str], dict[str, str]] = {}
         self.counts = Counts()
 
     def headers(self, role: str, subject: str) -> dict[str, str]:
         """One token per role and subject, minted once for the whole rehearsal."""
-        known = self._headers.get(role)
+        known = self._headers.get((role, subject))
         if known is None:
             token = self._tokens.mint([role], subject, at=self._first_at, lifetime=LIFETIME)
             known = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-            self._headers[role] = known
+            self._headers[role, subject] = known
         return known
 
     def account_headers(self, subject: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+from contracts.cycle import PaymentWindow
 from contracts.reasons import Channel, WindowReason
 from deploy.rehearsal.acts import Addresses
 from deploy.rehearsal.doors import Doors, RehearsalStopped
@@ -56,6 +57,9 @@ class World:
     addresses: Addresses
     machinery: Machinery
     office: Mapping[str, str]
+    second: Mapping[str, str] = field(default_factory=dict)
+    """Another person of the office: what two decide one asks for and the other approves."""
+    payment: PaymentWindow | None = None
     happened: list[Happened] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
     down: dict[str, datetime] = field(default_factory=dict)
@@ -131,10 +135,42 @@ class World:
         window, _, site = str(event.fields["window"]).partition(":")
         if window == "confirmation" and site:
             return await self._set_window(event, site, event.fields.get("opens"))
+        if window == "payment":
+            return await self._move_payment(event, site)
         self._note(
             event, f"refused: this version has no route that extends the {window} window; nothing was changed"
         )
         return ()
+
+    async def _move_payment(self, event: WorldEvent, site: str) -> tuple[datetime, ...]:
+        """One person of the office asks, another approves; what it comes to is done by the service's own job."""
+        decisions = f"{self.addresses.payment}/office/decisions"
+        closes = str(event.fields["closes"])
+        body = {"kind": "extend-payment", "closes_at": closes, **_reason(event)}
+        if site:
+            body["site"] = site
+        asked = await self.doors.ask("extension of payment", "POST", decisions, self.office, body)
+        if asked.code is not None:
+            self._note(event, f"refused: {asked.code} {asked.data.get('detail', '')}")
+            return ()
+        approve = f"{decisions}/{asked.data['decision_id']}/approve"
+        answer = await self.doors.ask("its approval", "POST", approve, self.second, {})
+        if answer.code is not None:
+            self._note(event, f"refused: {answer.code} {answer.data.get('detail', '')}")
+            return ()
+        preview = answer.data["preview"]
+        self._note(event, f"done: {preview['moved']} moved, {preview['reinstated']} taken back")
+        self._reached("window moved by two people")
+        return self._edges_of_payment(moment(closes), event.at)
+
+    def _edges_of_payment(self, closes: datetime, since: datetime) -> tuple[datetime, ...]:
+        """What follows from another close of payment: its own moment, the last order before it, its reminders."""
+        found = [closes]
+        if self.payment is not None:
+            told = closes - (self.payment.closes - self.payment.told_closes)
+            found.append(closes - self.payment.no_orders_before_close)
+            found += [told - offset for offset in self.payment.reminders]
+        return tuple(at for at in found if at > since)
 
     # Nature
 

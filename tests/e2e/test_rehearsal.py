@@ -114,7 +114,19 @@ async def test_every_fault_was_really_reached(rehearsed: Rehearsed) -> None:
 
 async def test_what_this_version_cannot_do_is_said(rehearsed: Rehearsed) -> None:
     refused = [one for one in rehearsed.summary["world"] if one["outcome"].startswith("refused")]
-    assert [(one["do"], one["window"]) for one in refused] == [("extend", "payment")]
+    assert [(one["do"], one["window"]) for one in refused] == [("extend", "pre-registration")]
+
+
+async def test_two_people_put_the_close_of_one_desk_off_after_it_had_come(rehearsed: Rehearsed) -> None:
+    (moved,) = [one for one in rehearsed.summary["world"] if one.get("window") == "payment:jinkouhe"]
+    assert moved["outcome"] == "done: 0 moved, 3 taken back"
+    assert rehearsed.summary["faults"]["window moved by two people"] == 1
+    told = {
+        name: [one["occasion"] for one in rehearsed.outcomes[name]["messages"]]
+        for name in ("put-off", "not-put-off")
+    }
+    assert "reinstated" in told["put-off"]
+    assert "reinstated" not in told["not-put-off"]
 
 
 async def test_messages_keep_the_quiet_hours(rehearsed: Rehearsed) -> None:

@@ -95,14 +95,14 @@ class Office:
                 self._world(what)
             else:
                 self._step(self.people[who], index, moment, what)
-        self._time_passes(last, PAYMENT[1] if until is None else until[0])
+        end = max([PAYMENT[1], *(_closes(one) for one in self._all())])
+        self._time_passes(last, end if until is None else until[0])
         return {name: self._predict(someone) for name, someone in self.people.items()}
 
     # What time does
 
     def _time_passes(self, since: datetime, until: datetime) -> None:
-        reminders = {PAYMENT[1] - offset for offset in REMINDERS}
-        stops = {at for at in (*reminders, PAYMENT[1]) if at <= until}
+        stops = {at for one in self._all() for at in (*_reminders(one), _closes(one)) if at <= until}
         stops |= {
             deadline
             for one in self._all()
@@ -114,10 +114,10 @@ class Office:
                 one.hear_what_is_due(at)
                 if one.is_waiting_for_the_desk and one.deadline() <= at:
                     one.lapse(at)
-                if at in reminders and at not in one.reminded:
+                if at in _reminders(one) and at not in one.reminded:
                     one.reminded.add(at)
                     one.remind(at)
-                if at == PAYMENT[1]:
+                if at == _closes(one):
                     one.close(at)
 
     def _all(self) -> Iterator[Registration]:
@@ -125,7 +125,10 @@ class Office:
             yield from someone.registrations
 
     def _world(self, event: dict[str, Any]) -> None:
-        site = event.get("site") or str(event.get("window", "")).removeprefix("confirmation:")
+        window, _, desk = str(event.get("window", "")).partition(":")
+        if window == "payment":
+            self._move_payment(_moment(event["at"]), desk or None, _moment(event["closes"]))
+        site = event.get("site") or (desk if window == "confirmation" else "")
         if site not in self.desks.hours:
             return
         before = self.desks.hours[site]
@@ -134,6 +137,13 @@ class Office:
         for one in self._all():
             if one.site == site and one.is_waiting_for_the_desk:
                 one.tell("desk-window-moved", _moment(event["at"]), _moment(event["closes"]))
+
+    def _move_payment(self, at: datetime, desk: str | None, closes: datetime) -> None:
+        for site in [desk] if desk else list(self.desks.payment):
+            self.desks.payment[site] = max(self.desks.payment[site], closes)
+        for one in self._all():
+            if desk in (None, one.site):
+                one.move_close(at, closes)
 
     # What people do
 
@@ -176,6 +186,15 @@ class Office:
                 for channel in CHANNELS:
                     predicted.messages[occasion, channel, _becomes(one, occasion, at, deadline, channel)] += 1
         return predicted
+
+
+def _closes(one: Registration) -> datetime:
+    return one.pays_until or one.desks.payment_closes(one.site)
+
+
+def _reminders(one: Registration) -> set[datetime]:
+    """Of one's own close; a reminder whose moment lies before that close was set is none."""
+    return {at for offset in REMINDERS if (at := _closes(one) - offset) >= one.pays_since}
 
 
 def _becomes(one: Registration, occasion: str, at: datetime, deadline: datetime | None, channel: str) -> str:

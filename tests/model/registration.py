@@ -31,6 +31,13 @@ class Desks:
 
     hours: dict[str, tuple[datetime, datetime] | None] = field(default_factory=lambda: dict(notice.DESKS))
 
+    payment: dict[str, datetime] = field(default_factory=lambda: dict.fromkeys(notice.DESKS, PAYMENT[1]))
+    """When payment closes for the people of each desk."""
+
+    def payment_closes(self, site: str | None) -> datetime:
+        """Of nobody's desk: what holds at every one."""
+        return min(self.payment.values()) if site is None else self.payment[site]
+
     def closes(self, site: str) -> datetime:
         """An undated desk that is never given a window ends with the overall one."""
         hours = self.hours[site]
@@ -87,6 +94,10 @@ class Registration:
     """(occasion, when it became true, until when it is of use)"""
     paid_by: Order | None = None
     reminded: set[datetime] = field(default_factory=set)
+    pays_until: datetime | None = None
+    """The own close of payment, once anything was owed."""
+    pays_since: datetime = PAYMENT[0]
+    """When that close was set: reminders of it lie after."""
 
     def tell(self, occasion: str, at: datetime, deadline: datetime | None = None) -> None:
         self.told.append((occasion, at, deadline))
@@ -198,7 +209,7 @@ class Registration:
     # Reviewers
 
     def approve(self, at: datetime, level: str) -> None:
-        if at >= PAYMENT[1]:
+        if at >= self.desks.payment_closes(self.site):
             raise No("window-closed")
         if self.state in ("pre-registered", "returned", "lapsed", "withdrawn"):
             raise No("not-confirmed")
@@ -207,8 +218,9 @@ class Registration:
         self.passed += 1
         if self.passed == len(LEVELS):
             self.state, self.money = "approved", "awaiting"
-            self.tell("approved", at, PAYMENT[1])
-            self.tell("due", at, PAYMENT[1])
+            self.pays_until = self.desks.payment_closes(self.site)
+            self.tell("approved", at, self.pays_until)
+            self.tell("due", at, self.pays_until)
 
     def lapse(self, at: datetime) -> None:
         """不确认即失效: nobody was seen at the desk until the deadline."""
@@ -223,10 +235,26 @@ class Registration:
     def fee_fen(self) -> int:
         return notice.fee_fen(self.specialty, self.subjects)
 
+    @property
+    def closes_at(self) -> datetime:
+        """The close that an order is asked about: one's own; where nothing is awaited, the desk's if it is later."""
+        if self.pays_until is None:
+            return self.desks.payment_closes(None)
+        if self.money == "awaiting":
+            return self.pays_until
+        return max(self.pays_until, self.desks.payment_closes(self.site))
+
+    def move_close(self, at: datetime, closes: datetime) -> None:
+        """Two people of the office have put the close off: whoever owes is told, a forfeiture is taken back."""
+        if self.pays_until is None or self.pays_until >= closes or self.money not in ("awaiting", "expired"):
+            return
+        self.tell("payment-window-moved" if self.money == "awaiting" else "reinstated", at, closes)
+        self.money, self.pays_until, self.pays_since = "awaiting", closes, at
+
     def order(self, at: datetime, channel: str) -> None:
-        if at >= PAYMENT[1]:
+        if at >= self.closes_at:
             raise No("window-closed")
-        if at >= PAYMENT[1] - NO_ORDERS_BEFORE_CLOSE:
+        if at >= self.closes_at - NO_ORDERS_BEFORE_CLOSE:
             raise No("too-late-to-order")
         if at < PAYMENT[0]:
             raise No("window-not-open")
@@ -241,7 +269,7 @@ class Registration:
             order.give_up()
         if channel == "alipay" and sum(order.lapses(at) for order in self.orders) >= LAPSING_AT_ONCE:
             raise No("not-allowed")
-        self.orders.append(Order(at, min(at + ORDER_LIFE, PAYMENT[1]), self.fee_fen, channel))
+        self.orders.append(Order(at, min(at + ORDER_LIFE, self.closes_at), self.fee_fen, channel))
 
     def pay(self, at: datetime, which: int, calls_after: float | None) -> None:
         try:
@@ -276,7 +304,7 @@ class Registration:
     def close(self, at: datetime) -> None:
         """未按规定时间完成网上缴费的，视为自动放弃考试。 The gateway is asked first: no callback proves nothing."""
         for order in self.orders:
-            if order.paid_at is not None and order.paid_at < PAYMENT[1]:
+            if order.paid_at is not None and order.paid_at < at:
                 self.hear(order, at)
         if self.money == "awaiting":
             self.money = "expired"
@@ -284,7 +312,7 @@ class Registration:
 
     def remind(self, at: datetime) -> None:
         if self.money == "awaiting" and not any(order.is_open(at) for order in self.orders):
-            self.tell("closing-soon", at, PAYMENT[1])
+            self.tell("closing-soon", at, self.pays_until)
 
     # What becomes of it
 

@@ -25,7 +25,7 @@ AFTER: Mapping[str, Mapping[str, frozenset[str]]] = {
         "closing-soon": frozenset({"due", "closing-soon", "paid", "expired", "window-moved"}),
         "paid": frozenset({"due"}),
         "expired": frozenset({"reinstated"}),
-        "reinstated": frozenset({"paid", "closing-soon", "expired", "window-moved"}),
+        "reinstated": frozenset({"due", "paid", "closing-soon", "expired", "window-moved"}),
         "window-moved": frozenset({"due", "closing-soon", "paid", "expired", "window-moved"}),
     },
 }

@@ -31,9 +31,16 @@ class PaymentWindow(Protocol):
     def is_open(self, at: datetime) -> bool: ...
 
 
-def check_order(at: datetime, window: PaymentWindow, owed: Obligation | None) -> Obligation:
-    """Whether an order may be made now, and for what. The window is asked before the state."""
+def check_order(
+    at: datetime, window: PaymentWindow, owed: Obligation | None, desk_closes_at: datetime | None = None
+) -> Obligation:
+    """Whether an order may be made now, and for what. The window is asked before the state.
+
+    `desk_closes_at`: when payment closes at the candidate's desk, for whoever awaits nothing: their own close stands still.
+    """
     opens_at, closes_at = (owed.opens_at, owed.closes_at) if owed else (window.opens, window.closes)
+    if desk_closes_at is not None:
+        closes_at = desk_closes_at if owed is None else max(closes_at, desk_closes_at)
     if at >= closes_at:
         raise WindowClosed
     if at >= closes_at - window.no_orders_before_close:

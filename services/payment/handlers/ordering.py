@@ -7,7 +7,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from contracts.cycle import Cycle
-from services.payment.domain.obligation import Obligation
+from services.payment.domain.obligation import Obligation, Status
 from services.payment.domain.order import (
     LAPSING_AT_ONCE,
     Order,
@@ -27,7 +27,7 @@ from services.payment.domain.refusals import (
 from services.payment.handlers.metrics import ORDERS
 from services.payment.handlers.settling import Gateways, Settled
 from services.payment.ports import ChannelRefused, ChannelUnavailable, NumberInUse, PlacedOrder
-from services.payment.repository import closing, orders, recoveries
+from services.payment.repository import closing, orders, recoveries, windows
 
 _TRIES = 4  # one each for the order under way and for what was let go, and two that lost a race
 
@@ -74,7 +74,10 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
     for _ in range(_TRIES):
         async with gateways.database.unit_of_work() as uow:
             owed, earlier = await orders.lock_obligation(uow, registration_id)
-            owed = check_order(uow.at, gateways.cycle.windows.payment, owed)
+            desk_closes_at = None
+            if owed is None or owed.status is not Status.AWAITING:
+                desk_closes_at = await windows.close_of(uow, gateways.cycle, registration_id)
+            owed = check_order(uow.at, gateways.cycle.windows.payment, owed, desk_closes_at)
             if await closing.has_begun(uow, gateways.cycle.id, owed.closes_at):
                 raise WindowClosed  # a clock that was set back opens nothing again
             before = [earlier] if earlier else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from contracts.cycle import Cycle
 from services.chassis.db import UnitOfWork
@@ -60,6 +61,12 @@ async def in_force(uow: UnitOfWork, cycle: Cycle) -> Closes:
     rows = await uow.sql("select site_id, closes_at, told_closes_at, set_at from windows")
     moved = {row.site_id: Close(row.closes_at, row.told_closes_at, row.set_at) for row in rows}
     return Closes.of(cycle.windows.payment, (site.id for site in cycle.sites), moved)
+
+
+async def close_of(uow: UnitOfWork, cycle: Cycle, registration_id: UUID) -> datetime:
+    """When payment closes at the desk of a registration; of one that is not known here, what holds at every desk."""
+    rows = await uow.sql("select site_id from obligations where registration_id = $1", registration_id)
+    return (await in_force(uow, cycle)).at_site(rows[0].site_id if rows else None).closes_at
 
 
 async def set_close(

@@ -480,3 +480,21 @@ async def test_a_payment_that_holds_its_row_meanwhile_is_waited_for(system: Syst
         await uow.changed("update obligations set changed_at = changed_at where registration_id = $1", paying)
     await doing
     assert await words(system, [paying, other]) == [["due", "window-moved"]] * 2
+
+
+async def test_after_the_old_close_an_order_is_refused_by_the_new_window_first_and_then_by_the_state(
+    system: System, office: Office
+) -> None:
+    paid, gone, owes = await system.approved(3)
+    await system.paid_and_heard(await system.ordered(paid))
+    await system.deliver(rejected(gone))
+    await office.extend()
+    system.at("2024-02-10 12:00")
+    codes = [(await system.order(one)).json().get("code") for one in (paid, gone, uuid7(), owes)]
+    assert codes == ["already-paid", "not-approved", "not-approved", None]
+    system.clock.jump(moment(LATER) - timedelta(minutes=2))
+    codes = [(await system.order(one)).json().get("code") for one in (paid, gone, uuid7())]
+    assert codes == ["too-late-to-order"] * 3
+    system.at(LATER)
+    codes = [(await system.order(one)).json().get("code") for one in (paid, gone, uuid7())]
+    assert codes == ["window-closed"] * 3
