@@ -1,0 +1,1 @@
+"""`kaowu evidence` and `kaowu close`: the file that proves one forfeiture, its check without our database, and the dry run."""

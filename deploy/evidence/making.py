@@ -1,0 +1,342 @@
+"""Making the evidence file of one forfeiture out of what the services keep. What does not fit together is not written."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import product
+from typing import Any, Final
+from uuid import UUID
+
+from contracts import payment
+from deploy.evidence.form import FORMAT, VERSION, Evidence, moment, sealed
+from deploy.evidence.leaf import V1, V2, leaf_hash, leaf_text
+from deploy.evidence.reaching import CannotProve, Reach
+from deploy.evidence.seals import key_text
+from deploy.evidence.verifying import RULES
+from services.chassis.db import Row, UnitOfWork
+from services.chassis.vault import VaultError
+from services.payment.domain.proof_tree import NO_CLOCKS, ProofTree
+from services.payment.handlers.closing import CLOCKS_NOTED
+from services.payment.repository import closing
+
+_NOT_YET: Final = "0" * 64
+_PROOF: Final = """
+    select p.*, o.told_closes_at, c.fingerprint, c.last_proof, c.proof_root, c.closed_at, c.cycle_id
+    from proofs p join obligations o on o.registration_id = p.registration_id
+    left join closings c on c.cycle_id = o.cycle_id and c.closes_at = p.closes_at
+    where p.registration_id = $1 order by p.number desc limit 1
+"""
+_ORDERS: Final = """
+    select r.*, (select max(l.paid_at) from ledger l where l.order_no = r.order_no and l.kind = 'received') as paid_at
+    from orders r where r.registration_id = $1
+"""
+_ANSWER: Final = """
+    select kind, state, at, digest, raw, signature::text as signature from answers
+    where order_no = $1 and digest = $2 order by at, answer_id
+"""
+_EVENTS: Final = """
+    select event_id, type, sequence, occurred_at, payload from outbox where key = $1 order by id
+"""
+_REMINDERS: Final = """
+    select told_closes_at, offset_seconds, at from reminders
+    where registration_id = $1 and at <= $2 order by at, offset_seconds
+"""
+_CLOCKS: Final = """
+    select detail ->> 'clocks' as clocks from audit where action = $1 and at = $2 order by id
+"""
+_MESSAGES: Final = """
+    select message_id, caused_by, occasion, channel, template_version, state, created_at, state_at, provider_ref,
+           reason_code
+    from messages where registration_id = $1 and occasion in ('closing-soon', 'expired') order by created_at, message_id
+"""
+
+
+async def make(reach: Reach, registration_id: UUID, *, made_at: datetime) -> dict[str, object]:
+    """The file's content. Raises CannotProve where nobody was forfeited, or what is kept does not give the stored leaf."""
+    async with reach.notification.reading() as uow:
+        messages = [_message(row) for row in await uow.sql(_MESSAGES, registration_id)]
+    async with reach.payment.reading() as uow:
+        proof = await _proof(uow, registration_id)
+        events = await uow.sql(_EVENTS, str(registration_id))
+        expired = next(
+            (e for e in events if e.type == payment.Expired.type and str(proof.proof_id) in e.payload), None
+        )
+        if expired is None:
+            raise CannotProve(f"the event of proof {proof.proof_id} is not in payment's log any more")
+        orders = await _orders(uow, reach, proof)
+        reminders = _reminders(await uow.sql(_REMINDERS, registration_id, proof.expired_at), events, messages)
+        clocks = [row.clocks for row in await uow.sql(_CLOCKS, CLOCKS_NOTED, proof.expired_at)]
+        tree, published = await _published(uow, reach, proof)
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "made_at": moment(made_at),
+        "registration_id": str(registration_id),
+        "forfeiture": {
+            "proof_id": str(proof.proof_id),
+            "event_id": str(expired.event_id),
+            "closes_at": moment(proof.closes_at),
+            "told_closes_at": "",
+            "expired_at": moment(proof.expired_at),
+            "amount_fen": proof.amount_fen,
+            "rule": proof.rule,
+            "rule_text": RULES[proof.rule],
+        },
+        "cycle": {
+            "id": reach.cycle.id,
+            "fingerprint": proof.fingerprint or reach.cycle.fingerprint,
+            "content": reach.cycle.model_dump(mode="json"),
+        },
+        "clocks": None,
+        "orders": orders,
+        "reminders": reminders,
+        "notices": [one for one in messages if one["caused_by"] == str(expired.event_id)],
+        "leaf": {"text": "", "hash": proof.leaf.hex()},
+        "tree": tree,
+        "published": published,
+        "keys": {},
+        "checksums": {},
+        "digest": _NOT_YET,
+    }
+    if content["cycle"]["fingerprint"] != reach.cycle.fingerprint:
+        raise CannotProve("the cycle file is not the one that this close went by: its fingerprint differs")
+    told = dict.fromkeys(
+        [proof.told_closes_at, reach.cycle.windows.payment.told_closes, *_told(events), proof.closes_at]
+    )
+    fitted = _fit(content, list(told), [*clocks, NO_CLOCKS], proof)
+    fitted["keys"] = _keys(reach, fitted)
+    return sealed(fitted)
+
+
+async def _proof(uow: UnitOfWork, registration_id: UUID) -> Row:
+    rows = await uow.sql(_PROOF, registration_id)
+    if not rows:
+        raise CannotProve(f"registration {registration_id} was never forfeited: there is nothing to prove")
+    if rows[0].orders == "replayed":
+        raise CannotProve(
+            "this forfeiture was restored from events alone: what the gateways answered is in no event; look in the backup "
+            "or database that made it"
+        )
+    return rows[0]
+
+
+def _fit(
+    content: dict[str, Any], told: Sequence[datetime], clocks: Sequence[str], proof: Row
+) -> dict[str, Any]:
+    """The told close and the clocks that this leaf was made with: of both the rows may say more than one."""
+    for form, (close, said) in product((V2, V1), product(told, clocks)):
+        tried = {
+            **content,
+            "forfeiture": {**content["forfeiture"], "told_closes_at": moment(close)},
+            "clocks": _clocks(said),
+            "leaf": {"text": "", "hash": proof.leaf.hex()},
+        }
+        text = leaf_text(Evidence.model_validate_json(json.dumps(tried)), form)
+        if leaf_hash(text) == proof.leaf.hex():
+            tried["leaf"] = {"text": text, "hash": proof.leaf.hex()}
+            return tried
+    raise CannotProve(
+        f"what is kept of proof {proof.proof_id} does not give its leaf {proof.leaf.hex()}: rows of orders, answers, reminders "
+        "or of the proof itself were altered after the close"
+    )
+
+
+def _told(events: Sequence[Row]) -> Iterator[datetime]:
+    for event in events:
+        closes_at = json.loads(event.payload).get("closes_at")
+        if closes_at is not None and event.type != payment.Expired.type:
+            yield datetime.fromisoformat(closes_at)
+
+
+def _clocks(text: str) -> dict[str, object] | None:
+    if text == NO_CLOCKS:
+        return None
+    *said, kind = text.split(":")
+    application, database, broker = (
+        moment(datetime.strptime(one, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)) for one in said
+    )
+    return {
+        "application": application,
+        "database": database,
+        "broker": broker,
+        "virtual": kind == "virtual",
+    }
+
+
+async def _orders(uow: UnitOfWork, reach: Reach, proof: Row) -> list[dict[str, Any]]:
+    """As the proof binds them: what became of an order afterwards is another story."""
+    if proof.orders == "none":
+        return []
+    rows = {row.order_no: row for row in await uow.sql(_ORDERS, proof.registration_id)}
+    return [await _order(uow, reach, line.split(":"), rows) for line in proof.orders.split(" ")]
+
+
+async def _order(uow: UnitOfWork, reach: Reach, line: list[str], rows: dict[str, Row]) -> dict[str, Any]:
+    order_no, status, proved = line[:3]
+    row = rows.get(order_no)
+    if row is None:
+        raise CannotProve(f"order {order_no} of the proof is not there any more")
+    facts: dict[str, Any] = {
+        "order_no": order_no,
+        "status": status,
+        "channel": row.channel,
+        "amount_fen": row.amount_fen,
+        "currency": row.currency,
+        "created_at": moment(row.created_at),
+        "expires_at": moment(row.expires_at),
+        "refusal": proved if status == "failed" else None,
+        "paid_at": moment(row.paid_at) if status == "paid" and row.paid_at else None,
+        "answer": None,
+    }
+    heard = ""
+    if len(line) > 3:
+        channel, amount, currency, created, expires, _, _, heard, paid = line[3:]
+        facts |= {
+            "channel": channel,
+            "amount_fen": int(amount),
+            "currency": currency,
+            "created_at": _spelt(created),
+            "expires_at": _spelt(expires),
+            "paid_at": _spelt(paid) if paid else None,
+        }
+    if status != "failed" and proved:
+        facts["answer"] = await _answer(uow, reach, order_no, proved, _spelt(heard) if heard else None)
+    return facts
+
+
+async def _answer(
+    uow: UnitOfWork, reach: Reach, order_no: str, digest: str, at: str | None
+) -> dict[str, Any]:
+    rows = await uow.sql(_ANSWER, order_no, bytes.fromhex(digest))
+    row = next((one for one in rows if at is None or moment(one.at) == at), None)
+    if row is None:
+        raise CannotProve(f"the answer about order {order_no} that the proof binds is not there any more")
+    try:
+        raw = reach.vault.decrypt(row.raw, row=order_no)
+    except VaultError as error:
+        raise CannotProve(f"the answer about order {order_no} does not open: {error}") from None
+    if sha256(raw).digest() != row.digest:
+        raise CannotProve(f"the answer about order {order_no} is not the one that the proof binds")
+    signature: dict[str, str] = json.loads(row.signature)
+    if any(name.lower().startswith("wechatpay-") for name in signature):
+        signature = {k: v for k, v in signature.items() if k.lower().startswith("wechatpay-")}
+    return {
+        "kind": row.kind,
+        "state": row.state,
+        "at": moment(row.at),
+        "digest": digest,
+        "raw": base64.b64encode(raw).decode(),
+        "signature": signature,
+    }
+
+
+def _spelt(compact: str) -> str:
+    return moment(datetime.strptime(compact, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC))
+
+
+def _reminders(
+    rows: Sequence[Row], events: Sequence[Row], messages: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    said = [
+        (row.event_id, row.occurred_at, json.loads(row.payload))
+        for row in events
+        if row.type == payment.ClosingSoon.type
+    ]
+    found = []
+    for row in rows:
+        event = next(
+            (one for one, at, facts in said if at == row.at and facts["offset"] == row.offset_seconds), None
+        )
+        if event is None:
+            raise CannotProve(
+                f"the event of the reminder of {row.at.isoformat()} is not in payment's log any more"
+            )
+        found.append(
+            {
+                "told_closes_at": moment(row.told_closes_at),
+                "offset_seconds": row.offset_seconds,
+                "at": moment(row.at),
+                "event_id": str(event),
+                "messages": [one for one in messages if one["caused_by"] == str(event)],
+            }
+        )
+    return found
+
+
+def _message(row: Row) -> dict[str, Any]:
+    return {
+        **{
+            name: row[name]
+            for name in ("occasion", "channel", "template_version", "state", "provider_ref", "reason_code")
+        },
+        "message_id": str(row.message_id),
+        "caused_by": str(row.caused_by),
+        "created_at": moment(row.created_at),
+        "state_at": moment(row.state_at),
+    }
+
+
+async def _published(
+    uow: UnitOfWork, reach: Reach, proof: Row
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The way to the root, and the event that published it. Nothing for whoever was forfeited after that."""
+    if proof.last_proof is None or proof.number > proof.last_proof:
+        return None, None
+    events = await uow.sql(_EVENTS, proof.cycle_id)
+    facts = [(e, json.loads(e.payload)) for e in events if e.type == payment.WindowClosed.type]
+    found = next(
+        ((e, said) for e, said in facts if datetime.fromisoformat(said["closes_at"]) == proof.closes_at), None
+    )
+    if found is None:
+        raise CannotProve("the event that published the root is not in payment's log any more")
+    event, said = found
+    before = await uow.sql(
+        "select count(*) as n from proofs where closes_at = $1 and number <= $2 and registration_id < $3",
+        proof.closes_at,
+        proof.last_proof,
+        proof.registration_id,
+    )
+    index = int(before[0].n)
+    tree = ProofTree(follow=index)
+    async for leaf in closing.leaves(uow, proof.closes_at, proof.last_proof):
+        tree.add(leaf)
+    if tree.root().hex() != said["proof_root"]:
+        raise CannotProve(f"the {tree.leaves} proofs of this close do not give the root that was published")
+    way = {"index": index, "leaves": tree.leaves, "path": [one.hex() for one in tree.path]}
+    return way, {
+        "topic": payment.WindowClosed.topic,
+        "type": event.type,
+        "key": proof.cycle_id,
+        "event_id": str(event.event_id),
+        "sequence": event.sequence,
+        "occurred_at": moment(event.occurred_at),
+        "closes_at": moment(proof.closes_at),
+        "closed_at": moment(datetime.fromisoformat(said["closed_at"])),
+        "counts": said["counts"],
+        "sums_fen": said["sums_fen"],
+        "proof_root": said["proof_root"],
+        "proofs": said["proofs"],
+    }
+
+
+def _keys(reach: Reach, content: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Those that sealed an answer here. A notice of Alipay's names none: each is given."""
+    found: dict[str, dict[str, str]] = {}
+    for order in content["orders"]:
+        if order["answer"] is None:
+            continue
+        known = reach.keys.get(order["channel"], {})
+        named = {name.lower(): value for name, value in order["answer"]["signature"].items()}
+        serial = named.get("wechatpay-serial") or named.get("key")
+        wanted = list(known) if serial is None else [serial]
+        for name in wanted:
+            if name not in known:
+                raise CannotProve(
+                    f"the {order['channel']} account has no key {name} any more: put the one it was sealed with back"
+                )
+            found.setdefault(order["channel"], {})[name] = key_text(known[name])
+    return found
