@@ -81,6 +81,14 @@ class Decision(NamedTuple):
     actor_kind: str
 
 
+class TwoPeople(NamedTuple):
+    """A decision of the office that another person than the one who asked has approved."""
+
+    decision_id: str
+    asked_by: str
+    decided_by: str
+
+
 class Obligation(NamedTuple):
     id: str
     status: str
@@ -169,6 +177,7 @@ class Evidence:
     registrations: list[Registration] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    two_people: list[TwoPeople] = field(default_factory=list)
     obligations: list[Obligation] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     ledger: list[Entry] = field(default_factory=list)

@@ -229,10 +229,23 @@ def origins(evidence: Evidence) -> Finding:
         # The candidate's own amendment that overtook a confirmation sends it back; nobody at a desk decided that.
         and fact.payload.get("reason_codes") != ["form-outdated"]
     )
-    checked = (
-        f"{len(evidence.decisions)} decisions, {len(evidence.ledger)} entries, {len(evidence.orders)} orders"
-    )
+    wrong.extend(_by_one_person(evidence))
+    decisions = len(evidence.decisions) + len(evidence.two_people)
+    checked = f"{decisions} decisions, {len(evidence.ledger)} entries, {len(evidence.orders)} orders"
     return Finding("I14", "every change has a verified origin", checked, tuple(wrong))
+
+
+def _by_one_person(evidence: Evidence) -> Iterator[str]:
+    """Nobody's close moves and no forfeiture is lifted but by two people, or by money that was paid in time."""
+    approved = {
+        f"decision:{one.decision_id}" for one in evidence.two_people if one.asked_by != one.decided_by
+    }
+    for fact in evidence.facts.get("payment", ()):
+        needs = fact.word == "window-moved" or (
+            fact.word == "reinstated" and fact.payload.get("cause") != "paid-in-time"
+        )
+        if needs and fact.causation not in approved:
+            yield f"registration {fact.key}: {fact.word} without a decision of two people"
 
 
 def _by_key(evidence: Evidence, service: str) -> dict[str, list[Fact]]:

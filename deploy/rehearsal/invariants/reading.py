@@ -34,6 +34,7 @@ from deploy.rehearsal.invariants.evidence import (
     Proof,
     Record,
     Registration,
+    TwoPeople,
 )
 from deploy.rehearsal.invariants.privacy import Canaries, search
 from services.chassis.header_names import forgive
@@ -59,6 +60,10 @@ _REGISTRATIONS: Final = """
 """
 _CASES: Final = "select registration_id, site_id, state, version, form_version from cases"
 _DECISIONS: Final = "select registration_id, kind, actor, actor_kind from decisions"
+_TWO_PEOPLE: Final = """
+    select d.decision_id::text, d.asked_by, v.decided_by from decisions d join verdicts v using (decision_id)
+    where v.word = 'approved'
+"""
 _OBLIGATIONS: Final = """
     select registration_id, status, version, amount_fen, closes_at, paid_at, expired_at, proof_id from obligations
 """
@@ -156,6 +161,7 @@ async def _confirmation(evidence: Evidence, connection: Any, _: Any) -> None:
 
 async def _payment(evidence: Evidence, connection: Any, _: Any) -> None:
     fetch = connection.fetch
+    evidence.two_people = [TwoPeople(*row) for row in await fetch(_TWO_PEOPLE)]
     evidence.obligations = [
         Obligation(str(row[0]), *row[1:]) for row in map(tuple, await fetch(_OBLIGATIONS))
     ]

@@ -31,8 +31,9 @@ from deploy.rehearsal.invariants.evidence import (
     Proof,
     Record,
     Registration,
+    TwoPeople,
 )
-from deploy.rehearsal.invariants.history import transitions
+from deploy.rehearsal.invariants.history import origins, transitions
 from deploy.rehearsal.invariants.messages import CHANNELS, TOLD
 from deploy.rehearsal.invariants.privacy import Canaries, search
 
@@ -142,6 +143,36 @@ def test_money_may_go_back_at_any_time_once_it_was_owed(evidence: Evidence, afte
         if facts[later].key == back.key:
             facts[later] = facts[later]._replace(sequence=facts[later].sequence + 1)
     assert transitions(evidence).violations == ()
+
+
+@pytest.mark.parametrize(
+    ("word", "cause", "approved_by", "well"),
+    [
+        ("reinstated", "window-extended", "wang", True),
+        ("reinstated", "window-extended", "li", False),
+        ("reinstated", "two-person-decision", None, False),
+        ("reinstated", "paid-in-time", None, True),
+        ("window-moved", "", None, False),
+        ("window-moved", "", "wang", True),
+    ],
+)
+def test_no_close_moves_and_no_forfeiture_is_lifted_but_by_two_people(
+    evidence: Evidence, word: str, cause: str, approved_by: str | None, well: bool
+) -> None:
+    sleeper = evidence.facts["payment"][_fact(evidence, "payment", "expired")]
+    evidence.facts["payment"].append(
+        sleeper._replace(
+            event_id=UUID(int=3),
+            type=f"kaowu.payment.{word}.v1",
+            sequence=3,
+            payload={"registration_id": SLEEPER, "cause": cause},
+            causation="decision:d1",
+        )
+    )
+    if approved_by is not None:
+        evidence.two_people.append(TwoPeople("d1", "li", approved_by))
+    found = origins(evidence).violations
+    assert (found == ()) is well, found
 
 
 def test_all_is_well_over_an_honest_history(evidence: Evidence) -> None:
