@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from tests.faults import scenes, switching
 from tests.faults.scenes import Scene
+from tests.support import switched_off
 
 Off: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
@@ -30,10 +31,10 @@ class Mutation:
 
 
 MUTATIONS: Final = (
-    Mutation("inbox", switching.no_inbox, scenes.read_once_more, "events read again", frozenset({"I6"})),
+    Mutation("inbox", switched_off.no_inbox, scenes.read_once_more, "events read again", frozenset({"I6"})),
     Mutation(
         "inbox, after a death between the two commits",
-        switching.no_inbox,
+        switched_off.no_inbox,
         scenes.a_member_dies_after_its_commit,
         "died before its offsets",
         frozenset({"I6"}),
@@ -54,21 +55,21 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "key-ordered parking",
-        switching.no_parking_order,
+        switched_off.no_parking_order,
         scenes.a_poisoned_key,
         "an event that never works",
         frozenset({"I12"}),
     ),
     Mutation(
         "relay's horizon",
-        switching.no_horizon,
+        switched_off.no_horizon,
         scenes.an_early_transaction_that_commits_late,
         "a later transaction committed first",
         frozenset({"I5"}),
     ),
     Mutation(
         "relay's pull-forward",
-        switching.no_pull_forward,
+        switched_off.no_pull_forward,
         scenes.an_early_fact_beyond_the_horizon,
         "a later fact had the older transaction",
         frozenset({"I4"}),
@@ -86,7 +87,7 @@ MUTATIONS: Final = (
         scenes.a_frozen_leader,
         "the leader was frozen",
         frozenset({"I6"}),
-        behind=(switching.no_inbox,),
+        behind=(switched_off.no_inbox,),
     ),
     Mutation(
         "version predicate",

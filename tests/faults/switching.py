@@ -1,4 +1,5 @@
-"""Ways to switch one protection off, from outside: a context manager each, in force in this process while it is entered."""
+"""Ways to switch one protection off, beside those of tests/support/switched_off.py: a context manager each, in force in this
+process while it is entered."""
 
 from __future__ import annotations
 
@@ -19,26 +20,7 @@ from services.chassis.db import Database, UnitOfWork, driver_url
 from services.chassis.relay import Cursor, Page, Relay, Sent
 from services.confirmation import api
 from services.confirmation.repository import cases
-
-
-def _replaced(where: Any, name: str, old: str, new: str) -> AbstractContextManager[Any]:
-    """A statement of a module, with this part taken out of it or put in place of another."""
-    statement = getattr(where, name)
-    assert old in statement, f"{name} does not say {old!r} any more"
-    return patch.object(where, name, statement.replace(old, new))
-
-
-@contextlib.contextmanager
-def no_inbox() -> Iterator[None]:
-    """Every delivery counts as the first."""
-    remember = inbox.claim
-
-    async def claim(uow: UnitOfWork, handler: str, event_ids: Sequence[UUID]) -> set[UUID]:
-        await remember(uow, handler, event_ids)
-        return set(event_ids)
-
-    with patch.object(inbox, "claim", claim):
-        yield
+from tests.support.switched_off import replaced
 
 
 @contextlib.contextmanager
@@ -108,17 +90,6 @@ def events_apart() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_parking_order() -> Iterator[None]:
-    """What comes behind a parked event of its key does not wait for it."""
-
-    async def blocked_keys(*_: object) -> set[tuple[str, str | None]]:
-        return set()
-
-    with patch.object(parked, "blocked_keys", blocked_keys):
-        yield
-
-
-@contextlib.contextmanager
 def raw_text() -> Iterator[None]:
     """Keys and header names are kept as they come, whatever is in them."""
     with patch.object(parked, "as_text", lambda found: found.decode("utf-8", "replace")):
@@ -178,22 +149,6 @@ def log_emptied() -> Iterator[None]:
         )
 
     with patch.object(Relay, "_settle", settling):
-        yield
-
-
-def no_horizon() -> AbstractContextManager[Any]:
-    """The relay reads everything it can see, over transactions that are still in progress."""
-    return _replaced(relay, "_NEXT_RANGE", "pg_snapshot_xmin", "pg_snapshot_xmax")
-
-
-@contextlib.contextmanager
-def no_pull_forward() -> Iterator[None]:
-    """The relay keeps to its range, whatever of a key lies beyond it (decision 0002)."""
-
-    async def earlier(*_: object) -> Sequence[Any]:
-        return ()
-
-    with patch.object(Relay, "_earlier", staticmethod(earlier)):
         yield
 
 
@@ -257,9 +212,9 @@ def offsets_first() -> Iterator[None]:
 
 def no_version_predicate() -> AbstractContextManager[Any]:
     """A case is written whatever became of it since it was read."""
-    return _replaced(cases, "_SAVE_MANY", " and c.version = n.read_version", "")
+    return replaced(cases, "_SAVE_MANY", " and c.version = n.read_version", "")
 
 
 def no_row_locks() -> AbstractContextManager[Any]:
     """Cases are read without being locked."""
-    return _replaced(cases, "_LOCK_MANY", " for update", "")
+    return replaced(cases, "_LOCK_MANY", " for update", "")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final
 from unittest.mock import patch
-from uuid import UUID
 
-from services.chassis import consuming, inbox, jobs, parked, relay
+from services.chassis import consuming, jobs, relay
 from services.chassis.db import UnitOfWork
 from tests.simulation import acting
 from tests.simulation.finding import Mutation
+from tests.support import switched_off
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +26,6 @@ class Planted:
     noticed_by: frozenset[str]
     within: int
     """Seeds, from 1 on. Several times as many as it took when this was written."""
-
-
-@contextlib.contextmanager
-def _no_inbox() -> Iterator[None]:
-    """Every delivery is taken for the first one."""
-    remember = inbox.claim
-
-    async def claim(uow: UnitOfWork, handler: str, event_ids: Sequence[UUID]) -> set[UUID]:
-        await remember(uow, handler, event_ids)
-        return set(event_ids)
-
-    with patch.object(inbox, "claim", claim):
-        yield
-
-
-@contextlib.contextmanager
-def _no_parking_order() -> Iterator[None]:
-    """What comes behind a parked event of its key is taken in before it."""
-
-    async def blocked_keys(*_: Any) -> set[tuple[str, str | None]]:
-        return set()
-
-    with patch.object(parked, "blocked_keys", blocked_keys):
-        yield
-
-
-@contextlib.contextmanager
-def _no_horizon() -> Iterator[None]:
-    """A relay reads up to the newest transaction there is, over those that are still in progress."""
-    eager = relay._NEXT_RANGE.replace("pg_snapshot_xmin", "pg_snapshot_xmax")
-    assert eager != relay._NEXT_RANGE
-    with patch.object(relay, "_NEXT_RANGE", eager):
-        yield
-
-
-@contextlib.contextmanager
-def _nothing_pulled_forward() -> Iterator[None]:
-    """A range goes out without the earlier events of its keys that lie beyond it."""
-
-    async def earlier(*_: Any) -> Sequence[Any]:
-        return ()
-
-    with patch.object(relay.Relay, "_earlier", earlier):
-        yield
 
 
 @contextlib.contextmanager
@@ -138,10 +94,10 @@ def _no_job_lock() -> Iterator[None]:
 
 
 PLANTED: Final[dict[str, Planted]] = {
-    "inbox": Planted(_no_inbox, frozenset({"I6"}), 20),
-    "parking order": Planted(_no_parking_order, frozenset({"I12"}), 100),
-    "relay horizon": Planted(_no_horizon, frozenset({"I4", "I5"}), 100),
-    "pulling forward": Planted(_nothing_pulled_forward, frozenset({"I4"}), 100),
+    "inbox": Planted(switched_off.no_inbox, frozenset({"I6"}), 20),
+    "parking order": Planted(switched_off.no_parking_order, frozenset({"I12"}), 100),
+    "relay horizon": Planted(switched_off.no_horizon, frozenset({"I4", "I5"}), 100),
+    "pulling forward": Planted(switched_off.no_pull_forward, frozenset({"I4"}), 100),
     "leader lock": Planted(_every_relay_leads, frozenset({"I4"}), 100),
     "cursor after acknowledgement": Planted(_cursor_before_acknowledgement, frozenset({"I4", "I5"}), 20),
     "offsets after effects": Planted(_offsets_before_effects, frozenset({"I5"}), 50),

@@ -1,0 +1,61 @@
+"""Protections of the chassis taken away on purpose: a context manager each, in force in this process while it is entered."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID
+
+from services.chassis import inbox, parked, relay
+from services.chassis.db import UnitOfWork
+from services.chassis.relay import Relay
+
+
+def replaced(where: Any, name: str, old: str, new: str) -> AbstractContextManager[Any]:
+    """A statement of a module, with this part taken out of it or put in place of another."""
+    statement = getattr(where, name)
+    assert old in statement, f"{name} does not say {old!r} any more"
+    return patch.object(where, name, statement.replace(old, new))
+
+
+@contextlib.contextmanager
+def no_inbox() -> Iterator[None]:
+    """Every delivery counts as the first."""
+    remember = inbox.claim
+
+    async def claim(uow: UnitOfWork, handler: str, event_ids: Sequence[UUID]) -> set[UUID]:
+        await remember(uow, handler, event_ids)
+        return set(event_ids)
+
+    with patch.object(inbox, "claim", claim):
+        yield
+
+
+@contextlib.contextmanager
+def no_parking_order() -> Iterator[None]:
+    """What comes behind a parked event of its key does not wait for it."""
+
+    async def blocked_keys(*_: object) -> set[tuple[str, str | None]]:
+        return set()
+
+    with patch.object(parked, "blocked_keys", blocked_keys):
+        yield
+
+
+def no_horizon() -> AbstractContextManager[Any]:
+    """The relay reads everything it can see, over transactions that are still in progress."""
+    return replaced(relay, "_NEXT_RANGE", "pg_snapshot_xmin", "pg_snapshot_xmax")
+
+
+@contextlib.contextmanager
+def no_pull_forward() -> Iterator[None]:
+    """The relay keeps to its range, whatever of a key lies beyond it (decision 0002)."""
+
+    async def earlier(*_: object) -> Sequence[Any]:
+        return ()
+
+    with patch.object(Relay, "_earlier", staticmethod(earlier)):
+        yield
