@@ -88,6 +88,7 @@ def insert_select(
     occurred_at: str,
     correlation_id: str = "uuidv7()::text",
     causation_id: str = "null",
+    traceparent: str = "null",
 ) -> str:
     """The set-based form, for one statement that moves many rows and says so.
 
@@ -103,7 +104,7 @@ def insert_select(
     return (
         f"insert into outbox ({_COLUMNS}) "
         f"select uuidv7(), '{event.topic}', {key}, '{event.type}', {sequence}, {occurred_at}, "
-        f"json_build_object({pairs})::text, {correlation_id}, {causation_id}, null from {source}"
+        f"json_build_object({pairs})::text, {correlation_id}, {causation_id}, {traceparent} from {source}"
     )
 
 

@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 def notice_routes(gateways: Gateways) -> APIRouter:
     """One for each channel that the office has."""
     router = APIRouter()
+    till = receiving.open_till(gateways.database, gateways.cycle, gateways.vault)
 
     async def refusal_of(request: Request, channel: PaymentChannel) -> Response | None:
         """Nothing if the notice was taken in; otherwise why not."""
@@ -28,6 +29,7 @@ def notice_routes(gateways: Gateways) -> APIRouter:
         try:
             taken = await receiving.take_notice(
                 gateways.database,
+                till,
                 channel,
                 dict(request.headers),
                 raw,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,14 +14,17 @@ from contracts import payment
 from contracts.cycle import Cycle
 from contracts.reasons import Channel, ReinstatementCause
 from services.chassis import outbox
+from services.chassis.cause import current_cause
 from services.chassis.db import Database, UnitOfWork
 from services.chassis.vault import Vault
 from services.payment.domain.obligation import Fact, Obligation, Verdict, refund_of
 from services.payment.domain.order import Order, OrderStatus, Success
 from services.payment.handlers.metrics import PAID, REFUNDS_DUE, REINSTATED
+from services.payment.handlers.till import Till
 from services.payment.ports import Notification, OrderState, PaymentChannel
-from services.payment.repository import ledger, obligations, orders
+from services.payment.repository import ledger, obligations, orders, receipts
 from services.payment.repository.orders import Evidence
+from services.payment.repository.receipts import Receipt
 
 log = structlog.get_logger(__name__)
 
@@ -63,8 +66,22 @@ class Notice:
         return Evidence("notice", self.notification.order_no, self.notification.state, self.raw, kept)
 
 
+def open_till(database: Database, cycle: Cycle, vault: Vault) -> Till:
+    """Where notices of plain payments are taken in together."""
+
+    async def write(together: Sequence[Receipt]) -> frozenset[int]:
+        async with database.unit_of_work() as uow:
+            taken = await receipts.take_plain(uow, vault, cycle.id, together)
+            for place in taken:
+                uow.after_commit(PAID.labels(together[place].evidence.kind).inc)
+        return taken
+
+    return Till(write)
+
+
 async def take_notice(
     database: Database,
+    till: Till,
     channel: PaymentChannel,
     headers: Mapping[str, str],
     raw: bytes,
@@ -90,16 +107,20 @@ async def take_notice(
         currency=notification.currency,
         paid_at=notification.paid_at,
     )
-    async with database.unit_of_work(at) as uow:
-        taken = await record_success(
-            uow,
-            channel.name,
-            success,
-            notice.evidence(),
-            cycle=cycle,
-            vault=vault,
-            refund_soon=refund_soon,
-        )
+    evidence = notice.evidence()
+    if await till.take(Receipt(channel.name, success, evidence, current_cause())):
+        taken = Taken.PAID
+    else:
+        async with database.unit_of_work(at) as uow:
+            taken = await record_success(
+                uow,
+                channel.name,
+                success,
+                evidence,
+                cycle=cycle,
+                vault=vault,
+                refund_soon=refund_soon,
+            )
     log.info("notice-taken", outcome=taken, order_no=success.order_no)
     return taken
 

@@ -16,6 +16,7 @@ def one_of(values: Iterable[StrEnum]) -> str:
 
 
 MAY_EXPIRE: Final = one_of(sources_of(Status.EXPIRED))
+MAY_BE_PAID: Final = one_of(sources_of(Status.PAID))
 MAY_BE_HELD: Final = one_of(sources_of(Status.HELD))
 UNDECIDED_ORDER: Final = one_of(UNDECIDED)
 ORDER_UNDER_WAY: Final = one_of(UNDER_WAY)
