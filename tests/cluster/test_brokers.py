@@ -95,7 +95,7 @@ async def test_a_broker_and_then_the_active_controller_die_and_nothing_is_lost(
         await battle.until(0.9)
         await brokers.start_again(controller.leader)
 
-    fought = await fight(tmp_path, breaks, people=30, given=brokers.given)
+    fought = await fight(tmp_path, breaks, people=20, given=brokers.given)
     fought.holds({13: "another controller was elected", 12: "a broker died"})
     fought.as_the_rules_say()
     assert fought.reached["partitions got another leader"]
@@ -142,7 +142,7 @@ async def test_a_broker_that_its_clients_or_its_peers_cannot_reach_delays_but_lo
         battle.reached["peers were cut from the active controller"] += 1
         await flows(battle, "when it was back")
 
-    fought = await fight(tmp_path, breaks, people=30, given=brokers.given)
+    fought = await fight(tmp_path, breaks, people=20, given=brokers.given)
     fought.holds(
         {
             14: "clients were cut from a broker that went on leading",

@@ -75,7 +75,7 @@ async def test_the_primary_dies_and_what_was_acknowledged_is_on_its_standby(
             battle.reached["the standby was promoted"] += 1
             await all_serve_again(battle)
 
-    fought = await fight(tmp_path, breaks, people=30, given=pair.given | brokers.given)
+    fought = await fight(tmp_path, breaks, people=20, given=pair.given | brokers.given)
     fought.holds({27: "the standby was promoted"})
     fought.as_the_rules_say()
     assert fought.reached["services met a standby that only reads"]
@@ -145,7 +145,7 @@ async def test_a_primary_that_is_cut_off_and_lives_acknowledges_nothing_and_no_s
         finally:
             await database.dispose()
 
-    fought = await fight(tmp_path, breaks, people=30, given=pair.given | brokers.given)
+    fought = await fight(tmp_path, breaks, people=20, given=pair.given | brokers.given)
     fought.holds({27: "the standby was promoted", 32: "sessions ended by the address that moved"})
     fought.as_the_rules_say()
     for what in (
@@ -183,5 +183,5 @@ async def test_a_standby_that_lagged_has_lost_what_was_said_and_the_service_stop
         raise Seen
 
     with pytest.raises(ExceptionGroup) as stopped:
-        await fight(tmp_path, breaks, people=30, given=pair.given | brokers.given)
+        await fight(tmp_path, breaks, people=20, given=pair.given | brokers.given)
     assert stopped.group_contains(Seen)
