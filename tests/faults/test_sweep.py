@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.system import Service
 from tests.faults.harness import KILLED, Battle, fight
 from tests.faults.owing import Owing, owing
 
@@ -96,8 +97,14 @@ async def test_five_services_fire_the_close_at_once_and_one_of_them_acts(tmp_pat
             refused = [await ground.metric("kaowu_job_elsewhere", one) for one in processes]
             return sum(count > 0 for count in refused) >= RIVALS - 1
 
+        acting: list[Service] = []
+
+        async def somebody_acts() -> bool:
+            acting[:] = [one for one in processes if await ground.metric("kaowu_payment_expired", one)]
+            return bool(acting)
+
         await ground.eventually(others_turned_away, "the other processes being turned away")
-        acting = [one for one in processes if await ground.metric("kaowu_payment_expired", one)]
+        await ground.eventually(somebody_acts, "whoever was not turned away forfeiting somebody")
         assert len(acting) == 1, "two processes swept at once"
         assert (await ground.standing())["awaiting"] > 0, "the close was over before anybody was turned away"
         ground.reached["one acted and four were turned away"] += 1
