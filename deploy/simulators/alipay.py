@@ -81,7 +81,7 @@ class AlipayGateway(Gateway):
         )
         method = fields.get("method", "")
         try:
-            if request.method != "POST" or request.path != "/gateway.do":
+            if request.path != "/gateway.do":
                 return self._file(request)
             self._verify_merchant(fields)
         except Refusal as refusal:
