@@ -1,0 +1,186 @@
+"""What `kaowu evidence`, `kaowu evidence verify` and `kaowu close preview` do and say."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deploy.evidence.making import make
+from deploy.evidence.reaching import CannotProve, Reach, given, local
+from deploy.evidence.verdict import Unreadable
+from deploy.evidence.verifying import verify, verify_file
+from services.chassis.clock import SystemClock
+from services.chassis.tokens import Actor
+from services.payment.handlers.previewing import preview_close
+
+OK, ALTERED, UNREADABLE = 0, 1, 2
+_TERMINAL: Final = Actor("kaowu close preview", frozenset({"office"}))
+_PAGE: Final = 5000
+_PIPE_WIDTH: Final = 132
+
+
+def _reach(data: Path, *, use_given: bool, console: Console) -> AbstractAsyncContextManager[Reach]:
+    if use_given:
+        return given(os.environ)
+    return local(data, say=lambda line: console.print(line, markup=False, style="dim"))
+
+
+async def write(data: Path, registration_id: UUID, target: Path, *, use_given: bool) -> int:
+    """Write one evidence file, and check it as its reader will."""
+    console = Console(highlight=False, stderr=True)
+    try:
+        async with _reach(data, use_given=use_given, console=console) as reach:
+            content = await make(reach, registration_id, made_at=SystemClock().now())
+    except CannotProve as error:
+        console.print(Text(f"no evidence was written: {error}", style="red"), soft_wrap=True)
+        return ALTERED
+    raw = (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+    verdict = verify(raw)
+    target.write_bytes(raw)
+    console.print(
+        Text(f"{target}: {len(raw)} bytes; check it with: kaowu evidence verify {target}"), soft_wrap=True
+    )
+    for problem in verdict.problems:
+        console.print(Text(f"it does not prove everything: {problem}", style="yellow"), soft_wrap=True)
+    return ALTERED if verdict.problems else OK
+
+
+def check(file: Path, root: str | None) -> int:
+    """Check one evidence file and say what holds, or exactly what does not."""
+    console = Console(highlight=False)
+    try:
+        verdict = verify_file(file, root and root.lower())
+    except Unreadable as error:
+        console.print(Text(f"unreadable: {error}", style="red"), soft_wrap=True)
+        return UNREADABLE
+    for problem in verdict.problems:
+        console.print(Text(f"wrong  {problem}", style="red"), soft_wrap=True)
+    if verdict.problems:
+        count = len(verdict.problems)
+        console.print(
+            Text(f"{file}: refused, {count} thing{'' if count == 1 else 's'} wrong", style="red"),
+            soft_wrap=True,
+        )
+        return ALTERED
+    evidence = verdict.evidence
+    assert evidence is not None, "what has no problem was read"
+    facts = evidence.forfeiture
+    sealed = sum(order.answer is not None for order in evidence.orders)
+    lines = [
+        (
+            f"ok     registration {evidence.registration_id}, forfeited {facts.expired_at} for the close {facts.closes_at}: "
+            f"{facts.rule_text}"
+        ),
+        f"ok     cycle {evidence.cycle.id}, fingerprint {evidence.cycle.fingerprint}",
+        f"ok     {len(evidence.orders)} orders, {sealed} answers sealed by a gateway, none says paid in time and in full",
+        f"ok     {len(evidence.reminders)} reminders before the close",
+    ]
+    if evidence.published is not None and evidence.tree is not None:
+        lines.append(
+            f"ok     leaf {evidence.tree.index + 1} of {evidence.tree.leaves} under the root {evidence.published.proof_root}"
+            + (", which is the one given" if root else "")
+        )
+    for line in lines:
+        console.print(Text(line, style="green"), soft_wrap=True)
+    for note in dict.fromkeys(verdict.notes):
+        console.print(Text(f"note   {note}", style="dim"), soft_wrap=True)
+    return OK
+
+
+async def preview(data: Path, closes_at: datetime | None, *, use_given: bool, as_json: bool) -> int:
+    """Who would be forfeited if the window closed now."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPE_WIDTH)
+    quiet = Console(highlight=False, stderr=True)
+    items: list[dict[str, Any]] = []
+    try:
+        async with _reach(data, use_given=use_given, console=quiet) as reach:
+            after: UUID | None = None
+            totals: dict[str, Any] = {}
+            while True:
+                page = await preview_close(
+                    reach.payment, reach.cycle, _TERMINAL, closes_at=closes_at, after=after, limit=_PAGE
+                )
+                items += page["items"]
+                totals = page.get("totals", totals)
+                after = page["next"]
+                if after is None:
+                    break
+    except CannotProve as error:
+        quiet.print(Text(f"nothing was looked at: {error}", style="red"), soft_wrap=True)
+        return ALTERED
+    if as_json:
+        found = {"cycle_id": reach.cycle.id, "at": page["at"], "totals": totals, "items": items}
+        print(json.dumps(found, ensure_ascii=False, indent=1, default=_in_json))
+        return OK
+    console.print(_totals(totals))
+    console.print(_people(items))
+    return OK
+
+
+def _in_json(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def _totals(totals: dict[str, Any]) -> Table:
+    table = Table(
+        title=Text("假如现在截止", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for column in ("缴费截止", "将会", "原因", "人数", "应缴", "在途"):
+        table.add_column(Text(column), overflow="fold")
+    words = {"forfeit": "视为自动放弃", "ask": "先向支付渠道查询", "spare": "暂不处理"}
+    for row in totals["by_reason"]:
+        table.add_row(
+            _in_json(row["closes_at"]),
+            words[row["would"]],
+            row["words"],
+            str(row["registrations"]),
+            _yuan(row["amount_fen"]),
+            _yuan(row["in_flight_fen"]),
+        )
+    table.add_section()
+    for would, word in words.items():
+        counted = totals[would]
+        table.add_row(
+            "合计",
+            word,
+            "",
+            str(counted["registrations"]),
+            _yuan(counted["amount_fen"]),
+            _yuan(counted.get("in_flight_fen", 0)),
+        )
+    return table
+
+
+def _people(items: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("registration", "would", "why", "owes", "order under way", "its end"):
+        table.add_column(Text(column), overflow="fold")
+    for item in items:
+        order = item["open_order"]
+        table.add_row(
+            str(item["registration_id"]),
+            item["would"],
+            item["why"],
+            _yuan(item["amount_fen"]),
+            f"{order['order_no']} ({order['channel']}, {order['state']})" if order else "",
+            _in_json(order["expires_at"]) if order else "",
+        )
+    return table
+
+
+def _yuan(fen: int) -> str:
+    return f"{fen // 100}.{fen % 100:02d}"
