@@ -15,7 +15,8 @@ import asyncpg
 from services.chassis import parked
 from services.chassis.consuming import Consumers
 from services.chassis.jobs import Job
-from tests.simulation.broker import Headers, Place, Record, SimulatedBatch, SimulatedBroker
+from services.chassis.record_batch import RecordBatch
+from tests.simulation.broker import Headers, Place, Record, SimulatedBroker
 from tests.simulation.lives import Doing, Failure, Fate, armed, at_gate, live
 from tests.simulation.scene import Do, Scene
 from tests.simulation.services import ORDER
@@ -63,11 +64,8 @@ class _Producer:
     async def partitions_for(self, topic: str) -> set[int]:
         return await self.broker.partitions_for(topic)
 
-    def create_batch(self) -> SimulatedBatch:
-        return self.broker.create_batch()
-
-    async def send_batch(self, batch: SimulatedBatch, topic: str, *, partition: int) -> Any:
-        self.sent += len(batch.records)
+    async def send_batch(self, batch: RecordBatch, topic: str, *, partition: int) -> Any:
+        self.sent += batch.record_count()
         return await self.broker.send_batch(batch, topic, partition=partition)
 
 

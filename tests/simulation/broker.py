@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from aiokafka import ConsumerRecord
+from aiokafka.record.memory_records import MemoryRecords
+
+from services.chassis.record_batch import RecordBatch
 
 Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 Place = tuple[str, int]
@@ -46,6 +49,17 @@ class SimulatedBatch:
         self.size += size
         self.records.append((key, value, tuple(headers)))
         return self
+
+    def record_count(self) -> int:
+        return len(self.records)
+
+
+def records_in(batch: SimulatedBatch | RecordBatch) -> Sequence[tuple[bytes | None, bytes, Headers]]:
+    """What was appended to it; what the relay has packed is read as a consumer would."""
+    if isinstance(batch, SimulatedBatch):
+        return batch.records
+    read = MemoryRecords(bytes(batch._build())).next_batch()
+    return [(record.key, record.value or b"", tuple(record.headers)) for record in read or ()]
 
 
 class SimulatedBroker:
@@ -78,12 +92,14 @@ class SimulatedBroker:
     def create_batch(self) -> SimulatedBatch:
         return SimulatedBatch(limit=1 << 18)
 
-    async def send_batch(self, batch: SimulatedBatch, topic: str, *, partition: int) -> asyncio.Future[None]:
+    async def send_batch(
+        self, batch: SimulatedBatch | RecordBatch, topic: str, *, partition: int
+    ) -> asyncio.Future[None]:
         """A future that is done when the broker has acknowledged; raises BrokerAway."""
         acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         outcome = self.weather((topic, partition))
         if outcome != "lost":
-            self._take((topic, partition), batch.records)
+            self._take((topic, partition), records_in(batch))
         if outcome == "ok":
             acknowledged.set_result(None)
         else:
