@@ -129,6 +129,11 @@ def _owing_until(changes: str) -> str:
         """
 
 
+# What is said of a whole cycle counts its words; bills, their lines and breaks are between this service and the gateway.
+COUNTED_OF_CYCLE: Final = f"""{_E}
+insert into cycle_versions as v (cycle_id, sequence) select e.key, max(e.sequence) from e group by e.key
+on conflict (cycle_id) do update set sequence = greatest(v.sequence, excluded.sequence)
+"""
 PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
     "closing-soon": (
         f"{_E} update obligations o set version = e.sequence from e where o.registration_id = e.key::uuid",
@@ -186,6 +191,9 @@ PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
     "refunded": (
         f"{_E} update obligations o set version = e.sequence from e where o.registration_id = e.key::uuid",
     ),
+    "reconciled": (COUNTED_OF_CYCLE,),
+    "break-found": (COUNTED_OF_CYCLE,),
+    "break-closed": (COUNTED_OF_CYCLE,),
     "window-closed": (
         f"""{_E}
         insert into closings as c (cycle_id, closes_at, fingerprint, begun_at, closed_at, sequence, counts, sums_fen,

@@ -93,6 +93,8 @@ CONFIRMATION: Final[Mapping[str, Table | Unrebuilt]] = {
         {"decision_id": OURS, "actor_kind": TYPED, "actor": TYPED, "note": TYPED, "documents": TYPED},
     ),
     "desk_windows": Table(("site_id",), ("cycle_id", "opens_at", "closes_at", "version", "set_at")),
+    "desk_window_asks": Unrebuilt(TYPED),
+    "desk_window_verdicts": Unrebuilt(TYPED),
     "payment_closes": Table(("site_id",), ("cycle_id", "closes_at", "sequence")),
     "desk_window_changes": Table(
         ("site_id", "version"), ("opens_at", "closes_at", "reason_code", "at"), {"reason": TYPED, "actor": TYPED}
@@ -144,6 +146,14 @@ PAYMENT: Final[Mapping[str, Table | Unrebuilt]] = {
     "reminder_runs": Unrebuilt(OURS),
     "reminders": Table(("registration_id", "told_closes_at", "offset_seconds"), ("at",)),
     "recoveries": Unrebuilt("what was done after a restore"),
+    "cycle_versions": Table(("cycle_id",), ("sequence",)),
+    "bills": Unrebuilt(GATEWAY),
+    "bill_lines": Unrebuilt(GATEWAY),
+    "reconciliations": Unrebuilt(GATEWAY),
+    "explanations": Unrebuilt(GATEWAY),
+    "breaks": Unrebuilt(GATEWAY),
+    "break_closings": Unrebuilt(TYPED),
+    "bill_waits": Unrebuilt(OURS),
     "windows": Table(("site_id",), ("cycle_id", "closes_at", "told_closes_at", "version", "set_at")),
     "decisions": Unrebuilt(TYPED),
     "verdicts": Unrebuilt(TYPED),

@@ -220,7 +220,7 @@ def _refund_manners(gateway: Gateway, request: Request) -> object:
 
 
 def _bill_faults(gateway: Gateway, request: Request) -> object:
-    """How bills differ from the book from now on: a list of missing, extra, amount."""
+    """How bills differ from the book from now on: a list of the words of `Gateway.bill_faults`."""
     gateway.bill_faults = [str(fault) for fault in request.json().get("faults", [])]
     return {}
 

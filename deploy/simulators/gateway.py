@@ -52,7 +52,9 @@ class Gateway(ABC):
         self.book = book
         self.refunds = refunds
         self.bill_faults: list[str] = []
-        """How the next bill differs from the book: `missing`, `extra` or `amount`."""
+        """How the next bill differs from the book: `missing`, `extra`, `amount`, `twice`, the same of refunds
+        (`refund-missing`, `refund-extra`, `refund-amount`), `another-day` (all of it), `late` (what was paid in the last
+        five minutes stands in the next day's bill)."""
         self.weather = Weather(clock)
         self.refused: dict[str, int] = {}
         for order in book.orders():
@@ -80,10 +82,11 @@ class Gateway(ABC):
 
     def booked_on(self, day: date) -> list[Booked]:
         """What a bill of this day of Beijing's says, with the faults that a script asked for."""
+        late = timedelta(minutes=5) if "late" in self.bill_faults else timedelta(0)
         lines = [
             Booked(order.paid_at, order.out_trade_no, order.transaction_id, order.amount_fen, "", 0)
             for order in self.book.orders()
-            if order.paid_at is not None and order.paid_at.astimezone(BEIJING).date() == day
+            if order.paid_at is not None and (order.paid_at + late).astimezone(BEIJING).date() == day
         ]
         now = self._clock.now()
         for refund in self.refunds.all():
@@ -101,7 +104,18 @@ class Gateway(ABC):
                     )
                 )
         for fault in self.bill_faults if lines else ():
+            refund = next((at for at, line in enumerate(lines) if line.refund_no), None)
             match fault:
+                case "twice":
+                    lines.append(lines[0])
+                case "another-day":
+                    lines = [line._replace(at=line.at - timedelta(days=1)) for line in lines]
+                case "refund-extra":
+                    lines.append(lines[0]._replace(refund_no="R29990101NOBODYSREFUND", refund_fen=1))
+                case "refund-missing" if refund is not None:
+                    del lines[refund]
+                case "refund-amount" if refund is not None:
+                    lines[refund] = lines[refund]._replace(refund_fen=lines[refund].refund_fen - 1)
                 case "missing":
                     lines.pop()
                 case "extra":

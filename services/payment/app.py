@@ -7,16 +7,18 @@ from datetime import datetime
 
 from services.chassis.clock import Clock
 from services.chassis.process import CannotStart, Plumbing, Process
-from services.payment import api, notices
+from services.payment import api, bills_api, notices
 from services.payment.adapters.alipay import Alipay
 from services.payment.adapters.alipay_signatures import AlipayAccount
 from services.payment.adapters.asking import AccountInvalid
 from services.payment.adapters.wechat import WeChatPay
 from services.payment.adapters.wechat_signatures import WeChatAccount
 from services.payment.consumers import HANDLERS
+from services.payment.handlers.reconciling import Bills
 from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
-from services.payment.jobs import Turns, carry_out_job, make_jobs
+from services.payment.jobs import Turns, carry_out_job, make_jobs, reconcile_job
+from services.payment.ports import Capability
 from services.payment.settings import Settings
 
 
@@ -34,6 +36,10 @@ def create_app(settings: Settings) -> Process:
     turns = Turns(gateways, refunds, plumbing.clock, plumbing.guard, settings.sweep_chunk)
     close, settle, remind, refund, post_fees = make_jobs(turns)
     carry_out = carry_out_job(turns, close, settle, remind)
+    bills = Bills(
+        {name: one for name, one in channels.items() if Capability.BILLS in one.capabilities}, gateways
+    )
+    reconcile = reconcile_job(turns, bills)
 
     def decided() -> None:
         carry_out.wake()
@@ -50,6 +56,7 @@ def create_app(settings: Settings) -> Process:
             api.public_routes(gateways, ask_at=ask_at, close_again=close.wake),
             notices.notice_routes(gateways),
             api.decision_routes(gateways, decided=decided),
+            bills_api.bill_routes(bills, fetch=reconcile.wake),
         ],
         handlers=HANDLERS,
         deps={
@@ -58,7 +65,7 @@ def create_app(settings: Settings) -> Process:
             "close_again": close.wake,
             "refund_soon": refund_soon,
         },
-        jobs=[close, settle, remind, refund, post_fees, carry_out],
+        jobs=[close, settle, remind, refund, post_fees, carry_out, reconcile],
         resources=[aclosing(channel) for channel in channels.values()],
     )
 

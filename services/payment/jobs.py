@@ -11,6 +11,7 @@ from services.chassis.clock_guard import ClockGuard
 from services.chassis.jobs import Job
 from services.payment.handlers import closing, deciding, recovering, reminding
 from services.payment.handlers.metrics import CLOSE_SECONDS
+from services.payment.handlers.reconciling import Bills
 from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
 from services.payment.repository import ledger, orders
@@ -113,6 +114,17 @@ def carry_out_job(turns: Turns, *others: Job) -> Job:
             job.wake()
 
     return Job("carry-out", lambda: turns.carry_out(done), every=timedelta(seconds=30))
+
+
+def reconcile_job(turns: Turns, bills: Bills) -> Job:
+    """reconcile. Each channel's bill of the day before, at 10:30 Beijing; days that were missed as soon as it runs again."""
+
+    async def reconcile() -> datetime | None:
+        if await recovering.is_open(turns.gateways.database):
+            return turns.clock.now() + _LOOK_AGAIN  # what is missing in our book may only not be back yet
+        return await bills.reconcile()
+
+    return Job("reconcile", reconcile, every=timedelta(minutes=30))
 
 
 def make_jobs(turns: Turns) -> tuple[Job, ...]:

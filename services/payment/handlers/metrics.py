@@ -19,6 +19,8 @@ CLOCK_SKEW = Gauge("kaowu_payment_callback_skew_seconds", "Of the last notice re
 DECIDED = Counter(
     "kaowu_payment_decided", "Decisions of two people by what the second one said", ["kind", "word"]
 )
+RECONCILED = Counter("kaowu_payment_reconciled", "Days whose bill was compared", ["channel", "bill"])
+BREAKS_FOUND = Counter("kaowu_payment_breaks_found", "Differences between bill and book", ["channel"])
 CLOSE_STOPPED = Counter("kaowu_payment_close_stopped", "Closes put off because clocks disagreed")
 RECOVERED = Counter(
     "kaowu_payment_recovered", "Orders found and payments booked again after a restore", ["what"]

@@ -61,6 +61,10 @@ class System(ServiceUnderTest):
         "decisions": "decision_id",
         "verdicts": "decision_id",
         "carried_out": "decision_id",
+        "reconciliations": "number",
+        "explanations": "bill_id, subject, reason",
+        "breaks": "number",
+        "break_closings": "break_id",
         "outbox": "id",
         "parked": "id",
     }
@@ -103,7 +107,7 @@ class System(ServiceUnderTest):
         jobs = {job.name: job for job in self.process.jobs.jobs}
         self.close_job, self.settle_job = jobs["close-window"], jobs["settle-orders"]
         self.remind_job, self.refund_job = jobs["remind"], jobs["refund"]
-        self.carry_out_job = jobs["carry-out"]
+        self.carry_out_job, self.reconcile_job = jobs["carry-out"], jobs["reconcile"]
         turns = getattr(self.remind_job.run, "__self__", None)
         assert isinstance(turns, Turns)
         self.turns = turns
@@ -220,6 +224,9 @@ class System(ServiceUnderTest):
 
     async def refund(self) -> datetime | None:
         return await self.turns.refund()
+
+    async def reconcile(self) -> datetime | None:
+        return await self.reconcile_job.run()
 
     async def remind(self) -> datetime | None:
         return await self.remind_job.run()
