@@ -104,7 +104,7 @@ class Gateway(ABC):
                     )
                 )
         for fault in self.bill_faults if lines else ():
-            refund = next((at for at, line in enumerate(lines) if line.refund_no), None)
+            back = next((at for at, line in enumerate(lines) if line.refund_no), None)
             match fault:
                 case "twice":
                     lines.append(lines[0])
@@ -112,10 +112,10 @@ class Gateway(ABC):
                     lines = [line._replace(at=line.at - timedelta(days=1)) for line in lines]
                 case "refund-extra":
                     lines.append(lines[0]._replace(refund_no="R29990101NOBODYSREFUND", refund_fen=1))
-                case "refund-missing" if refund is not None:
-                    del lines[refund]
-                case "refund-amount" if refund is not None:
-                    lines[refund] = lines[refund]._replace(refund_fen=lines[refund].refund_fen - 1)
+                case "refund-missing" if back is not None:
+                    del lines[back]
+                case "refund-amount" if back is not None:
+                    lines[back] = lines[back]._replace(refund_fen=lines[back].refund_fen - 1)
                 case "missing":
                     lines.pop()
                 case "extra":

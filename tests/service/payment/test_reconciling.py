@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +11,9 @@ import pytest
 from contracts import payment
 from deploy.simulators.gateway import Gateway
 from deploy.simulators.outage import Outage
+from services.chassis.db import UnitOfWork
+from services.payment.handlers.reconciling import Bills
+from services.payment.ports import Bill, BillLine
 from services.payment.repository import bills
 from tests.service.payment.system import CYCLE, System, moment, rejected
 
@@ -424,3 +427,51 @@ async def test_a_bill_cut_short_while_it_is_written_down_counts_once(
     await office.reconcile()
     day = await day_of(office, "wechat")
     assert (day["lines"], day["matched"], day["breaks"]) == (2, 2, 0)
+
+
+async def test_a_hundred_thousand_lines_go_through_in_a_few_statements(office: System) -> None:
+    """Counted, not timed: the work is done in sets. With one payment missing in the book and one in the bill."""
+    many = 100_000
+    office.at(PAID_AT)
+    candidate, order_no = await paid(office, "wechat")
+    await office.write(
+        """
+        insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency, paid_at,
+                            recorded_at)
+        select k.kind, $1, $2, 'wechat', 'T' || n, 20000, 'CNY', $3, $3
+        from generate_series(1, $4::int) n, (values ('received'), ('fee')) as k (kind)
+        """,
+        candidate,
+        order_no,
+        moment(PAID_AT),
+        many,
+    )
+    lines = tuple(BillLine(order_no, f"T{n}", None, 20_000, moment(PAID_AT)) for n in range(2, many + 2))
+    channel = Recorded(Bill("wechat", date(2024, 1, 30), lines, bytes(32), b"\x1f\x8braw"))
+    office.at(NEXT)
+    asked: list[str] = []
+    sql = UnitOfWork.sql
+
+    async def counted(uow: UnitOfWork, statement: str, *args: object) -> Any:
+        asked.append(statement)
+        return await sql(uow, statement, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UnitOfWork, "sql", counted)
+        await Bills({"wechat": channel}, office.turns.gateways)._take(channel.bill)
+    assert len(asked) < 20
+    (row,) = await office.rows("select * from reconciliations")
+    assert (row["lines"], row["matched"], row["breaks"]) == (many, many - 1, 3)
+    assert await kinds(office) == ["not-in-bill", "not-in-bill", "not-in-ledger"]
+
+
+class Recorded:
+    """A gateway whose bill is known."""
+
+    name = "wechat"
+
+    def __init__(self, bill: Bill) -> None:
+        self.bill = bill
+
+    async def fetch_bill(self, day: date) -> Bill:
+        return self.bill
