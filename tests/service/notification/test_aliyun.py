@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -27,14 +26,13 @@ from services.notification.adapters.aliyun import (
     canonical_query,
     signed_headers,
 )
-from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected, Sent, Sms
+from services.notification.ports import Accepted, NoAnswer, Receipt, Rejected, Sent, Sms
 from tests.simulators.outside import START, HandClock, Outside, outside
 
 PHONE = "13800001234"
 TEMPLATE = "SMS_474580001"
 TEMPLATES = {TEMPLATE: "考生${number}：网上缴费截止${deadline}，逾期视为自动放弃考试。"}
 VARIABLES = {"number": "5678", "deadline": "2024年2月8日（星期四）24时"}
-RECEIPTS = AliyunSms(AliyunAccount("https://sms.test", "id", b"secret", "乐山考点"), clock=SystemClock())
 
 
 @pytest.fixture
@@ -317,73 +315,6 @@ async def test_the_carrier_refuses_a_request_of_sixteen_minutes_ago(stage: Outsi
     with pytest.raises(Rejected, match=r"InvalidTimeStamp\.Expired"):
         await send(client)
     await client.aclose()
-
-
-# Receipts
-
-
-def _receipt(**change: Any) -> dict[str, Any]:
-    return {
-        "phone_number": PHONE,
-        "send_time": "2024-01-30 20:00:00",
-        "report_time": "2024-01-30 20:00:05",
-        "success": True,
-        "err_code": "DELIVERED",
-        "err_msg": "用户接收成功",
-        "sms_size": "1",
-        "biz_id": "932702304080415357^0",
-        "out_id": "message-1",
-    } | change
-
-
-def test_receipts_are_read_in_beijing_time() -> None:
-    [receipt] = RECEIPTS.parse_receipts(json.dumps([_receipt()]).encode())
-    assert receipt == Receipt(
-        "message-1", "932702304080415357^0", True, "DELIVERED", datetime(2024, 1, 30, 12, 0, 5, tzinfo=UTC)
-    )
-
-
-def test_an_empty_push_has_no_receipts() -> None:
-    assert RECEIPTS.parse_receipts(b"[]") == []
-
-
-def test_a_receipt_without_a_moment_still_counts() -> None:
-    [receipt] = RECEIPTS.parse_receipts(json.dumps([_receipt(report_time=None)]).encode())
-    assert receipt.at is None
-    assert receipt.delivered
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{}",
-        b"null",
-        b"\xff\xfe",
-        b"[1]",
-        b"[" * 100_000,
-        json.dumps([_receipt(success="true")]).encode(),
-        json.dumps([_receipt(success=None)]).encode(),
-        json.dumps([_receipt(out_id=None)]).encode(),
-        json.dumps([_receipt(), {}]).encode(),
-        b" " * (4 * 1024 * 1024 + 1),
-    ],
-)
-def test_a_push_in_another_form_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedReceipts):
-        RECEIPTS.parse_receipts(body)
-
-
-@given(st.binary(max_size=200))
-def test_whatever_is_pushed_is_read_or_refused(body: bytes) -> None:
-    entries: object = None
-    with contextlib.suppress(ValueError):
-        entries = json.loads(body)
-    if entries == []:
-        assert RECEIPTS.parse_receipts(body) == []
-    else:
-        with pytest.raises(MalformedReceipts):
-            RECEIPTS.parse_receipts(body)
 
 
 async def _never(_: Request) -> Reply:
