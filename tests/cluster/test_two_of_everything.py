@@ -14,10 +14,11 @@ from tests.faults.harness import Battle, fight
 pytestmark = pytest.mark.cluster
 
 
-def watch_all(battle: Battle) -> None:
+async def watch_all(battle: Battle) -> None:
     """Whether a job runs each process knows of itself alone: without the second ones a cycle would seem to be at rest."""
     every = battle.system.services | battle.system.replicas
-    battle.streams._services = {name: one.internal_url for name, one in every.items()}
+    async with battle.streams._looking:
+        battle.streams._services = {name: one.internal_url for name, one in every.items()}
 
 
 async def test_every_service_is_restarted_in_turn_and_its_other_process_goes_on(
@@ -27,7 +28,7 @@ async def test_every_service_is_restarted_in_turn_and_its_other_process_goes_on(
         battle.streams.faulted = True
         system = battle.system
         second = {name: await system.add_replica(name) for name in SERVICES}
-        watch_all(battle)
+        await watch_all(battle)
         for name in SERVICES:
             assert await battle.members(name) == 2, f"two members of {name} share its topics"
 
@@ -46,7 +47,7 @@ async def test_every_service_is_restarted_in_turn_and_its_other_process_goes_on(
             await system.restart(name)
             assert system.services[name].process.pid != before
             leaving = system.replicas.pop(second[name])
-            watch_all(battle)
+            await watch_all(battle)
             await leaving.process.stop()
 
             async def leads_again(name: str = name) -> bool:
@@ -54,7 +55,7 @@ async def test_every_service_is_restarted_in_turn_and_its_other_process_goes_on(
 
             await battle.eventually(leads_again, f"the first process of {name} leading again")
             second[name] = await system.add_replica(name)
-            watch_all(battle)
+            await watch_all(battle)
 
             async def both(name: str = name) -> bool:
                 return await battle.members(name) == 2
