@@ -107,7 +107,7 @@ class ObligationRow(Base, table=True):
     opens_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     told_closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
-    # Unknown of whoever was approved before version 0007.
+    # Unknown of whoever was approved before revision 0005.
     site_id: str | None = Field(sa_column=Column(Text))
     due_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
     changed_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
