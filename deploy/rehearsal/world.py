@@ -123,6 +123,12 @@ class World:
             self.office,
             body,
         )
+        if answer.code is None and "asked" in answer.data:
+            # People have been told a window: another one takes a second person.
+            ask_id = answer.data["asked"]["ask_id"]
+            approve = f"{self.addresses.confirmation}/office/desk-windows/{site}/{ask_id}/approve"
+            answer = await self.doors.ask(f"another window of {site}", "POST", approve, self.second, {})
+            self._reached("window moved by two people")
         self._note(
             event,
             "done" if answer.code is None else f"refused: {answer.code} {answer.data.get('detail', '')}",

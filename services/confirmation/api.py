@@ -209,6 +209,8 @@ def routes(database: Database, cycle: Cycle, vault: Vault, wake_lapse: Callable[
             )
         return JSONResponse(answer)
 
+    _verdict_routes(router, database, cycle, wake_lapse)
+
     @router.get("/desks/{site_id}/cases")
     async def cases_of_desk(
         site_id: SiteInPath,
@@ -252,6 +254,42 @@ def routes(database: Database, cycle: Cycle, vault: Vault, wake_lapse: Callable[
             return JSONResponse(await handlers.undecided(uow, after=after, limit=limit, cycle=cycle))
 
     return router
+
+
+def _verdict_routes(
+    router: APIRouter, database: Database, cycle: Cycle, wake_lapse: Callable[[], None]
+) -> None:
+    """What a second person of the office says to another window of a dated desk."""
+
+    @router.post("/office/desk-windows/{site_id}/{ask_id}/approve")
+    async def approve_desk_window(
+        site_id: SiteInPath, ask_id: UUID, actor: Office, key: IdempotencyKey = None
+    ) -> JSONResponse:
+        return JSONResponse(await decide_window(site_id, ask_id, "approved", actor, key))
+
+    @router.post("/office/desk-windows/{site_id}/{ask_id}/reject")
+    async def reject_desk_window(
+        site_id: SiteInPath, ask_id: UUID, actor: Office, key: IdempotencyKey = None
+    ) -> JSONResponse:
+        return JSONResponse(await decide_window(site_id, ask_id, "rejected", actor, key))
+
+    async def decide_window(site_id: str, ask_id: UUID, word: str, actor: Actor, key: str | None) -> Answer:
+        async with database.unit_of_work() as uow:
+            return await idempotent(
+                uow,
+                actor=actor,
+                key=key,
+                request=f"{word} {site_id} {ask_id}".encode(),
+                run=lambda: handlers.decide_desk_window(
+                    uow,
+                    actor=actor,
+                    site_id=site_id,
+                    ask_id=ask_id,
+                    word=word,
+                    cycle=cycle,
+                    wake_lapse=wake_lapse,
+                ),
+            )
 
 
 def _request(action: str, registration_id: UUID, body: BaseModel) -> bytes:

@@ -11,11 +11,13 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
     SmallInteger,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -31,7 +33,16 @@ else:
     Base = make_base()
 add_plumbing(Base.metadata)
 
-__all__ = ["Base", "CaseRow", "DecisionRow", "DeskWindowChangeRow", "DeskWindowRow", "PaymentCloseRow"]
+__all__ = [
+    "Base",
+    "CaseRow",
+    "DecisionRow",
+    "DeskWindowAskRow",
+    "DeskWindowChangeRow",
+    "DeskWindowRow",
+    "DeskWindowVerdictRow",
+    "PaymentCloseRow",
+]
 
 _MOMENT = DateTime(timezone=True)
 
@@ -139,6 +150,46 @@ class DeskWindowChangeRow(Base, table=True):
     reason: str = Field(sa_column=Column(Text, nullable=False))
     actor: str = Field(sa_column=Column(Text, nullable=False))
     at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+
+
+class DeskWindowAskRow(Base, table=True):
+    """Another window of a dated desk, as one person of the office asked for it. Rows are added, never changed."""
+
+    __tablename__: ClassVar[Any] = "desk_window_asks"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint("opens_at < closes_at", name="opens_before_it_closes"),
+        UniqueConstraint("ask_id", "asked_by"),
+    )
+
+    ask_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    site_id: str = Field(sa_column=Column(Text, nullable=False))
+    opens_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    reason_code: str = Field(sa_column=Column(Text, nullable=False))
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    waiting: int = Field(sa_column=Column(Integer, nullable=False))
+    asked_by: str = Field(sa_column=Column(Text, nullable=False))
+    asked_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+
+
+class DeskWindowVerdictRow(Base, table=True):
+    """What another person said to it. Rows are added, never changed."""
+
+    __tablename__: ClassVar[Any] = "desk_window_verdicts"
+    __table_args__: ClassVar[Any] = (
+        CheckConstraint("word in ('approved', 'rejected')", name="word"),
+        # Nobody decides alone, whatever the code does.
+        CheckConstraint("asked_by <> decided_by", name="two_people"),
+        ForeignKeyConstraint(
+            ["ask_id", "asked_by"], ["desk_window_asks.ask_id", "desk_window_asks.asked_by"]
+        ),
+    )
+
+    ask_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    word: str = Field(sa_column=Column(Text, nullable=False))
+    asked_by: str = Field(sa_column=Column(Text, nullable=False))
+    decided_by: str = Field(sa_column=Column(Text, nullable=False))
+    decided_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
 
 
 class PaymentCloseRow(Base, table=True):

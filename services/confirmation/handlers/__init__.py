@@ -5,6 +5,7 @@ from services.confirmation.handlers.deciding import Verdict, confirm, decide_at_
 from services.confirmation.handlers.facts import Answer
 from services.confirmation.handlers.reading import all_cases, cases_of_desk, read_case, undecided
 from services.confirmation.handlers.windows import (
+    decide_desk_window,
     follow_payment_close,
     lapse_missed,
     next_lapse,
@@ -19,6 +20,7 @@ __all__ = [
     "cases_of_desk",
     "confirm",
     "decide_at_desk",
+    "decide_desk_window",
     "follow_payment_close",
     "lapse_missed",
     "next_lapse",

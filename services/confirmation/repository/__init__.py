@@ -1,5 +1,6 @@
 """Every query of this service."""
 
+from services.confirmation.repository.asks import Ask, add_ask, decide_ask, find_ask, open_asks
 from services.confirmation.repository.cases import (
     Decided,
     Overtaken,
@@ -12,6 +13,7 @@ from services.confirmation.repository.cases import (
 )
 from services.confirmation.repository.pages import count_in, decisions_of, find, page
 from services.confirmation.repository.windows import (
+    count_waiting,
     desks,
     hold_desk_windows,
     lapse,
@@ -24,18 +26,24 @@ from services.confirmation.repository.windows import (
 )
 
 __all__ = [
+    "Ask",
     "Decided",
     "Overtaken",
+    "add_ask",
     "add_decisions",
     "count_in",
+    "count_waiting",
+    "decide_ask",
     "decisions_of",
     "desks",
     "find",
+    "find_ask",
     "hold_desk_windows",
     "lapse",
     "lock",
     "lock_many",
     "next_fix_until",
+    "open_asks",
     "open_cases",
     "page",
     "payment_closes",

@@ -187,6 +187,16 @@ with waiting as materialized (
 
 
 _TELL: Final = tell_statement()
+_WAITING: Final = ", ".join(f"'{state}'" for state in states_that_allow(Action.LAPSE))
+
+
+async def count_waiting(uow: UnitOfWork, site_id: str) -> int:
+    """How many wait for this desk, and would be told of another window."""
+    rows = await uow.sql(
+        f"select count(*) as n from cases where site_id = $1 and state in ({_WAITING})",  # noqa: S608  # states of the table
+        site_id,
+    )
+    return int(rows[0].n)
 
 
 async def tell_new_window(uow: UnitOfWork, site_id: str, window: Window, reason_code: WindowReason) -> int:

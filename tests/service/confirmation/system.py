@@ -38,6 +38,8 @@ class System(ServiceUnderTest):
         "desk_windows": "site_id",
         "desk_window_changes": "site_id, version",
         "payment_closes": "site_id",
+        "desk_window_asks": "ask_id",
+        "desk_window_verdicts": "ask_id",
         "outbox": "id",
         "parked": "id",
     }
@@ -134,7 +136,22 @@ class System(ServiceUnderTest):
 
     async def set_window(self, site: str, **body: object) -> httpx2.Response:
         body.setdefault("reason", "公布确认时间")
-        return await self.call("POST", f"/office/desk-windows/{site}", "office", body)
+        answer = await self.call("POST", f"/office/desk-windows/{site}", "office", body)
+        asked = answer.json().get("asked")
+        if asked is None:
+            return answer
+        return await self.decide_window(site, asked["ask_id"], "approve")
+
+    async def decide_window(
+        self, site: str, ask_id: str, word: str, who: str = "another-of-the-office"
+    ) -> httpx2.Response:
+        """What a second person says to another window of a dated desk."""
+        token = self._tokens.mint("office", who, at=moment(EARLY))
+        return await self.http.request(
+            "POST",
+            f"/office/desk-windows/{site}/{ask_id}/{word}",
+            headers={"authorization": f"Bearer {token}"},
+        )
 
     # --- door 2
 

@@ -20,6 +20,8 @@ ROUTES = {
     ("GET", f"/review/site/cases/{ONE}"): {"reviewer:site"},
     ("GET", f"/cases/{ONE}"): {f"candidate:{ONE}", "office"},
     ("POST", "/office/desk-windows/shizhong"): {"office"},
+    ("POST", f"/office/desk-windows/shizhong/{ONE}/approve"): {"office"},
+    ("POST", f"/office/desk-windows/shizhong/{ONE}/reject"): {"office"},
     ("GET", "/office/cases"): {"office"},
     ("GET", "/office/undecided"): {"office"},
 }
@@ -41,6 +43,7 @@ def test_every_route_of_the_service_is_in_that_table() -> None:
     templates = {
         path.replace("shizhong", "{site_id}")
         .replace("/review/site", "/review/{level}")
+        .replace(f"{{site_id}}/{ONE}", "{site_id}/{ask_id}")
         .replace(ONE, "{registration_id}")
         for _, path in ROUTES
     }
