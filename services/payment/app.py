@@ -7,7 +7,7 @@ from datetime import datetime
 
 from services.chassis.clock import Clock
 from services.chassis.process import CannotStart, Plumbing, Process
-from services.payment import api, bills_api, notices
+from services.payment import api
 from services.payment.adapters.alipay import Alipay
 from services.payment.adapters.alipay_signatures import AlipayAccount
 from services.payment.adapters.asking import AccountInvalid
@@ -54,9 +54,9 @@ def create_app(settings: Settings) -> Process:
         plumbing,
         public=[
             api.public_routes(gateways, ask_at=ask_at, close_again=close.wake),
-            notices.notice_routes(gateways),
+            api.notice_routes(gateways),
             api.decision_routes(gateways, decided=decided),
-            bills_api.bill_routes(bills, fetch=reconcile.wake),
+            api.bill_routes(bills, fetch=reconcile.wake),
         ],
         handlers=HANDLERS,
         deps={

@@ -35,11 +35,11 @@ from services.notification.ports import Contact
 from services.notification.settings import Settings as NotificationSettings
 from services.notification.templates.wording import Wording
 from services.payment import api as payment_api
+from services.payment.api.notices import notice_routes
 from services.payment.consumers import HANDLERS as PAYMENT_HANDLERS
 from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
 from services.payment.jobs import Turns, make_jobs
-from services.payment.notices import notice_routes
 from services.payment.settings import Settings as PaymentSettings
 from services.registration import app as registration
 from services.registration.settings import Settings as RegistrationSettings

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from hashlib import sha256
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from contracts.reasons import BreakKind
 from services.chassis.db import Row, UnitOfWork
 from services.payment.domain.reconciling import NEAR_MIDNIGHT, REFUND_TAKES, Explanation, begins_at
-from services.payment.ports import BillLine
 from services.payment.repository.vocabulary import one_of
 
 CHUNK: Final = 10_000
@@ -39,6 +38,21 @@ _COLUMNS: Final = (
 _BREAK_ID: Final = "md5(concat_ws('|', 'kaowu.break.v1', f.bill_id, f.kind, f.subject))::uuid"
 
 
+class Line(Protocol):
+    """A line of a bill, as a gateway's adapter reads it."""
+
+    @property
+    def order_no(self) -> str: ...
+    @property
+    def transaction_id(self) -> str: ...
+    @property
+    def refund_no(self) -> str | None: ...
+    @property
+    def amount_fen(self) -> int: ...
+    @property
+    def at(self) -> datetime: ...
+
+
 def bill_id_of(channel: str, day: date, digest: bytes | None) -> UUID:
     """A bill is the same bill whenever it is fetched: what was cut short goes on where it was."""
     mixed = sha256(f"kaowu.bill.v1 {channel} {day} ".encode() + (digest or b"none")).digest()
@@ -51,7 +65,7 @@ async def settled(uow: UnitOfWork, channel: str) -> dict[date, UUID]:
     return {row.day: row.bill_id for row in rows}
 
 
-async def add_lines(uow: UnitOfWork, bill_id: UUID, first: int, lines: Sequence[BillLine]) -> None:
+async def add_lines(uow: UnitOfWork, bill_id: UUID, first: int, lines: Sequence[Line]) -> None:
     """A part of a bill's lines, in one statement."""
     await uow.changed(
         """
@@ -69,7 +83,7 @@ async def add_lines(uow: UnitOfWork, bill_id: UUID, first: int, lines: Sequence[
     )
 
 
-def parts(lines: Sequence[BillLine]) -> Iterator[tuple[int, Sequence[BillLine]]]:
+def parts(lines: Sequence[Line]) -> Iterator[tuple[int, Sequence[Line]]]:
     """(number of its first line, lines): in pieces of a size that a statement takes."""
     left = iter(lines)
     first = 1
