@@ -239,9 +239,15 @@ class RequestScope:
 
         try:
             if received <= self._max_body:
-                with self._tracing.span("request", [current_cause().traceparent], SpanKind.SERVER):
-                    await self.app(scope, bounded, unless_too_large)
+                try:
+                    with self._tracing.span("request", [current_cause().traceparent], SpanKind.SERVER):
+                        await self.app(scope, bounded, unless_too_large)
+                except Exception:
+                    if received <= self._max_body:
+                        raise  # else it is our own: a handler that reads the body itself has met it
             if received > self._max_body:
+                REFUSALS.labels(_route_of(scope), str(Code.TOO_LARGE)).inc()
+                refused_access(scope["method"], _route_of(scope), "too-large", "unread")
                 await problem(self._too_large, Code.TOO_LARGE.status)(scope, receive, noting)
         except Exception as error:
             # Starlette re-raises what no handler took, after the answer went out.
