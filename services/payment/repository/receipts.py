@@ -48,6 +48,8 @@ _PAID: Final = outbox.insert_select(
 )
 # `Obligation.receive` where it says PAID and nothing else, for many at once. Who is locked by somebody else is passed by, so this
 # waits for nobody and nobody deadlocks with it.
+# What is booked for an order has made it paid, so it need not be looked for; a transaction that was booked for another order
+# fails all of them at the ledger's own key, and then each is considered alone.
 _STATEMENT: Final = f"""
 with told as (
     select * from unnest($3::int[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::timestamptz[], $10::text[],
@@ -60,8 +62,6 @@ with told as (
                  and r.amount_fen = t.amount_fen and r.currency = t.currency
     join obligations o on o.registration_id = r.registration_id
     where o.status in {MAY_BE_PAID} and o.currency = t.currency and t.paid_at < o.closes_at
-      and not exists (select from ledger l where l.channel = t.channel and l.transaction_id = t.transaction_id
-                                             and l.kind = 'received')
     for update of o skip locked
 ), paid as materialized (
     update obligations o
