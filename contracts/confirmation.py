@@ -66,7 +66,8 @@ class Reviewed(ConfirmationFact):
 
 class Approved(ConfirmationFact):
     """When: the last review level approved.
-    What became true: the candidate may pay; `level` is the specialty's exam level, which sets the fee.
+    What became true: the candidate may pay; `level` is the specialty's exam level, which sets the fee; `told_closes_at`:
+    until when, as people are told, where the office has moved it.
     Who reacts: payment opens an obligation; registration's view; notification.
     """
 
@@ -76,6 +77,7 @@ class Approved(ConfirmationFact):
     subjects: Subjects
     specialty_code: SpecialtyCode
     site_id: SiteId | None = None
+    told_closes_at: Moment | None = None
 
 
 class Rejected(ConfirmationFact):

@@ -95,7 +95,7 @@ CONFIRMATION: Final[Mapping[str, Table | Unrebuilt]] = {
     "desk_windows": Table(("site_id",), ("cycle_id", "opens_at", "closes_at", "version", "set_at")),
     "desk_window_asks": Unrebuilt(TYPED),
     "desk_window_verdicts": Unrebuilt(TYPED),
-    "payment_closes": Table(("site_id",), ("cycle_id", "closes_at", "sequence")),
+    "payment_closes": Table(("site_id",), ("cycle_id", "closes_at", "told_closes_at", "sequence")),
     "desk_window_changes": Table(
         ("site_id", "version"), ("opens_at", "closes_at", "reason_code", "at"), {"reason": TYPED, "actor": TYPED}
     ),

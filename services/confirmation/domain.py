@@ -127,6 +127,14 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True)
+class PaymentClose:
+    """Until when payment is open for a desk's people, and until when they are told it is."""
+
+    closes_at: datetime
+    told_closes_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Form:
     """What a candidate applied for, as printed on one version of the form."""
 

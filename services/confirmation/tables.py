@@ -200,4 +200,5 @@ class PaymentCloseRow(Base, table=True):
     site_id: str = Field(sa_column=Column(Text, primary_key=True))
     cycle_id: str = Field(sa_column=Column(Text, nullable=False))
     closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     sequence: int = Field(sa_column=Column(BigInteger, nullable=False))

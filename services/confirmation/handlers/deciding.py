@@ -22,6 +22,7 @@ from services.confirmation.domain import (
     Case,
     Desk,
     DeskCheck,
+    PaymentClose,
     State,
     not_confirmed,
     require_reasons,
@@ -139,13 +140,14 @@ async def review(
             if before is None:
                 raise not_confirmed() if verdict.decision is Decision.APPROVE else no_case()
             site_id = before.form.site_id
-            case = _judged(uow, before, desks[site_id], level, verdict, cycle, payment.get(site_id))
+            close = payment.get(site_id)
+            case = _judged(uow, before, desks[site_id], level, verdict, cycle, close)
         except Refused as no:
             results.append(refusal(verdict.registration_id, no))
             continue
         now[case.registration_id] = case
         done.append(_decided(case, level, verdict, vault))
-        facts.append((case, _said(case, level, verdict), None))
+        facts.append((case, _said(case, level, verdict, close), None))
         results.append({**facts_of(case), "ok": True})
     moved = [(before, now[key]) for key, before in read.items() if now[key] is not before]
     await repository.save_many(uow, moved)
@@ -163,10 +165,10 @@ def _judged(
     level: str,
     verdict: Verdict,
     cycle: Cycle,
-    payment_closes_at: datetime | None = None,
+    close: PaymentClose | None = None,
 ) -> Case:
     if verdict.decision is Decision.APPROVE:
-        return case.approved(uow.at, level, cycle, payment_closes_at)
+        return case.approved(uow.at, level, cycle, close.closes_at if close else None)
     if verdict.decision is Decision.RETURN:
         after = case.returned(uow.at, desk, level, verdict.fix_until, cycle)
     else:
@@ -188,7 +190,7 @@ def _decided(case: Case, level: str, verdict: Verdict, vault: Vault) -> Decided:
     return replace(decided, note=note)
 
 
-def _said(case: Case, level: str, verdict: Verdict) -> list[Event]:
+def _said(case: Case, level: str, verdict: Verdict, close: PaymentClose | None = None) -> list[Event]:
     if verdict.decision is Decision.RETURN:
         return [returned(case, level, verdict.reason_codes)]
     if verdict.decision is Decision.REJECT:
@@ -206,4 +208,4 @@ def _said(case: Case, level: str, verdict: Verdict) -> list[Event]:
         level=level,
         decision=Decision.APPROVE,
     )
-    return [reviewed, approved(case)] if case.state is State.APPROVED else [reviewed]
+    return [reviewed, approved(case, close)] if case.state is State.APPROVED else [reviewed]

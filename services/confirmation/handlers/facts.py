@@ -15,7 +15,7 @@ from contracts.refusals import Code, Refused
 from services.chassis import audit, outbox
 from services.chassis.db import UnitOfWork
 from services.chassis.tokens import Actor
-from services.confirmation.domain import Case
+from services.confirmation.domain import Case, PaymentClose
 
 Answer = dict[str, Any]
 
@@ -32,7 +32,7 @@ async def say(uow: UnitOfWork, facts: Sequence[tuple[Case, Sequence[Event], Enve
     )
 
 
-def approved(case: Case) -> Event:
+def approved(case: Case, close: PaymentClose | None = None) -> Event:
     return confirmation.Approved(
         cycle_id=case.cycle_id,
         registration_id=case.registration_id,
@@ -40,6 +40,7 @@ def approved(case: Case) -> Event:
         subjects=case.form.subjects,
         specialty_code=case.form.specialty_code,
         site_id=case.form.site_id,
+        told_closes_at=close.told_closes_at if close else None,
     )
 
 

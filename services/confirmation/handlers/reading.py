@@ -44,7 +44,10 @@ async def undecided(uow: UnitOfWork, *, after: UUID | None, limit: int, cycle: C
 async def _payment_is_over(uow: UnitOfWork, cycle: Cycle) -> bool:
     """At every desk: the office may have moved the close of some."""
     moved = await repository.payment_closes(uow)
-    return all(uow.at >= moved.get(site.id, cycle.windows.payment.closes) for site in cycle.sites)
+    announced = cycle.windows.payment.closes
+    return all(
+        uow.at >= (moved[site.id].closes_at if site.id in moved else announced) for site in cycle.sites
+    )
 
 
 async def read_case(

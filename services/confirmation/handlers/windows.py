@@ -17,7 +17,7 @@ from services.chassis import audit, outbox
 from services.chassis.db import UnitOfWork
 from services.chassis.tokens import Actor
 from services.confirmation import repository
-from services.confirmation.domain import Desk
+from services.confirmation.domain import Desk, PaymentClose
 from services.confirmation.handlers.facts import Answer
 from services.confirmation.repository import Ask
 
@@ -46,7 +46,11 @@ async def follow_payment_close(
         if event.cycle_id == cycle.id:
             cycle.site(event.site_id)
             await repository.set_payment_close(
-                uow, event.cycle_id, event.site_id, event.closes_at, event.envelope.sequence
+                uow,
+                event.cycle_id,
+                event.site_id,
+                PaymentClose(event.closes_at, event.told_closes_at),
+                event.envelope.sequence,
             )
 
 

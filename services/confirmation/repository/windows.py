@@ -11,7 +11,7 @@ from contracts.cycle import Cycle, Window
 from contracts.reasons import WindowReason
 from services.chassis.db import UnitOfWork
 from services.chassis.outbox import insert_select, moment_sql
-from services.confirmation.domain import NEXT, Action, Desk, State, states_that_allow
+from services.confirmation.domain import NEXT, Action, Desk, PaymentClose, State, states_that_allow
 from services.confirmation.repository.cases import DECISION, window_of
 
 # Sweep and office must not see each other's half: whoever moves a window holds this alone, whoever lapses by one shares it.
@@ -215,25 +215,28 @@ async def tell_new_window(uow: UnitOfWork, site_id: str, window: Window, reason_
     return count
 
 
-async def payment_closes(uow: UnitOfWork) -> dict[str, datetime]:
+async def payment_closes(uow: UnitOfWork) -> dict[str, PaymentClose]:
     """By desk, the closes of payment that the office set: until then the last level may approve."""
     return {
-        row.site_id: row.closes_at for row in await uow.sql("select site_id, closes_at from payment_closes")
+        row.site_id: PaymentClose(row.closes_at, row.told_closes_at)
+        for row in await uow.sql("select site_id, closes_at, told_closes_at from payment_closes")
     }
 
 
 async def set_payment_close(
-    uow: UnitOfWork, cycle_id: str, site_id: str, closes_at: datetime, sequence: int
+    uow: UnitOfWork, cycle_id: str, site_id: str, close: PaymentClose, sequence: int
 ) -> None:
     """Payment closes then for this desk. An older word of it than the one that is kept changes nothing."""
     await uow.sql(
         """
-insert into payment_closes as p (site_id, cycle_id, closes_at, sequence) values ($1, $2, $3, $4)
-on conflict (site_id) do update set closes_at = excluded.closes_at, sequence = excluded.sequence
+insert into payment_closes as p (site_id, cycle_id, closes_at, told_closes_at, sequence) values ($1, $2, $3, $4, $5)
+on conflict (site_id) do update
+set closes_at = excluded.closes_at, told_closes_at = excluded.told_closes_at, sequence = excluded.sequence
 where p.sequence < excluded.sequence
 """,
         site_id,
         cycle_id,
-        closes_at,
+        close.closes_at,
+        close.told_closes_at,
         sequence,
     )

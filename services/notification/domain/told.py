@@ -119,8 +119,10 @@ def returned(event: confirmation.Returned, site_id: str | None, desks: Desks) ->
     return Told(Occasion.RETURNED, facts, deadline=until)
 
 
-def approved(_event: confirmation.Approved, cycle: Cycle) -> Told:
-    return Told(Occasion.APPROVED, _payment_window(cycle), deadline=cycle.windows.payment.told_closes)
+def approved(event: confirmation.Approved, cycle: Cycle) -> Told:
+    closes_at = event.told_closes_at or cycle.windows.payment.told_closes
+    facts = {**_payment_window(cycle), "closes_at": closes_at.isoformat()}
+    return Told(Occasion.APPROVED, facts, deadline=closes_at)
 
 
 def _payment_window(cycle: Cycle) -> dict[str, Fact]:
@@ -176,7 +178,9 @@ def paid(event: payment.Paid) -> Told:
 
 
 def expired(event: payment.Expired, cycle: Cycle) -> Told:
-    closed_at = told_close(event.closes_at, cycle)
+    # The event has the enforced close, also of a window that was moved: the grace between it and the told one is the cycle's.
+    window = cycle.windows.payment
+    closed_at = event.closes_at - (window.closes - window.told_closes)
     return Told(Occasion.EXPIRED, {"closed_at": closed_at.isoformat(), "why": str(event.cause)})
 
 

@@ -31,7 +31,13 @@ async def test_the_last_level_opens_payment_and_both_facts_are_said(system: Syst
     assert [payload(event) for event in said[1:]] == [
         {"level": "site", "decision": "approve"},
         {"level": "district", "decision": "approve"},
-        {"level": "junior", "subjects": [1, 2, 3, 4], "specialty_code": "203", "site_id": "shizhong"},
+        {
+            "level": "junior",
+            "subjects": [1, 2, 3, 4],
+            "specialty_code": "203",
+            "site_id": "shizhong",
+            "told_closes_at": None,
+        },
     ]
 
 
@@ -216,6 +222,7 @@ async def test_once_the_office_has_moved_the_close_of_payment_the_last_level_may
     await system.deliver_twice([system.record(newest, 2), system.record(overtaken, 1)])
     system.at("2024-02-10 23:59:59.999999")
     assert (await system.approve("district", early))[0]["state"] == "approved"
+    assert payload((await system.said(early))[-1])["told_closes_at"] == "2024-02-10T16:00:00Z"
     undecided = (await system.call("GET", "/office/undecided", "office")).json()
     assert undecided["payment_closed"] is False
     system.at("2024-02-11 00:00")

@@ -18,6 +18,7 @@ def upgrade() -> None:
             site_id text not null,
             cycle_id text not null,
             closes_at timestamptz not null,
+            told_closes_at timestamptz not null,
             sequence bigint not null,
             constraint pk_payment_closes primary key (site_id)
         )
