@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -133,6 +133,23 @@ class Closing(NamedTuple):
     proofs: int | None
 
 
+class ComparedDay(NamedTuple):
+    """The bill of a day that is in force, and how it was compared."""
+
+    channel: str
+    day: date
+    lines: int
+
+
+class OpenBreak(NamedTuple):
+    """A difference between bill, book and registration that nothing explains and nobody closed."""
+
+    channel: str
+    day: date
+    kind: str
+    order_no: str
+
+
 class Message(NamedTuple):
     registration_id: str
     occasion: str
@@ -183,6 +200,8 @@ class Evidence:
     ledger: list[Entry] = field(default_factory=list)
     proofs: list[Proof] = field(default_factory=list)
     closings: list[Closing] = field(default_factory=list)
+    compared: list[ComparedDay] = field(default_factory=list)
+    open_breaks: list[OpenBreak] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     book: list[Booked] | None = None

@@ -13,7 +13,9 @@ SETTLED_ORDERS = frozenset({"closed", "failed"})
 
 
 def money(evidence: Evidence) -> Finding:
-    """I1. Gateway successes = fees of the paid + refunds done + refunds due, per order, per registration and in total."""
+    """I1. Gateway successes = fees of the paid + refunds done + refunds due, per order, per registration and in total; and
+    no bill of a gateway differs from our book.
+    """
     wrong: list[str] = []
     received = {entry.order_no: entry for entry in evidence.ledger if entry.kind == "received"}
     if evidence.book is not None:
@@ -48,13 +50,19 @@ def money(evidence: Evidence) -> Finding:
         if kept != owed:
             wrong.append(f"registration {one.id}: {one.status}, keeps {kept} fen instead of {owed}")
     wrong.extend(f"registration {who}: {fen} fen without an obligation" for who, fen in sums.items() if fen)
+    wrong.extend(
+        f"order {one.order_no}: {one.kind} in the bill of {one.channel} of {one.day}"
+        for one in evidence.open_breaks
+    )
     total = sum(entry.amount_fen for entry in received.values())
     against = (
         "our own books only"
         if evidence.book is None
         else f"{len(evidence.book)} orders in the gateway's book"
     )
-    return Finding("I1", "money", f"{len(received)} payments, {total} fen, against {against}", tuple(wrong))
+    bills = f"{len(evidence.compared)} days of bills with {sum(day.lines for day in evidence.compared)} lines"
+    checked = f"{len(received)} payments, {total} fen, against {against}, {bills}, {len(evidence.open_breaks)} breaks"
+    return Finding("I1", "money", checked, tuple(wrong))
 
 
 def never_both(evidence: Evidence) -> Finding:

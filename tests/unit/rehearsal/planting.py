@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -22,6 +22,7 @@ from deploy.rehearsal.invariants.evidence import (
     Key,
     Message,
     Obligation,
+    OpenBreak,
     Order,
     Parked,
     Proof,
@@ -144,6 +145,10 @@ def take_a_fen(evidence: Evidence) -> None:
 def book_what_the_gateway_does_not_know(evidence: Evidence) -> None:
     assert evidence.book is not None
     evidence.book = [order for order in evidence.book if order.order_no != "A1"]
+
+
+def differ_from_a_bill(evidence: Evidence) -> None:
+    evidence.open_breaks.append(OpenBreak("wechat", date(2024, 2, 8), "other-amount", "20240129ANYORDER"))
 
 
 def expire_whoever_has_paid(evidence: Evidence) -> None:
@@ -322,6 +327,7 @@ PLANTED: list[tuple[str, Callable[[Evidence], None]]] = [
     ("I1", pay_nobody),
     ("I1", take_a_fen),
     ("I1", book_what_the_gateway_does_not_know),
+    ("I1", differ_from_a_bill),
     ("I2", expire_whoever_has_paid),
     ("I2", leave_a_payer_waiting),
     ("I3", say_twice_that_it_is_paid),
