@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 from contracts.cycle import Cycle
 from contracts.event import Event
 from contracts.refusals import Refused
-from services.chassis import migrations, retention
+from services.chassis import memory, migrations, retention
 from services.chassis.clock import Clock, RehearsalClock, SystemClock
 from services.chassis.clock_guard import ClockGuard
 from services.chassis.consuming import Consumers, Handler, make_broker
@@ -189,6 +189,7 @@ class Process:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises CannotStart."""
         configure_logging(self.plumbing.name, self.plumbing.settings.log_format, self.plumbing.clock.now)
+        memory.settle()
         settings = self.plumbing.settings
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -46,7 +46,6 @@ _ACKNOWLEDGED_WITHIN = 30.0  # seconds; an idempotent aiokafka producer never gi
 _LEADER_LOCK = 7_205_759_403_792_794  # one per database, and each service has its own database
 _IDLE = 0.25
 _MAX_REQUEST_BYTES = 1 << 20
-_KEPT_BYTES = 1 << 24
 
 # A plan made while the table is empty is kept for the life of a connection: it would scan and sort a million
 # rows for every page. These leave the planner only the indexes.
@@ -310,9 +309,6 @@ def _look_at(acknowledged: asyncio.Future[Any]) -> None:
 @asynccontextmanager
 async def producer(bootstrap_servers: str) -> AsyncIterator[AIOKafkaProducer]:
     """A started idempotent producer that is stopped, at the latest after a few seconds, whatever happened."""
-    # glibc gives the memory of a large request back to the system and takes it again for the next one, page by page; above
-    # which size, it learns from the largest block that was ever freed. One that nobody touches costs nothing.
-    bytearray(_KEPT_BYTES)
     kafka = AIOKafkaProducer(
         bootstrap_servers=bootstrap_servers,
         enable_idempotence=True,
