@@ -31,7 +31,7 @@ class PartName(StrEnum):
 
 ScaleOption = Annotated[
     ScaleName,
-    typer.Option("--scale", help="small: about five minutes; full: about 45."),
+    typer.Option("--scale", help="small: about six minutes; full: about 25."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 

@@ -6,6 +6,7 @@ A step is: consume, claim in the inbox, change the state, add to the outbox, com
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ _STUCK = 60.0  # seconds without progress
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """From the first tenth on: by then plans are made and the broker's Java is warm."""
+    """One stretch of the way, without the events before it: by then plans are made and the broker's Java is warm."""
 
     events: int
     seconds: float
@@ -44,6 +45,26 @@ async def drain(
     stage: Stage, events: int, *, members: int, within: float, start: Mapping[int, int] | None = None
 ) -> Drained:
     """All `events` that lie in the topic behind `start`, by a new group over a new database. Raises Violated."""
+    (drained,) = await stretches(
+        stage, (events // 10, events), members=members, within=within, start=start, whole=True
+    )
+    return drained
+
+
+async def stretches(
+    stage: Stage,
+    marks: Sequence[int],
+    *,
+    members: int,
+    within: float,
+    start: Mapping[int, int] | None = None,
+    whole: bool = False,
+) -> list[Drained]:
+    """From each of these numbers of events to the next one, counted from `start`, by a new group over a new database.
+
+    At the last one the group stands still, with whatever is left in the topic, and all that it did is examined. `whole`: nothing
+    may be left. Raises Violated.
+    """
     login = await cases.database(stage)
     group = f"{cases.SERVICE}-{stage.number()}"
     if start:
@@ -64,10 +85,23 @@ async def drain(
         for each in contenders:
             await each.go()
         await _assembled(contenders)
-        seconds, counted, cpu = await _watch(stage, contenders, events, within)
-    held = await examine(stage, login, events, before)
+        seen = await _watch(stage, contenders, marks, within)
+        done = await _halted(stage, login, contenders)
+    if whole and done != marks[-1]:
+        raise Violated(f"the pipeline: {marks[-1]} events lay in the topic, {done} were handled")
+    held = await examine(stage, login, done, before)
     await stage.drop(login)
-    return Drained(counted, seconds, cpu, held)
+    return [
+        Drained(b.published - a.published, b.at - a.at, b.cpu - a.cpu, held)
+        for a, b in itertools.pairwise(seen)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    at: float
+    published: int
+    cpu: float
 
 
 async def _ask(contenders: Sequence[Contender], word: str) -> list[Mapping[str, Any]]:
@@ -91,27 +125,53 @@ async def _assembled(contenders: Sequence[Contender]) -> None:
 
 
 async def _watch(
-    stage: Stage, contenders: Sequence[Contender], events: int, within: float
-) -> tuple[float, int, float]:
-    """Until all is published: seconds, events and processor time since a tenth was."""
+    stage: Stage, contenders: Sequence[Contender], marks: Sequence[int], within: float
+) -> list[_Seen]:
+    """What the clocks showed when so many events as each of the marks says were published, or a few more."""
     began = moved = time.monotonic()
-    first: tuple[float, int, float] | None = None
+    seen: list[_Seen] = []
     last = 0
-    while True:
+    while len(seen) < len(marks):
         published = sum(each["published"] for each in await _ask(contenders, "count"))
         at = time.monotonic()
         if published > last:
             last, moved = published, at
-        if first is None and published >= events // 10:
-            first = (at, published, stage.cpu(*(each.pid for each in contenders)))
-        if published >= events:
-            if first is None or published == first[1]:
-                raise Failed(f"{events:,} events were over before they could be measured")
-            cpu = stage.cpu(*(each.pid for each in contenders))
-            return at - first[0], published - first[1], cpu - first[2]
-        if at - moved > _STUCK or at - began > within:
-            raise Failed(f"the members stand at {published:,} of {events:,} events after {at - began:.0f} s")
+        if published >= marks[len(seen)]:
+            if seen and published == seen[-1].published:
+                raise Failed(f"{published:,} events were over before they could be measured")
+            seen.append(_Seen(at, published, stage.cpu(*(each.pid for each in contenders))))
+        elif at - moved > _STUCK or at - began > within:
+            raise Failed(
+                f"the members stand at {published:,} of {marks[-1]:,} events after {at - began:.0f} s"
+            )
+        else:
+            await asyncio.sleep(_LOOK_EVERY)
+    return seen
+
+
+async def _halted(stage: Stage, login: DatabaseLogin, contenders: Sequence[Contender]) -> int:
+    """Nothing more is taken in; what was is committed and published. Returns how many events that were.
+
+    `handled` does not tell: what a member had fetched before the group shared out its partitions comes to two of them.
+    """
+    began = time.monotonic()
+    found = await _ask(contenders, "halt")
+    while any(each["busy"] for each in found):
+        _patience(began, "are still busy")
         await asyncio.sleep(_LOOK_EVERY)
+        found = await _ask(contenders, "count")
+    async with stage.postgres.connection(login.database) as connection:
+        said = int(await connection.fetchval("select count(*) from outbox"))
+    while (published := sum(each["published"] for each in found)) < said:
+        _patience(began, f"have published {published:,} of {said:,} events")
+        await asyncio.sleep(_LOOK_EVERY)
+        found = await _ask(contenders, "count")
+    return said
+
+
+def _patience(began: float, seen: str) -> None:
+    if time.monotonic() - began > _STUCK:
+        raise Failed(f"the members were told to stand still, and {seen}")
 
 
 async def examine(stage: Stage, login: DatabaseLogin, events: int, before: Mapping[int, int]) -> str:

@@ -18,6 +18,7 @@ class Scale:
     step_events: int
     queue_events: int  # of the peers that take one event at a time
     backlogs: tuple[int, int]
+    counted: int  # events of one run over a backlog, and a process; the same at both depths
     # of the close
     due_rows: int
     instant_rows: int  # behind payments and the wake-up
@@ -38,6 +39,7 @@ SMALL: Final = Scale(
     step_events=40_000,
     queue_events=3_000,
     backlogs=(40_000, 160_000),
+    counted=12_000,
     due_rows=100_000,
     instant_rows=200_000,
     idle_seconds=15,
@@ -49,11 +51,12 @@ FULL: Final = Scale(
     name="full",
     rounds=3,
     relay_rows=1_000_000,
-    outbox_peer_rows=30_000,
-    latency_seconds=30,
-    step_events=200_000,
-    queue_events=20_000,
+    outbox_peer_rows=15_000,
+    latency_seconds=15,
+    step_events=120_000,
+    queue_events=8_000,
     backlogs=(1_000_000, 4_000_000),
+    counted=60_000,
     due_rows=1_000_000,
     instant_rows=1_000_000,
     idle_seconds=30,

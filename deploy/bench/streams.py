@@ -34,7 +34,9 @@ PARTS: Final[Mapping[str, Part]] = {
     "P4": Part("P4 relay", relay, lambda scale: 2 + 3 * scale.rounds),
     "P5": Part("P5 commit to handler", latency, lambda scale: 3 * scale.rounds),
     "P6": Part("P6 pipeline step", steps, lambda scale: 1 + 3 * scale.rounds),
-    "scale": Part("scale of the pipeline", backlog, lambda scale: 1 + 3 * len(scale.processes)),
+    "scale": Part(
+        "scale of the pipeline", backlog, lambda scale: 2 + 2 * scale.rounds * len(scale.processes)
+    ),
 }
 
 

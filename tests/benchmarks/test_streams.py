@@ -11,7 +11,7 @@ import pytest
 from deploy.bench import cases, evidence, filling, flooding
 from deploy.bench.backlog import behind
 from deploy.bench.contender import Contender, Violated
-from deploy.bench.draining import drain, examine
+from deploy.bench.draining import drain, examine, stretches
 from deploy.bench.relaying import over_a_copy
 from deploy.bench.stage import Stage
 from deploy.local.databases import DatabaseLogin
@@ -74,6 +74,19 @@ async def test_a_part_of_a_topic_is_drained_from_where_the_group_stands(stage: S
     end = evidence.ends(stage.bootstrap, cases.SOURCE)
     drained = await drain(stage, 3_000, members=1, within=120, start=behind(end, 3_000))
     assert drained.held.startswith("3,000 events, none lost, none twice")
+
+
+async def test_a_group_stands_still_at_the_last_mark_and_what_it_did_until_then_is_whole(
+    stage: Stage,
+) -> None:
+    await flooding.flood(stage, 60_000)
+    first, second = await stretches(stage, (1_000, 12_000, 24_000), members=2, within=120)
+    assert first.held == second.held
+    handled = int(first.held.split()[0].replace(",", ""))
+    # What comes before the first mark counts for neither, and the rest stays in the topic.
+    assert 12_000 < first.events + second.events < handled < 60_000
+    with pytest.raises(Violated, match=r"12000 events lay in the topic, \d+ were handled"):
+        await stretches(stage, (1_000, 12_000), members=1, within=120, whole=True)
 
 
 async def test_the_evidence_sees_what_is_missing_double_or_out_of_order(

@@ -13,6 +13,7 @@ import structlog
 from contracts import registration
 from deploy.bench.cases import SERVICE, confirm_all
 from deploy.bench.program import Door, Task, run
+from services.chassis import memory
 from services.chassis.clock import SystemClock
 from services.chassis.consuming import Consumers, Record, make_broker
 from services.chassis.db import Database
@@ -21,16 +22,23 @@ from services.chassis.relay import Relay
 
 async def work(task: Task, door: Door) -> None:
     quiet()
+    memory.settle()
     database = Database(task["database"], clock=SystemClock())
     consumers = Consumers({registration.PreRegistered: confirm_all}, database=database, service=task["group"])
     broker = make_broker(task["bootstrap"], service=task["group"])
     begun = asyncio.Event()
+    busy = 0
     take_in = consumers.on_batch
 
     async def once_all_are_there(records: Sequence[Record]) -> None:
         """Joining takes a group seconds, in which whoever came first would have done the work."""
+        nonlocal busy
         await begun.wait()
-        await take_in(records)
+        busy += 1
+        try:
+            await take_in(records)
+        finally:
+            busy -= 1
 
     consumers.on_batch = once_all_are_there  # type: ignore[method-assign]
     consumers.subscribe(broker)
@@ -46,12 +54,15 @@ async def work(task: Task, door: Door) -> None:
         await door.ready()
         stack.push_async_callback(broker.stop)
         await broker.start()
-        while (word := await door.told()) in {"count", "begin"}:
+        while (word := await door.told()) in {"count", "begin", "halt"}:
             if word == "begin":
                 begun.set()
+            elif word == "halt":
+                begun.clear()
             assigned = [len(s.consumer.assignment()) for s in broker.subscribers if s.consumer]  # type: ignore[attr-defined]
             door.result(
                 handled=consumers.handled,
+                busy=busy,
                 published=relay.published,
                 at=time.monotonic(),
                 assigned=sum(assigned),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contracts import registration
 from deploy.bench.ours.member import quiet
 from deploy.bench.program import Door, Task, run
+from services.chassis import memory
 from services.chassis.clock import SystemClock
 from services.chassis.consuming import Consumers, make_broker
 from services.chassis.db import Database, UnitOfWork
@@ -21,6 +22,7 @@ on conflict (id) do update set version = bench_cases.version + excluded.version
 
 async def work(task: Task, door: Door) -> None:
     quiet()
+    memory.settle()
     met: list[tuple[str, int, float]] = []
 
     async def meet(uow: UnitOfWork, events: Sequence[registration.PreRegistered]) -> None:

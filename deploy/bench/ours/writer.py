@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from deploy.bench.cases import pre_registered
 from deploy.bench.ours.member import quiet
 from deploy.bench.program import Door, Task, run
-from services.chassis import outbox
+from services.chassis import memory, outbox
 from services.chassis.clock import SystemClock
 from services.chassis.db import Database
 from services.chassis.relay import Relay
@@ -23,6 +23,7 @@ on conflict (id) do update set version = bench_cases.version + 1 returning versi
 
 async def work(task: Task, door: Door) -> None:
     quiet()
+    memory.settle()
     database = Database(task["database"], clock=SystemClock())
     relay = Relay(task["database"], task["bootstrap"], service="bench")
     database.on_events = relay.wake
