@@ -44,4 +44,5 @@ def test_whoever_falls_at_a_close_with_a_grace_reads_the_one_that_was_told() -> 
         event = payment.Expired(
             cycle_id=CYCLE.id, registration_id=ONE, closes_at=closes_at, cause="unpaid", proof_id=ONE
         )
-        assert told.expired(event, lenient).facts["closed_at"] == (closes_at - grace).isoformat()
+        said = told.expired(event, lenient).facts["closed_at"]
+        assert datetime.fromisoformat(str(said)) == closes_at - grace
