@@ -19,6 +19,7 @@ from services.chassis import process as assembling
 from services.chassis.clock import RehearsalClock
 from services.chassis.clock_guard import TOLERANCE, ClockGuard, Disagreement, Readings
 from services.chassis.consuming import Handler
+from services.chassis.heard import Heard
 from services.chassis.db import UnitOfWork
 from services.chassis.jobs import Job, Jobs
 from services.chassis.process import Plumbing, Process
@@ -220,10 +221,12 @@ class Services:
         return take
 
     def restart(self, name: str) -> None:
-        """As a process that has just begun: all that one remembers between two actions is when its jobs are due.
+        """As a process that has just begun: all that one remembers between two actions is when its jobs are due, and how far
+        it has got with each key.
 
         A relay and jobs that start look at once.
         """
+        self.processes[name].consumers._heard = Heard()
         self.look_again(name)
         for job in self.processes[name].jobs.jobs:
             job.due_at = None
