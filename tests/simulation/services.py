@@ -19,8 +19,8 @@ from services.chassis import process as assembling
 from services.chassis.clock import RehearsalClock
 from services.chassis.clock_guard import TOLERANCE, ClockGuard, Disagreement, Readings
 from services.chassis.consuming import Handler
-from services.chassis.heard import Heard
 from services.chassis.db import UnitOfWork
+from services.chassis.heard import Heard
 from services.chassis.jobs import Job, Jobs
 from services.chassis.process import Plumbing, Process
 from services.confirmation import app as confirmation
