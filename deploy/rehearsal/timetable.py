@@ -114,14 +114,18 @@ class Calendar:
         days = max(1, (self.local(closes - self.QUARTER).date() - self.local(opens).date()).days + 1)
         slots, weights = [], []
         at = self.grid(opens) if self.grid(opens) >= opens else self.grid(opens) + self.QUARTER
+        first_day = self.local(opens).date()
         while at < closes:
-            day = (at.date() - self.local(opens).date()).days
+            if at.hour not in HOUR_WEIGHTS:
+                at += self.QUARTER
+                continue
+            day = (at.date() - first_day).days
             first, last = (
                 1.8 * (day == 0) + 0.5 * (day == 1),
                 1.6 * (day == days - 1) + 0.9 * (day == days - 2),
             )
             weekend = 0.75 if at.weekday() >= 5 else 1.0
-            weight = HOUR_WEIGHTS.get(at.hour, 0) * (1 + first + last) * weekend
+            weight = HOUR_WEIGHTS[at.hour] * (1 + first + last) * weekend
             # The hour will do on ordinary days; the rush of the first and the last one is told by the quarter.
             if weight and (at.minute == 0 or day in (0, days - 1)):
                 slots.append(at)

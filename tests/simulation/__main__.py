@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 
 from rich.console import Console
 
 from tests.simulation import runner
+from tests.simulation.planted import PLANTED
 
 
 def main() -> int:
@@ -17,10 +19,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one only, twice; cut down when it fails")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--planted", choices=sorted(PLANTED), help="with --seed: with this protection taken away"
+    )
     given = parser.parse_args()
     console = Console()
     if given.seed is not None:
-        return 0 if runner.repeat(given.seed, console) else 1
+        mutation = PLANTED[given.planted].mutation if given.planted else contextlib.nullcontext
+        return 0 if runner.repeat(given.seed, console, mutation) else 1
     seeds = range(given.first, given.first + given.seeds)
     totals = runner.simulate(seeds, workers=given.workers, console=console, minutes=given.minutes)
     runner.show(totals, console)

@@ -86,8 +86,9 @@ class Acting:
                 Action("consume", name, f"{name} reads {place}", self._consuming(name, place))
                 for place in scene.members[name].waiting()
             ]
+        theirs = {name: now + services.clocks[name].step for name in ORDER}
         for name, job in services.jobs():
-            if job.awake.is_set() or (job.due_at is not None and job.due_at <= services.clocks[name].now()):
+            if job.awake.is_set() or (job.due_at is not None and job.due_at <= theirs[name]):
                 found.append(Action("job", name, f"{name}'s {job.name}", self._working(name, job)))
         if scene.agenda and scene.agenda[0][0] <= now:
             what = scene.agenda[0][2]

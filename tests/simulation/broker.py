@@ -180,7 +180,8 @@ class SimulatedMember:
         return len(self._broker.logs[place]) - self._position[place]
 
     def waiting(self) -> list[Place]:
-        return [place for place in self.places if self.lag(place)]
+        logs = self._broker.logs
+        return [place for place, position in self._position.items() if len(logs[place]) > position]
 
     async def fetch(self, place: Place, many: int) -> list[Record]:
         """The next records of a partition; the position moves behind them."""

@@ -14,15 +14,12 @@ it from a plain test, not from an async one. Several mutations share a stage thr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
-from tests.simulation.runner import attempt, on_a_stage
+from tests.simulation.runner import Mutation, attempt, on_a_stage
 from tests.simulation.stage import Stage
 
-Mutation: TypeAlias = Callable[[], AbstractContextManager[Any]]
 _NAME = re.compile(r"(I\d+|model)\b")
 
 
@@ -48,12 +45,13 @@ def find_each(mutations: Mapping[str, Mutation], seeds: Iterable[int]) -> dict[s
     every = tuple(seeds)
 
     async def look(stage: Stage) -> dict[str, Found | None]:
-        return {name: await _first(stage, mutation, every) for name, mutation in mutations.items()}
+        return {name: await first(stage, mutation, every) for name, mutation in mutations.items()}
 
     return on_a_stage(look)
 
 
-async def _first(stage: Stage, mutation: Mutation, seeds: Iterable[int]) -> Found | None:
+async def first(stage: Stage, mutation: Mutation, seeds: Iterable[int]) -> Found | None:
+    """As `find`, on a stage that is there."""
     with mutation():
         for played, seed in enumerate(seeds, start=1):
             _, outcome = await attempt(stage, seed)

@@ -192,9 +192,12 @@ class Death:
 @contextlib.contextmanager
 def armed(turn: int) -> Iterator[Death]:
     """Whoever comes to the crash point of this turn, counted over all of them, dies there. 0: nobody."""
-    death = Death()
-    with patch.object(crash, "_name", death if turn else ""), patch.object(crash, "_left", turn):
+    death, before = Death(), (crash._name, crash._left)
+    crash._name, crash._left = death if turn else "", turn  # type: ignore[assignment]  # equal to every name
+    try:
         yield death
+    finally:
+        crash._name, crash._left = before
 
 
 async def at_gate() -> None:
@@ -247,11 +250,8 @@ def _begin(life: Life, action: Callable[[], Awaitable[None]]) -> asyncio.Task[No
 
 
 async def _end_of(life: Life, task: asyncio.Task[None]) -> Fate:
-    try:
-        async with asyncio.timeout(30):
-            await asyncio.wait({task})
-    except TimeoutError:
-        raise TooLong("an action did not end within 30 s") from None
+    if not task.done() and not (await asyncio.wait((task,), timeout=30))[0]:
+        raise TooLong("an action did not end within 30 s")
     error = None if task.cancelled() else task.exception()
     if error is None and not task.cancelled():
         return Fate.LIVED

@@ -57,10 +57,16 @@ class Looking:
     _said: dict[tuple[str, bytes], int] = field(default_factory=lambda: defaultdict(int))
     _seen: set[bytes] = field(default_factory=set)
     _copies: int = 0
+    _topics: Evidence = field(init=False)
+    """All records that earlier looks have read; each is read once."""
+    _read: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
 
     def begin(self) -> None:
         """From now on every record is looked at as it comes to lie on its topic."""
         self.scene.stage.broker.watch = self._watch
+        self._canaries = Canaries(self.identities)
+        self._topics = Evidence(self.scene.stage.cycle)
+        self._topics.records = {topic.name: [] for topic in TOPICS.values() if topic.consumers}
 
     def _watch(self, record: Record) -> None:
         """I4, and of I7 what only the true time knows."""
@@ -200,11 +206,13 @@ class Looking:
         return evidence
 
     def _read_topics(self, evidence: Evidence) -> None:
-        canaries = Canaries(self.identities)
-        evidence.records = {topic.name: [] for topic in TOPICS.values() if topic.consumers}
-        for (topic, number), log in self.scene.stage.broker.logs.items():
-            if topic in evidence.records and log:
-                read_records(evidence, canaries, TopicPartition(topic, number), log)
+        topics = self._topics
+        for place, log in self.scene.stage.broker.logs.items():
+            if place[0] in topics.records and len(log) > self._read[place]:
+                read_records(topics, self._canaries, TopicPartition(*place), log[self._read[place] :])
+                self._read[place] = len(log)
+        evidence.records, evidence.unreadable = topics.records, topics.unreadable
+        evidence.canaries, evidence.searched, evidence.leaks = topics.canaries, topics.searched, topics.leaks
 
     def _money_and_place(self, found: Mapping[str, Any]) -> list[str]:
         """Whoever paid in time has the place; whoever was approved and did not has none."""
@@ -217,7 +225,7 @@ class Looking:
         broken = []
         for name, standing in self.standings.items():
             state = found[name].state
-            paid = any(order in in_time for order in standing.orders)
+            paid = any(order in in_time for _, order in standing.orders)
             if paid and state not in ("paid", "rejected"):
                 broken.append(f"I2: {name} paid in time and is {state}")
             if not paid and state in ("paid", "approved"):

@@ -11,10 +11,10 @@ from functools import cache, partial
 from typing import Any, Final
 from unittest.mock import patch
 
-from services.chassis import consuming, jobs, relay
+from services.chassis import consuming, relay
 from services.chassis.db import UnitOfWork
 from tests.simulation import acting
-from tests.simulation.finding import Mutation
+from tests.simulation.runner import Mutation
 from tests.support import switched_off
 
 
@@ -82,32 +82,15 @@ def _without(words: str) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _no_job_lock() -> Iterator[None]:
-    """Two processes of a service run the same exclusive job at once."""
-
-    async def lock(*_: Any) -> bool:
-        return True
-
-    with patch.object(jobs.Jobs, "_lock", lock):
-        yield
-
-
+# What each was found at when this was written: 62, 11, 38, 5, 1, 4, 9. The row lock is missed by whoever gets a message twice.
 PLANTED: Final[dict[str, Planted]] = {
-    "inbox": Planted(switched_off.no_inbox, frozenset({"I6"}), 20),
-    "parking order": Planted(switched_off.no_parking_order, frozenset({"I12"}), 100),
-    "relay horizon": Planted(switched_off.no_horizon, frozenset({"I4", "I5"}), 100),
-    "pulling forward": Planted(switched_off.no_pull_forward, frozenset({"I4"}), 100),
-    "leader lock": Planted(_every_relay_leads, frozenset({"I4"}), 100),
+    "inbox": Planted(switched_off.no_inbox, frozenset({"I6", "model"}), 250),
+    "parking order": Planted(switched_off.no_parking_order, frozenset({"I12"}), 60),
+    "relay horizon": Planted(switched_off.no_horizon, frozenset({"I4", "I5"}), 150),
+    "leader lock": Planted(_every_relay_leads, frozenset({"I4"}), 50),
     "cursor after acknowledgement": Planted(_cursor_before_acknowledgement, frozenset({"I4", "I5"}), 20),
     "offsets after effects": Planted(_offsets_before_effects, frozenset({"I5"}), 50),
-    "row lock": Planted(lambda: _without(r"for update( of \w+)?( skip locked)?"), frozenset({"I3"}), 100),
-    "job lock": Planted(_no_job_lock, frozenset(), 100),
-    "claim predicate": Planted(lambda: _without(r"and m\.claims = t\.claim"), frozenset(), 100),
-    "order status": Planted(lambda: _without("and status = 'creating'"), frozenset(), 100),
-    "version predicate": Planted(
-        lambda: _without(r"(and status = \$2 )?and (version = \$\d|c\.version = n\.read_version)"),
-        frozenset(),
-        100,
+    "row lock": Planted(
+        lambda: _without(r"for update( of \w+)?( skip locked)?"), frozenset({"I3", "I8"}), 60
     ),
 }

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -68,7 +68,7 @@ class Run:
         scene, stage = self.scene, self.scene.stage
         scene.mood = Mood.of(scene.chance)
         scene.late = scene.mood.late
-        people = crowd(stage.cycle, scene.mood.people, scene.seed)
+        people = _at_one_gateway(crowd(stage.cycle, scene.mood.people, scene.seed))
         await self._begin(people)
         timetable = deque(_timetable(people))
         while timetable:
@@ -215,6 +215,23 @@ class Turn(NamedTuple):
     moment: Moment
     who: str | None
     what: Step | WorldEvent
+
+
+def _at_one_gateway(people: People) -> People:
+    """Whoever would pay by Alipay pays by WeChat: a second gateway with a book of its own is not simulated."""
+    persons = (
+        replace(
+            person,
+            steps=tuple(
+                replace(step, fields={**step.fields, "channel": "wechat"})
+                if "channel" in step.fields
+                else step
+                for step in person.steps
+            ),
+        )
+        for person in people.persons
+    )
+    return replace(people, persons=tuple(persons))
 
 
 def _timetable(people: People) -> Sequence[Turn]:

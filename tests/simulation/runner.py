@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import multiprocessing
@@ -12,10 +13,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import uvloop
 from rich.console import Console
@@ -25,11 +27,12 @@ from rich.table import Table
 from tests.simulation.chance import Chance
 from tests.simulation.run import Run, Told
 from tests.simulation.scene import Violation
-from tests.simulation.shrink import shrunk
+from tests.simulation.shrink import Plan, shrunk
 from tests.simulation.stage import Stage, server, stage
 from tests.support.postgres import TestDatabases
 
 T = TypeVar("T")
+Mutation: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 # Each must be met in a run of many seeds, or the simulation has gone blind to it.
 KINDS: Final = (
@@ -79,11 +82,15 @@ def on_a_stage(work: Callable[[Stage], Awaitable[T]]) -> T:
             server(directory / "postgres") as found,
             stage(TestDatabases(found), directory / "stage") as one,
         ):
-            # What was imported stays; collecting it again and again is a fifth of a run's time.
+            # What was imported stays; to collect it again and again is a fifth of a run's time. The stage does so now and then.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(200_000, 50, 100)
-            return await work(one)
+            gc.disable()
+            try:
+                return await work(one)
+            finally:
+                gc.enable()
+                gc.unfreeze()
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -216,31 +223,46 @@ def show(totals: Totals, console: Console) -> None:
         console.print(f"    repeat and cut down: make simulate SEED={seed}", highlight=False)
 
 
-def repeat(seed: int, console: Console) -> bool:
+def repeat(seed: int, console: Console, mutation: Mutation = contextlib.nullcontext) -> bool:
     """One seed again, twice over to see that it repeats; a failing one is cut down. True when it passes."""
 
     async def look(one: Stage) -> bool:
-        run, outcome = await attempt(one, seed)
-        again, second = await attempt(one, seed)
-        same = run.trace == again.trace
-        console.print(f"repeats step by step: {'yes' if same else 'NO'}")
-        if not isinstance(outcome, str):
-            console.print(f"seed {seed} passes: {outcome.actions} actions, outcome {outcome.digest}")
-            return not isinstance(second, str)
-        console.print(outcome, style="red", highlight=False, markup=False)
-        word = outcome.partition(":")[0].split()[0]
-
-        async def fails(plan: Any) -> bool:
-            _, found = await attempt(one, seed, dict(plan))
-            return isinstance(found, str) and found.startswith(word)
-
-        plan = run.chance.plan
-        small = await shrunk(plan, fails)
-        smallest, found = await attempt(one, seed, small)
-        console.print(f"cut down from {len(plan)} to {len(small)} decisions that are not calm: {small}")
-        for line in smallest.trace[-120:]:
-            console.print(f"  {line}", highlight=False, markup=False)
-        console.print(str(found), style="red", highlight=False, markup=False)
-        return False
+        with mutation():
+            return await _again(one, seed, console)
 
     return on_a_stage(look)
+
+
+async def _again(one: Stage, seed: int, console: Console) -> bool:
+    run, outcome = await attempt(one, seed)
+    again, second = await attempt(one, seed)
+    same = run.trace == again.trace
+    console.print(f"repeats step by step: {'yes' if same else 'NO'}")
+    if not isinstance(outcome, str):
+        console.print(f"seed {seed} passes: {outcome.actions} actions, outcome {outcome.digest}")
+        return same and not isinstance(second, str)
+    console.print(outcome, style="red", highlight=False, markup=False)
+    plan = run.chance.plan
+    small = await cut_down(one, seed, plan, outcome)
+    smallest, found = await attempt(one, seed, small)
+    console.print(f"cut down from {len(plan)} to {len(small)} decisions that are not calm: {small}")
+    for line in smallest.trace[-120:]:
+        console.print(f"  {line}", highlight=False, markup=False)
+    console.print(str(found), style="red", highlight=False, markup=False)
+    return False
+
+
+async def cut_down(one: Stage, seed: int, plan: Plan, outcome: str, *, tries: int = 400) -> dict[int, int]:
+    """As few decisions of this run as still break what it broke."""
+    word = what_broke(outcome)
+
+    async def fails(candidate: Plan) -> bool:
+        _, found = await attempt(one, seed, dict(candidate))
+        return isinstance(found, str) and what_broke(found) == word
+
+    return await shrunk(plan, fails, tries=tries)
+
+
+def what_broke(outcome: str) -> str:
+    """The invariant or the exception that comes first."""
+    return outcome.partition(":")[0].split()[0]

@@ -187,6 +187,7 @@ class Services:
             (self.directory / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
         for name in ORDER:
             self.start(name)
+        self._jobs = [(name, job) for name in ORDER for job in self.processes[name].jobs.jobs]
 
     def begin(self) -> None:
         """A new run: nothing is remembered, and every process has just begun."""
@@ -346,7 +347,7 @@ class Services:
     # What a run does with them
 
     def jobs(self) -> list[tuple[str, Job]]:
-        return [(name, job) for name in ORDER for job in self.processes[name].jobs.jobs]
+        return self._jobs
 
     async def run_job(self, name: str, job: Job) -> None:
         """One turn, as the job's keeper takes it. The lock is asked for only where somebody could have it."""
