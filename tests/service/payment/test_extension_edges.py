@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from uuid_utils.compat import uuid7
@@ -48,11 +51,14 @@ async def test_asked_a_microsecond_before_the_close_nobody_falls_until_it_is_dec
     assert await system.close() == moment(LATER)
     system.at("2024-02-09 09:00")
     await system.close()
+    # Nor by a process that has not heard of it: the sweep itself asks.
+    assert await close_handlers.sweep(system.database, system.cycle, system.clock.now()) == 0
     assert await system.words(candidate) == ["due"]
     report = await system.office("close")
     assert [one["state"] for one in report["deciding"]] == ["asked"]
     await office.approve(decision)
     await system.close()  # approved and not yet done: still nobody
+    assert await close_handlers.sweep(system.database, system.cycle, system.clock.now()) == 0
     assert await system.words(candidate) == ["due"]
     await system.carry_out_job.run()
     await system.close()
@@ -498,3 +504,27 @@ async def test_after_the_old_close_an_order_is_refused_by_the_new_window_first_a
     system.at(LATER)
     codes = [(await system.order(one)).json().get("code") for one in (paid, gone, uuid7())]
     assert codes == ["window-closed"] * 3
+
+
+async def test_whether_a_close_is_put_off_is_asked_once_for_a_sweep_and_not_for_each_row(
+    system: System, office: Office
+) -> None:
+    await system.approved(3)
+    await office.asked(site="ebian")
+    (row,) = await system.rows(
+        f"explain (format json) select count(*) from obligations o where {closing_rows.DUE}",
+        moment(LATER),
+    )
+    plan = json.loads(row["QUERY PLAN"]) if isinstance(row["QUERY PLAN"], str) else row["QUERY PLAN"]
+    found = list(parents_of("decisions", plan[0]["Plan"], ()))
+    assert found
+    assert all("InitPlan" in parents for parents in found), found
+
+
+def parents_of(table: str, node: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """How each scan of a table hangs on the statement: an InitPlan runs once, a SubPlan for each row."""
+    above = (*above, node.get("Parent Relationship", ""))
+    if node.get("Relation Name") == table:
+        yield above
+    for below in node.get("Plans", ()):
+        yield from parents_of(table, below, above)
