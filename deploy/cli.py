@@ -17,6 +17,7 @@ from contracts.cycle import CycleInvalid
 from deploy.bench.app import app as bench_app
 from deploy.cycle_commands import app as cycle_app
 from deploy.evidence.app import close_app, evidence_app
+from deploy.reconcile_commands import app as reconcile_app
 from deploy.replay.app import app as replay_app
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(cycle_app, name="cycle")
 app.add_typer(bench_app, name="bench")
 app.add_typer(replay_app, name="replay")
+app.add_typer(reconcile_app, name="reconcile")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(close_app, name="close")
 

@@ -54,3 +54,16 @@ async def backups(
     monkeypatch.setattr(WeChatPay, "query", noted)
     yield kept
     await kept.drop()
+
+
+@pytest.fixture(params=["wechat", "alipay"])
+def channel(request: pytest.FixtureRequest) -> str:
+    """Each of them in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def office(system: System) -> System:
+    """An office with accounts at both gateways."""
+    await system.with_alipay()
+    return system

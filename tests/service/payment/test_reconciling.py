@@ -2,75 +2,33 @@
 
 from __future__ import annotations
 
+import io
 from datetime import date, timedelta
 from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
+from rich.console import Console
 
-from contracts import payment
-from deploy.simulators.gateway import Gateway
+from deploy import reconcile_commands
 from deploy.simulators.outage import Outage
 from services.chassis.db import UnitOfWork
 from services.payment.handlers.reconciling import Bills
 from services.payment.ports import Bill, BillLine
 from services.payment.repository import bills
-from tests.service.payment.system import CYCLE, System, moment, rejected
-
-PAID_AT = "2024-01-30 12:00"
-NEXT = "2024-01-31 10:30"
-DAY = "2024-01-30"
-
-
-@pytest.fixture(params=["wechat", "alipay"])
-async def channel(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-async def office(system: System) -> System:
-    """An office with accounts at both gateways."""
-    await system.with_alipay()
-    return system
-
-
-def gateway(system: System, channel: str) -> Gateway:
-    return system.world.wechat if channel == "wechat" else system.world.alipay
-
-
-async def paid(system: System, channel: str, *, heard: bool = True) -> tuple[UUID, str]:
-    candidate = await system.owing()
-    order_no = await system.ordered(candidate, channel)
-    system.pay(order_no)
-    if heard:
-        await system.call_back(order_no)
-    return candidate, order_no
-
-
-async def paid_back(system: System, channel: str) -> UUID:
-    candidate, _ = await paid(system, channel)
-    await system.deliver(rejected(candidate))
-    await system.refund()
-    return candidate
-
-
-async def breaks(system: System) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await system.office("reconciliation"))["breaks"]
-    return found
-
-
-async def kinds(system: System) -> list[str]:
-    return sorted(one["kind"] for one in await breaks(system))
-
-
-async def day_of(system: System, channel: str, day: str = DAY) -> dict[str, Any]:
-    days = (await system.office("reconciliation"))["days"]
-    (found,) = [one for one in days if (one["channel"], one["day"]) == (channel, day)]
-    return dict(found)
-
-
-async def said(system: System) -> list[payment.Reconciled]:
-    return [event for event in await system.said(CYCLE) if isinstance(event, payment.Reconciled)]
+from tests.service.payment.system import CYCLE, System, moment
+from tests.service.payment.with_bills import (
+    DAY,
+    NEXT,
+    PAID_AT,
+    breaks,
+    day_of,
+    gateway,
+    kinds,
+    paid,
+    paid_back,
+    paid_on,
+    said,
+)
 
 
 async def test_a_day_on_which_bill_and_book_agree_has_no_breaks_and_balances(
@@ -144,100 +102,6 @@ async def test_a_changed_bill_is_compared_anew_and_said_so_and_what_stands_stays
         "select sequence from outbox where key = $1 order by id", CYCLE
     )]  # fmt: skip
     assert sequences == list(range(1, len(sequences) + 1))
-
-
-async def test_a_payment_whose_notice_got_lost_is_found_by_the_bill_and_settled(
-    office: System, channel: str
-) -> None:
-    office.at(PAID_AT)
-    candidate, order_no = await paid(office, channel, heard=False)
-    office.at(NEXT)
-    assert await office.words(candidate) == ["due"]
-    await office.reconcile()
-    (found,) = await breaks(office)
-    assert (found["kind"], found["order_no"], found["billed_fen"], found["booked_fen"]) == (
-        "not-in-ledger", order_no, 20_000, None,
-    )  # fmt: skip
-    assert found["in_ledger_now"]
-    assert (found["state"], found["state_now"]) == ("awaiting", "paid")
-    assert await office.words(candidate) == ["due", "paid"]
-    assert (await office.office("reconciliation"))["balanced"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("missing", "not-in-bill"),
-        ("extra", "unknown-order"),
-        ("amount", "other-amount"),
-        ("twice", "duplicate-line"),
-        ("refund-missing", "refund-not-in-bill"),
-        ("refund-extra", "refund-not-in-ledger"),
-        ("refund-amount", "refund-other-amount"),
-    ],
-)
-async def test_every_way_in_which_a_bill_may_be_wrong_is_a_break(
-    office: System, channel: str, fault: str, kind: str
-) -> None:
-    office.at(PAID_AT)
-    await paid(office, channel)
-    if fault.startswith("refund"):
-        await paid_back(office, channel)
-    gateway(office, channel).bill_faults = [fault]
-    if fault == "missing":
-        await paid(office, channel)
-    office.at(NEXT)
-    await office.reconcile()
-    (found,) = await breaks(office)
-    assert (found["kind"], found["channel"], found["day"]) == (kind, channel, DAY)
-    events = [event for event in await office.said(CYCLE) if isinstance(event, payment.BreakFound)]
-    assert [(event.kind, str(event.break_id)) for event in events] == [(kind, found["break_id"])]
-    # A day later it is still the one break, and nothing new is said of it.
-    office.at("2024-02-01 10:30")
-    await office.reconcile()
-    assert len(await breaks(office)) == 1
-
-
-async def test_paid_in_the_bill_and_in_the_book_while_the_registration_is_not_paid_is_a_break(
-    office: System, channel: str
-) -> None:
-    office.at(PAID_AT)
-    candidate, _ = await paid(office, channel)
-    await office.write(
-        "update obligations set status = 'awaiting', paid_at = null where registration_id = $1", candidate
-    )
-    office.at(NEXT)
-    await office.reconcile()
-    (found,) = await breaks(office)
-    assert (found["kind"], found["state"]) == ("not-paid-here", "awaiting")
-    report = await office.office("reconciliation")
-    assert not report["balanced"], "the fee stands in the book, and nobody owed it"
-    assert not report["totals"][channel]["balanced"]
-
-
-async def test_a_refund_under_way_is_explained_and_a_break_if_it_is_not_done_in_a_week(
-    office: System, channel: str
-) -> None:
-    office.at(PAID_AT)
-    gateway(office, channel).refunds.takes = timedelta(days=30)
-    await paid_back(office, channel)
-    office.at(NEXT)
-    await office.reconcile()
-    assert [one["reason"] for one in (await day_of(office, channel))["explanations"]] == [
-        "goes-back", "refund-under-way",
-    ]  # fmt: skip
-    for day in range(1, 9):
-        assert await breaks(office) == []
-        office.at(f"2024-02-{day:02d} 10:30")
-        await paid_on(office, channel, f"2024-02-{day:02d} 10:31")
-        await office.reconcile()
-    assert await kinds(office) == ["refund-not-in-ledger"]
-
-
-async def paid_on(system: System, channel: str, at: str) -> None:
-    """So that the gateway has a bill of this day."""
-    system.at(at)
-    await paid(system, channel)
 
 
 async def test_paid_at_the_end_of_a_day_and_booked_on_the_next_is_explained(
@@ -350,57 +214,6 @@ async def test_the_file_is_kept_encrypted_with_its_digest(office: System, channe
         await office.write("delete from bills")
 
 
-async def closing(system: System, break_id: object, role: str = "office") -> int:
-    answer = await system.call(
-        "POST", f"/office/breaks/{break_id}/close", role,
-        {"reason_code": "gateway-corrected", "reason": "渠道客服已更正"},
-    )  # fmt: skip
-    return answer.status_code
-
-
-async def test_a_break_is_closed_once_by_a_person_of_the_office_with_a_reason(office: System) -> None:
-    office.at(PAID_AT)
-    await paid(office, "wechat")
-    office.world.wechat.bill_faults = ["amount"]
-    office.at(NEXT)
-    await office.reconcile()
-    (found,) = await breaks(office)
-    assert await closing(office, found["break_id"], "ops") == 403
-    assert await closing(office, uuid4()) == 404
-    answer = await office.call("POST", f"/office/breaks/{found['break_id']}/close", "office", {"reason": ""})
-    assert answer.status_code == 422
-    assert await closing(office, found["break_id"]) == 200
-    assert await closing(office, found["break_id"]) == 409
-    assert await breaks(office) == []
-    (closed,) = (await office.office("reconciliation?closed=true"))["breaks"]
-    assert closed["closed"]["reason_code"] == "gateway-corrected"
-    (row,) = await office.rows("select * from audit where action = 'break-closed'")
-    assert row["subject"] == found["break_id"]
-    events = [event for event in await office.said(CYCLE) if isinstance(event, payment.BreakClosed)]
-    assert [str(event.break_id) for event in events] == [found["break_id"]]
-    stored = await office.rows("select reason from break_closings")
-    assert "渠道客服".encode() not in stored[0]["reason"]
-    with pytest.raises(Exception, match="only ever added to"):
-        await office.write("delete from breaks")
-
-
-async def test_what_is_found_again_in_a_changed_bill_after_it_was_closed_is_a_new_break(
-    office: System,
-) -> None:
-    office.at(PAID_AT)
-    await paid(office, "wechat")
-    office.world.wechat.bill_faults = ["amount"]
-    office.at(NEXT)
-    await office.reconcile()
-    (first,) = await breaks(office)
-    assert await closing(office, first["break_id"]) == 200
-    office.world.wechat.bill_faults = ["amount", "extra"]
-    await office.call("POST", f"/office/reconciliation/wechat/{DAY}/again", "office")
-    await office.reconcile()
-    assert await kinds(office) == ["other-amount", "unknown-order"]
-    assert first["break_id"] not in [one["break_id"] for one in await breaks(office)]
-
-
 async def test_a_bill_cut_short_while_it_is_written_down_counts_once(
     office: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,3 +288,23 @@ class Recorded:
 
     async def fetch_bill(self, day: date) -> Bill:
         return self.bill
+
+
+async def test_the_office_reads_it_in_a_terminal(office: System) -> None:
+    office.at(PAID_AT)
+    await paid(office, "wechat")
+    office.world.wechat.bill_faults = ["amount"]
+    office.at(NEXT)
+    await office.reconcile()
+    report = await office.office("reconciliation")
+    console = Console(file=io.StringIO(), width=132)
+    for table in (
+        reconcile_commands.days(report["days"]),
+        reconcile_commands.totals(report["totals"]),
+        reconcile_commands.breaks(report["breaks"], closed=False),
+    ):
+        console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    written = console.file.getvalue()
+    for word in (DAY, "已对账", "等待账单 isp.bill_not_exist", "收款金额不一致", "200.01", "200.00"):
+        assert word in written, written

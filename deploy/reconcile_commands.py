@@ -1,0 +1,147 @@
+"""`kaowu reconcile show`: what the office sees of the gateways' bills, as a table in a terminal."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(help="The gateways' bills against our book.", no_args_is_help=True)
+
+_PATIENCE = 30.0
+_LIMIT = 64 << 20
+# Tables of an office are wide; a pipe has no width of its own.
+_PIPE_WIDTH = 132
+_STATES = {"reconciled": "已对账", "no-bill": "无账单", "waiting": "等待账单", "not-over": "当日未结束"}
+
+
+class CannotShow(Exception):
+    """The payment service did not answer as asked."""
+
+
+@app.command()
+def show(
+    data: Annotated[Path | None, typer.Option("--data", help="The system's directory.")] = None,
+    url: Annotated[str | None, typer.Option(help="Payment's public address instead.")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="KAOWU_TOKEN", help="Of the office, where --url is given.")
+    ] = None,
+    closed: Annotated[bool, typer.Option(help="The closed breaks instead of the open ones.")] = False,
+) -> None:
+    """Days, sums and breaks. Exit 1 while the money does not balance or a break is open."""
+    console = Console(width=None if Console().is_terminal else _PIPE_WIDTH, highlight=False)
+    try:
+        found = asyncio.run(_report(data, url, token, closed=closed))
+    except CannotShow as error:
+        typer.echo(f"kaowu: {error}", err=True)
+        raise SystemExit(1) from None
+    console.print(days(found["days"]))
+    console.print(totals(found["totals"]))
+    console.print(breaks(found["breaks"], closed=closed))
+    well = found["balanced"] and not found["open_breaks"]
+    console.print(
+        f"{'ok  ' if well else 'open'} {'收支平衡' if found['balanced'] else '收支不平衡'} · 未处理差错 {found['open_breaks']}"
+    )
+    if not well:
+        raise SystemExit(1)
+
+
+async def _report(data: Path | None, url: str | None, token: str | None, *, closed: bool) -> dict[str, Any]:
+    from services.chassis.wire import NoAnswer, Wires  # noqa: PLC0415
+
+    if url is None or token is None:
+        url, token = _running(data)
+    wires = Wires(connections=1, patience=_PATIENCE, limit=_LIMIT)
+    where = f"{url.rstrip('/')}/office/reconciliation?limit=5000&closed={str(closed).lower()}"
+    try:
+        answer = await wires.request("GET", where, {"authorization": f"Bearer {token}"}, b"")
+    except NoAnswer as error:
+        raise CannotShow(f"payment at {url} does not answer: {error}") from None
+    finally:
+        await wires.aclose()
+    if answer.status != 200:
+        raise CannotShow(f"payment at {url} answers {answer.status}")
+    found: dict[str, Any] = orjson.loads(answer.body)
+    return found
+
+
+def _running(data: Path | None) -> tuple[str, str]:
+    """Where the local system's payment service is, and a token that it accepts."""
+    from deploy.cli import latest_data  # noqa: PLC0415  it imports this module
+    from deploy.local.data_directory import DataDirectory  # noqa: PLC0415
+    from deploy.local.minting import mint_for  # noqa: PLC0415
+
+    data = data or latest_data()
+    payment = DataDirectory(data).state().get("services", {}).get("payment")
+    if payment is None:
+        raise CannotShow(
+            f"no local system was started in {data}: `kaowu up`, or name it by --url and --token"
+        )
+    url: str = payment["public_url"]
+    return url, mint_for(data, ["office"], "kaowu-reconcile-show", days=1)
+
+
+def days(found: list[dict[str, Any]]) -> Table:
+    table = Table(
+        "日期", "渠道", "状态", "行", "相符", "有说明", "差错", "账单收款", "账本收款", "已退", "平",
+        title="每日对账", title_justify="left",
+    )  # fmt: skip
+    for day in found:
+        if day["state"] == "not-over" and not day["received"]:
+            continue
+        waits = day.get("waits")
+        table.add_row(
+            day["day"],
+            day["channel"],
+            _STATES[day["state"]] + (f" {waits['gateway_code']}" if waits else ""),
+            *(str(day.get(name, "")) for name in ("lines", "matched", "explained", "breaks")),
+            _yuan(day.get("billed")),
+            _yuan(day["received"]),
+            _yuan(day["refunded"]),
+            "✓" if day["balanced"] else "✗",
+        )
+    return table
+
+
+def totals(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(
+        "渠道", "收款", "报名费", "已缴费者应缴", "已退", "待退", "未判定", "平", title="合计（元）",
+        title_justify="left",
+    )  # fmt: skip
+    for name, money in found.items():
+        table.add_row(
+            "全部" if name == "all" else name,
+            *(
+                _yuan(money[what])
+                for what in ("received", "paid", "owed_by_the_paid", "refunded", "due", "held")
+            ),
+            "✓" if money["balanced"] else "✗",
+        )
+    return table
+
+
+def breaks(found: list[dict[str, Any]], *, closed: bool) -> Table:
+    table = Table(
+        "编号", "日期", "渠道", "差错", "订单号", "账单", "账本", "现状",
+        title="已处理的差错" if closed else "未处理的差错", title_justify="left",
+    )  # fmt: skip
+    for one in found:
+        table.add_row(
+            one["break_id"],
+            one["day"],
+            one["channel"],
+            one["words"],
+            one["order_no"],
+            _yuan(one["billed_fen"]),
+            _yuan(one["booked_fen"]),
+            "账本已有" if one["in_ledger_now"] else (one["state_now"] or ""),
+        )
+    return table
+
+
+def _yuan(fen: int | None) -> str:
+    return "" if fen is None else f"{fen / 100:,.2f}"
