@@ -15,7 +15,7 @@ from services.chassis.db import UnitOfWork
 from services.payment.handlers.reconciling import Bills
 from services.payment.ports import Bill, BillLine
 from services.payment.repository import bills
-from tests.service.payment.system import CYCLE, System, moment
+from tests.service.payment.system import CLOSES, CYCLE, System, moment
 from tests.service.payment.with_bills import (
     DAY,
     NEXT,
@@ -308,3 +308,21 @@ async def test_the_office_reads_it_in_a_terminal(office: System) -> None:
     written = console.file.getvalue()
     for word in (DAY, "已对账", "等待账单 isp.bill_not_exist", "收款金额不一致", "200.01", "200.00"):
         assert word in written, written
+
+
+async def test_a_close_between_two_comparisons_is_numbered_with_them(office: System) -> None:
+    """The close's own statement counts closes only, as in the version before: the database numbers it among all."""
+    office.at(PAID_AT)
+    await paid(office, "wechat")
+    office.at(NEXT)
+    await office.reconcile()
+    office.at(CLOSES)
+    await office.close()
+    office.at("2024-02-09 10:30")
+    await office.reconcile()
+    rows = await office.rows("select type, sequence from outbox where key = $1 order by id", CYCLE)
+    assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+    place = [row["type"].split(".")[2] for row in rows].index("window-closed")
+    assert 0 < place < len(rows) - 1
+    (closing,) = await office.rows("select sequence from closings")
+    assert closing["sequence"] == place + 1
