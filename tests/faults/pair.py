@@ -238,7 +238,12 @@ class Pair:
 
     async def is_at_rest(self, group: str | None = GROUP) -> bool:
         """Whether everything that was said is published, and this group has taken in what there is."""
-        return not await self._unpublished() and (group is None or not await self._lag(group))
+        # What is out is taken in, and what that led to is out: asked in this order, or something is between the two looks.
+        return (
+            not await self._unpublished()
+            and (group is None or not await self._lag(group))
+            and not await self._unpublished()
+        )
 
     async def _unpublished(self) -> int:
         evidence = Evidence(leshan())
