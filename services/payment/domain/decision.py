@@ -100,9 +100,6 @@ class Figures:
         return cls(**{name: int(facts[name]) for name in cls.__slots__})
 
 
-MAY_FALL_PER_MILLE: Final = 10
-
-
 def check_share(figures: Figures, per_mille: int) -> None:
     """Raises TooManyWouldFall. A close is put forward for the few who can still be reached, or not at all."""
     if figures.would_fall * 1000 > figures.approved * per_mille:

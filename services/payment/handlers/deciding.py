@@ -21,7 +21,6 @@ from services.chassis.tokens import Actor
 from services.chassis.vault import Vault
 from services.payment.domain.closes import Close, grace
 from services.payment.domain.decision import (
-    MAY_FALL_PER_MILLE,
     CloseNotAhead,
     Decision,
     DecisionPending,
@@ -87,7 +86,7 @@ async def ask(uow: UnitOfWork, *, actor: Actor, wanted: Wanted, cycle: Cycle, va
         registration_id=wanted.registration_id,
     )
     if earlier:
-        check_share(figures, MAY_FALL_PER_MILLE)
+        check_share(figures, cycle.windows.payment.earlier_close_may_cost_per_mille)
     code = wanted.reason_code or (WindowReason.CORRECTED if earlier else WindowReason.EXTENDED)
     decision = Decision(
         decision_id=uuid7(),
@@ -144,7 +143,7 @@ async def decide(
         if decision.kind is Kind.REVIVE and not figures.reinstated:
             raise NotForfeited("not forfeited any more")
         if decision.earlier:
-            check_share(figures, MAY_FALL_PER_MILLE)
+            check_share(figures, cycle.windows.payment.earlier_close_may_cost_per_mille)
     sealed = vault.encrypt(note, row=f"{decision_id}:note") if note else None
     await decisions.decide(uow, decision, word, actor.subject, figures, sealed)
     if word is Word.APPROVED and decision.kind is Kind.EXTEND_PAYMENT:
