@@ -122,11 +122,23 @@ class Bills:
         last = await breaks.last_number(uow)
         found = await bills.compare(uow, channel, day, bill_id)
         await bills.conclude(uow, channel, day, bill_id, found, changed=before is not None)
-        new = await breaks.count_after(uow, last)
+        await self._say(uow, channel, day, found, last, changed=before is not None)
+        crash_point("bill-compared")
+        uow.after_commit(RECONCILED.labels(channel, "changed" if before is not None else "new").inc)
+        log.info(
+            "reconciled",
+            channel=channel,
+            day=str(day),
+            lines=found.lines,
+            breaks=found.breaks,
+            changed=before is not None,
+        )
+
+    async def _say(
+        self, uow: UnitOfWork, channel: str, day: date, found: bills.Compared, last: int, *, changed: bool
+    ) -> None:
+        """The breaks newer than number `last`, then the day. What stood there before a restore is not said again."""
         cycle_id = self.gateways.cycle.id
-        first = await cycle_words.next_sequence(uow, cycle_id, new + 1)
-        if new:
-            await breaks.say(uow, cycle_id, first, last)
         event = payment.Reconciled(
             cycle_id=cycle_id,
             channel=Channel(channel),
@@ -137,18 +149,11 @@ class Bills:
             sums_fen=payment.ReconciledSums(billed=found.billed_fen, booked=found.booked_fen),
             breaks=found.breaks,
         )
-        await outbox.add(uow, event, sequence=first + new)
-        crash_point("bill-compared")
-        uow.after_commit(RECONCILED.labels(channel, "changed" if before is not None else "new").inc)
-        uow.after_commit(lambda: BREAKS_FOUND.labels(channel).inc(new))
-        log.info(
-            "reconciled",
-            channel=channel,
-            day=str(day),
-            lines=found.lines,
-            breaks=found.breaks,
-            changed=before is not None,
-        )
+        if new := await breaks.unsaid_after(uow, cycle_id, last):
+            await breaks.say(uow, cycle_id, await cycle_words.next_sequence(uow, cycle_id, new), last)
+            uow.after_commit(lambda: BREAKS_FOUND.labels(channel).inc(new))
+        if changed or not await breaks.was_said(uow, event):
+            await outbox.add(uow, event, sequence=await cycle_words.next_sequence(uow, cycle_id))
 
     async def _ask(self, channel: str, at: datetime) -> datetime | None:
         """Money that a bill has and our book has not may be a payment whose notice got lost: the normal path decides."""

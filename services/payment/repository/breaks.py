@@ -15,6 +15,11 @@ from services.payment.domain.order import Order, OrderStatus
 
 _BEIJING_DAY: Final = "at time zone 'Asia/Shanghai')::date"
 _OPEN: Final = "not exists (select from break_closings c where c.break_id = b.break_id)"
+# What was said before a restore, with the id that follows from what it is about, is not said again.
+_UNSAID: Final = f"""
+    b.break_id::text not in (
+        select o.payload::jsonb ->> 'break_id' from outbox o where o.key = $1 and o.type = '{payment.BreakFound.type}')
+"""
 _FOUND: Final = outbox.insert_select(
     payment.BreakFound,
     {
@@ -26,7 +31,7 @@ _FOUND: Final = outbox.insert_select(
         "billed_fen": "b.billed_fen",
         "booked_fen": "b.booked_fen",
     },
-    source="(select * from breaks where number > $3 order by number) b",
+    source=f"(select b.* from breaks b where b.number > $3 and {_UNSAID} order by b.number) b",
     key="$1",
     sequence="$2::bigint + row_number() over (order by b.number) - 1",
     occurred_at="$4::timestamptz",
@@ -41,16 +46,30 @@ async def last_number(uow: UnitOfWork) -> int:
     return int(rows[0].number)
 
 
-async def count_after(uow: UnitOfWork, number: int) -> int:
-    """How many are newer."""
-    rows = await uow.sql("select count(*) as breaks from breaks where number > $1", number)
+async def unsaid_after(uow: UnitOfWork, cycle_id: str, number: int) -> int:
+    """How many are newer and were never said."""
+    rows = await uow.sql(
+        f"select count(*) as breaks from breaks b where b.number > $2 and {_UNSAID}", cycle_id, number
+    )
     return int(rows[0].breaks)
 
 
 async def say(uow: UnitOfWork, cycle_id: str, first: int, after: int) -> None:
-    """An event for each that is newer, in one statement, numbered from `first` on."""
+    """An event for each of them, in one statement, numbered from `first` on."""
     uow.events_added += await uow.changed(
         _FOUND, cycle_id, first, after, uow.at, uow.cause.correlation_id, uow.cause.causation_id
+    )
+
+
+async def was_said(uow: UnitOfWork, event: payment.Reconciled) -> bool:
+    """Whether the same was said of this day before a restore."""
+    return bool(
+        await uow.sql(
+            "select 1 from outbox where key = $1 and type = $2 and payload::jsonb = $3::text::jsonb limit 1",
+            event.key,
+            event.type,
+            event.model_dump_json(),
+        )
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from contracts import payment
 from deploy import reconcile_commands
 from deploy.simulators.outage import Outage
 from services.chassis.db import UnitOfWork
@@ -326,3 +327,27 @@ async def test_a_close_between_two_comparisons_is_numbered_with_them(office: Sys
     assert 0 < place < len(rows) - 1
     (closing,) = await office.rows("select sequence from closings")
     assert closing["sequence"] == place + 1
+
+
+async def test_after_a_restore_days_are_compared_again_and_nothing_is_said_twice(office: System) -> None:
+    office.at(PAID_AT)
+    await paid(office, "wechat")
+    office.world.wechat.bill_faults = ["amount", "extra"]
+    office.at(NEXT)
+    await office.reconcile()
+    before = [
+        (str(event.break_id), event.kind)
+        for event in await office.said(CYCLE)
+        if isinstance(event, payment.BreakFound)
+    ]
+    everything = len(await office.said(CYCLE))
+    assert len(before) == 2
+    lost = ("explanations", "breaks", "reconciliations", "bill_lines", "bills")
+    async with office.database.unit_of_work() as uow:
+        for table in lost:
+            await uow.sql(f"alter table {table} disable trigger keep_{table}")
+            await uow.sql(f"delete from {table}")
+            await uow.sql(f"alter table {table} enable trigger keep_{table}")
+    await office.reconcile()
+    assert sorted(one["break_id"] for one in await breaks(office)) == sorted(one for one, _ in before)
+    assert len(await office.said(CYCLE)) == everything
