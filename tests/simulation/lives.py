@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import asyncpg
 
-from services.chassis import consuming, crash
+from services.chassis import consuming, crash, db
 from services.chassis.db import UnitOfWork
 from services.chassis.jobs import Jobs
 from services.payment.handlers import recovering, settling, till
@@ -164,6 +164,9 @@ def simulated() -> Iterator[None]:
         patch.object(UnitOfWork, "changed", gated(UnitOfWork.changed)),
         patch.object(asyncpg.transaction.Transaction, "__aexit__", ending),
         patch.object(Jobs, "_lock", lock),
+        # On a busy machine a turn takes long: that nobody gets tired of waiting must not be the machine's to say.
+        patch.dict(db.SESSION_SETTINGS, {"lock_timeout": "60s"}),
+        patch.object(db, "_CONNECTION_WITHIN", 60.0),
         patch.object(settling, "AT_ONCE", 1),
         patch.object(recovering, "AT_ONCE", 1),
         # Nobody waits behind another's transaction: each comes to the database by itself.
@@ -250,8 +253,8 @@ def _begin(life: Life, action: Callable[[], Awaitable[None]]) -> asyncio.Task[No
 
 
 async def _end_of(life: Life, task: asyncio.Task[None]) -> Fate:
-    if not task.done() and not (await asyncio.wait((task,), timeout=30))[0]:
-        raise TooLong("an action did not end within 30 s")
+    if not task.done() and not (await asyncio.wait((task,), timeout=90))[0]:
+        raise TooLong("an action did not end within 90 s")
     error = None if task.cancelled() else task.exception()
     if error is None and not task.cancelled():
         return Fate.LIVED
@@ -368,7 +371,7 @@ class Interleaver:
     async def _settle(self, moved: asyncio.Event, both: list[_Going]) -> None:
         """Until each is at its gate, done, or waits for the other inside the database."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + 20
+        deadline = loop.time() + 60
         while True:
             moved.clear()
             going = [one for one in both if not one.task.done()]
