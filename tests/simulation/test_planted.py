@@ -84,6 +84,6 @@ def _check(name: str, found: Found | None) -> None:
 
 
 def test_a_seed_that_fails_is_cut_down_to_fewer_decisions_that_break_the_same_promise() -> None:
-    before, after, broke, still_breaks = _apart(_shorten, "offsets after effects")
+    before, after, broke, still_breaks = _apart(_shorten, "cursor after acknowledgement")
     assert still_breaks == broke
     assert after < before / 4
