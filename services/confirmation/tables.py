@@ -200,5 +200,6 @@ class PaymentCloseRow(Base, table=True):
     site_id: str = Field(sa_column=Column(Text, primary_key=True))
     cycle_id: str = Field(sa_column=Column(Text, nullable=False))
     closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
-    told_closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    # None: written by a process of the version before, which knows the enforced one only.
+    told_closes_at: datetime | None = Field(sa_column=Column(_MOMENT))
     sequence: int = Field(sa_column=Column(BigInteger, nullable=False))

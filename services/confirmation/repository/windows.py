@@ -219,7 +219,9 @@ async def payment_closes(uow: UnitOfWork) -> dict[str, PaymentClose]:
     """By desk, the closes of payment that the office set: until then the last level may approve."""
     return {
         row.site_id: PaymentClose(row.closes_at, row.told_closes_at)
-        for row in await uow.sql("select site_id, closes_at, told_closes_at from payment_closes")
+        for row in await uow.sql(
+            "select site_id, closes_at, coalesce(told_closes_at, closes_at) as told_closes_at from payment_closes"
+        )
     }
 
 

@@ -13,8 +13,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("alter table payment_closes add column if not exists told_closes_at timestamptz")
-    op.execute("update payment_closes set told_closes_at = closes_at where told_closes_at is null")
-    op.execute("alter table payment_closes alter column told_closes_at set not null")
+    # Version n-1, which may write beside us, does not know it.
+    op.execute("alter table payment_closes alter column told_closes_at drop not null")
     op.execute(
         """
         create table if not exists desk_window_asks (
