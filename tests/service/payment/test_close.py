@@ -18,6 +18,7 @@ from services.payment.domain.proof_tree import ProofTree
 from services.payment.handlers.settling import AT_ONCE, GIVE_UP_AFTER
 from services.payment.repository import closing
 from tests.service.payment.system import CLOSES, System, approved, hours, moment, rejected
+from tests.support.eventually import eventually
 
 LAST = "2024-02-08 23:57:59"
 
@@ -310,8 +311,12 @@ async def test_whom_a_payment_holds_is_left_to_the_payment(system: System) -> No
         heard = asyncio.create_task(system.call_back(order_no))
         await asyncio.sleep(0.05)
         sweep = asyncio.create_task(system.close())
-        await asyncio.sleep(0.2)
-        assert await system.status(other) == "expired", "the sweep waited for one locked row"
+
+        async def swept() -> bool:
+            return await system.status(other) == "expired"
+
+        # Less than the row's lock is waited for.
+        await eventually(swept, within=2, because="the sweep waited for one locked row")
         assert not sweep.done(), "the close was declared over with somebody undecided"
     await asyncio.gather(heard, sweep)
     assert await system.status(paying) == "paid"
