@@ -82,7 +82,7 @@ def _without(words: str) -> Iterator[None]:
         yield
 
 
-# What each was found at when this was written: 62, 27, 38, 9, 1, 13, 9. The row lock is missed by whoever gets a message twice.
+# What each was found at when this was written: 62, 27, 38, 9, 1, 13, 34. The row lock is missed by whoever gets a message twice.
 PLANTED: Final[dict[str, Planted]] = {
     "inbox": Planted(switched_off.no_inbox, frozenset({"I6", "model"}), 250),
     "parking order": Planted(switched_off.no_parking_order, frozenset({"I12"}), 150),
@@ -91,6 +91,6 @@ PLANTED: Final[dict[str, Planted]] = {
     "cursor after acknowledgement": Planted(_cursor_before_acknowledgement, frozenset({"I4", "I5"}), 20),
     "offsets after effects": Planted(_offsets_before_effects, frozenset({"I5"}), 60),
     "row lock": Planted(
-        lambda: _without(r"for update( of \w+)?( skip locked)?"), frozenset({"I3", "I8"}), 60
+        lambda: _without(r"for update( of \w+)?( skip locked)?"), frozenset({"I3", "I8"}), 200
     ),
 }
