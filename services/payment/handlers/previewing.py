@@ -18,6 +18,7 @@ WORDS: Final = {
     "orders-unpaid": "下过单，支付渠道确认均未支付",
     "order-under-way": "有未了结订单：截止时先关单、再向支付渠道查询，不先作放弃处理",
     "restore-under-way": "系统恢复未完成，恢复前的订单尚未逐笔查清，暂不处理任何人",
+    "decision-under-way": "有待批准或正在办理的截止时间变更，办结前不作放弃处理",
     "stopped": "有正在办理的事项，暂不处理",
 }
 """Why, for people."""

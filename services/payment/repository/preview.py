@@ -9,23 +9,22 @@ from typing import Final
 from uuid import UUID
 
 from services.chassis.db import Row, UnitOfWork
-from services.payment.repository.closing import DUE, UNDECIDED
+from services.payment.repository.closing import FALLS, UNDECIDED
 from services.payment.repository.vocabulary import MAY_EXPIRE, UNDECIDED_ORDER
+from services.payment.repository.windows import PUT_OFF
 
-# The close of everybody who owes, taken to be there. `DUE` gets it as its $1, which is the moment of the sweep to a real run.
-_CLOSED: Final = "(select max(c.closes_at) from obligations c)"
-_DUE_IF_CLOSED: Final = DUE.replace("$1", _CLOSED)
-# $1: only of the window that closes then, if given.
-_CONCERNED: Final = f"o.status in {MAY_EXPIRE} and ($1::timestamptz is null or o.closes_at = $1)"
+# $1: now; $2: only of the window that closes then, if given.
+_CONCERNED: Final = f"o.status in {MAY_EXPIRE} and ($2::timestamptz is null or o.closes_at = $2)"
 # What the close would do with them: forfeit, ask the gateway first, or leave them because something stops it.
 _RESTORING: Final = "exists (select from recoveries where finished_at is null)"
 _WOULD: Final = f"""
-    case when {_DUE_IF_CLOSED} then 'forfeit' when {UNDECIDED} and not {_RESTORING} then 'ask' else 'spare' end
+    case when {FALLS} then 'forfeit' when {UNDECIDED} and not {_RESTORING} then 'ask' else 'spare' end
 """
 _WHY: Final = f"""
     case when {_RESTORING} then 'restore-under-way'
          when {UNDECIDED} then 'order-under-way'
-         when not ({_DUE_IF_CLOSED}) then 'stopped'
+         when {PUT_OFF} then 'decision-under-way'
+         when not ({FALLS}) then 'stopped'
          when exists (select from orders r where r.registration_id = o.registration_id) then 'orders-unpaid'
          else 'never-ordered' end
 """
@@ -42,6 +41,7 @@ async def totals(uow: UnitOfWork, closes_at: datetime | None) -> Sequence[Row]:
         left join orders r on r.registration_id = p.registration_id and r.status in {UNDECIDED_ORDER}
         group by 1, 2, 3 order by 1, 2, 3
         """,
+        uow.at,
         closes_at,
     )
 
@@ -54,11 +54,12 @@ async def page(uow: UnitOfWork, closes_at: datetime | None, after: UUID | None, 
                r.amount_fen as in_flight_fen,
                (select count(*) from orders t where t.registration_id = p.registration_id) as orders
         from (select o.registration_id, o.status, o.closes_at, o.amount_fen, {_WOULD} as would, {_WHY} as why
-              from obligations o where {_CONCERNED} and ($2::uuid is null or o.registration_id > $2)
-              order by o.registration_id limit $3) p
+              from obligations o where {_CONCERNED} and ($3::uuid is null or o.registration_id > $3)
+              order by o.registration_id limit $4) p
         left join orders r on r.registration_id = p.registration_id and r.status in {UNDECIDED_ORDER}
         order by p.registration_id
         """,
+        uow.at,
         closes_at,
         after,
         limit,

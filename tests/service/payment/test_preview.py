@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from deploy.evidence import commands
+from deploy.evidence.reaching import Reach
+from services.chassis.vault import Vault
 from tests.service.payment.system import CLOSES, System, moment, rejected, withdrawn
+from tests.service.payment.two_people import Office
 
 LAST = "2024-02-08 23:57:59"
 
@@ -137,6 +145,21 @@ async def test_while_a_restore_is_made_up_for_the_dry_run_lists_nobody_as_forfei
     assert totals["forfeit"]["registrations"] == 0
 
 
+async def test_while_a_later_close_is_being_decided_the_dry_run_spares_whom_it_would_move(
+    system: System,
+) -> None:
+    candidate = await system.owing()
+    system.at(LAST)
+    decision = await Office(system).asked()
+    items, totals = await previewed(system)
+    assert (items[candidate]["would"], items[candidate]["why"]) == ("spare", "decision-under-way")
+    assert totals["spare"]["registrations"] == 1
+    system.at(CLOSES)
+    await system.close()
+    assert await system.status(candidate) == "awaiting"
+    assert decision["state"] == "asked"
+
+
 async def test_only_the_office_may_look_and_every_look_is_in_the_audit_trail(system: System) -> None:
     await system.owing()
     for role in (None, "ops", "candidate:x", "desk:shizhong"):
@@ -147,3 +170,31 @@ async def test_only_the_office_may_look_and_every_look_is_in_the_audit_trail(sys
     (line,) = await system.rows("select * from audit where action = 'close-previewed'")
     assert (line["actor_kind"], line["actor"]) == ("office", "account-of-office")
     assert (line["subject"], line["detail"]["listed"]) == (system.cycle.id, 1)
+
+
+async def test_the_terminal_shows_the_same_list(
+    system: System, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    @asynccontextmanager
+    async def here(*_: object, **__: object) -> AsyncIterator[Reach]:
+        yield Reach(
+            system.cycle,
+            system.database,
+            system.database,
+            Vault.open(system.settings.vault_keys_file, "local"),
+            {},
+        )
+
+    monkeypatch.setattr(commands, "_reach", here)
+    sleeper, orderer = await system.approved(2)
+    order_no = await system.ordered(orderer)
+    assert await commands.preview(tmp_path, None, use_given=False, as_json=True) == 0
+    shown = json.loads("{" + capsys.readouterr().out.partition("\n{\n")[2])
+    page = await system.office("close/preview")
+    assert (shown["items"], shown["totals"]) == (page["items"], page["totals"])
+    assert await commands.preview(tmp_path, None, use_given=False, as_json=False) == 0
+    text = capsys.readouterr().out
+    assert str(sleeper) in text
+    assert order_no in text
+    assert "视为自动放弃" in text
+    assert "200.00" in text
