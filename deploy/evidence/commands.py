@@ -55,6 +55,26 @@ async def write(data: Path, registration_id: UUID, target: Path, *, use_given: b
     return ALTERED if verdict.problems else OK
 
 
+async def prove_one(reach: Reach, target: Path) -> str | None:
+    """Write the file of one forfeiture that the root covers, of somebody who ordered if there is one; returns its name.
+
+    Raises CannotProve when it does not hold. None: nobody was forfeited.
+    """
+    async with reach.payment.reading() as uow:
+        rows = await uow.sql(
+            "select p.registration_id from proofs p join closings c on c.closes_at = p.closes_at and p.number <= c.last_proof "
+            "order by p.orders = 'none', p.registration_id limit 1"
+        )
+    if not rows:
+        return None
+    content = await make(reach, rows[0].registration_id, made_at=SystemClock().now())
+    raw = (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+    target.write_bytes(raw)
+    if problems := verify(raw).problems:
+        raise CannotProve(f"the evidence of {rows[0].registration_id} does not hold: {problems[0]}")
+    return target.name
+
+
 def check(file: Path, root: str | None) -> int:
     """Check one evidence file and say what holds, or exactly what does not."""
     console = Console(highlight=False)
@@ -168,7 +188,7 @@ def _totals(totals: dict[str, Any]) -> Table:
 def _people(items: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("registration", "would", "why", "owes", "order under way", "its end"):
-        table.add_column(Text(column), overflow="fold")
+        table.add_column(Text(column), overflow="fold", no_wrap=column == "registration")
     for item in items:
         order = item["open_order"]
         table.add_row(

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from contracts.cycle import Cycle
+from deploy.local.system import LocalSystem
 from deploy.replay.standing import standing
 from services.chassis.clock import Clock, RehearsalClock, SystemClock
 from services.chassis.db import Database
@@ -48,6 +49,20 @@ async def local(data: Path, *, say: Callable[[str], None] = lambda _: None) -> A
                 _vault(data / "keys" / "vault-payment.json", "local"),
                 _keys({name: Path(file) for name, file in accounts.items()}),
             )
+
+
+@asynccontextmanager
+async def of_system(system: LocalSystem) -> AsyncIterator[Reach]:
+    """Of a local system that this process runs."""
+    accounts = system.outside.accounts if system.outside else {}
+    async with _databases(system.surroundings.databases, system.clock) as (payment, notification):
+        yield Reach(
+            system.cycle,
+            payment,
+            notification,
+            _vault(system.keys.vault_file("payment"), "local"),
+            _keys({name: Path(file) for name, file in accounts.items()}),
+        )
 
 
 @asynccontextmanager

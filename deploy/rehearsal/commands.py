@@ -19,6 +19,8 @@ import psutil
 from rich.console import Console
 
 from contracts.cycle import Cycle
+from deploy.evidence.commands import prove_one
+from deploy.evidence.reaching import CannotProve, of_system
 from deploy.local.system import LocalSystem
 from deploy.rehearsal import checking, outcomes, people_file
 from deploy.rehearsal.acts import Acts, Addresses
@@ -40,6 +42,7 @@ from deploy.rehearsal.streams import Streams
 from deploy.rehearsal.world import World
 from services.chassis.wire import Wires
 
+PROOF: Final = "evidence.json"
 # Everybody of a moment acts at once: their events go out together, one publish and one batch instead of ten, and
 # there is a kept database connection for each request in flight and for what runs beside them.
 TOGETHER: Final = {"KAOWU_DATABASE_POOL_SIZE": "16"}
@@ -220,6 +223,7 @@ async def rehearse(
         began = time.monotonic()
         try:
             run = await rehearsal.run(report)
+            run.proof = await _prove_one(system, report, console)
         except RehearsalStopped as stopped:
             console.print(f"[red]the rehearsal stopped:[/red] {stopped}", highlight=False)
             return 1
@@ -227,6 +231,16 @@ async def rehearse(
     findings = _write(run, rehearsal.canaries(), report)
     tables.show(run, findings, report, console)
     return 0 if all(finding.ok for finding in findings) else 1
+
+
+async def _prove_one(system: LocalSystem, report: Path, console: Console) -> str | None:
+    """The evidence file of one forfeiture. Whether the rehearsal was good is the invariants' matter."""
+    try:
+        async with of_system(system) as reach:
+            return await prove_one(reach, report / PROOF)
+    except CannotProve as reason:
+        console.print(f"[red]no evidence file:[/red] {reason}", highlight=False)
+        return None
 
 
 def _speaker(console: Console) -> Any:
@@ -239,6 +253,8 @@ def _write(run: Run, canaries: Canaries, report: Path) -> list[Finding]:
     drafts = (("report.json", _json(run, findings)), ("report.html", page(run, findings)))
     search(run.evidence, canaries, "reports", [(name, text.encode()) for name, text in drafts])
     search_file(run.evidence, canaries, report / "outcomes.jsonl", "reports")
+    if run.proof:
+        search_file(run.evidence, canaries, report / run.proof, "reports")
     findings = [*findings[:-1], no_personal_data(run.evidence)]
     (report / "report.json").write_text(_json(run, findings), encoding="utf-8")
     (report / "report.html").write_text(page(run, findings), encoding="utf-8")

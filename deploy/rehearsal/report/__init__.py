@@ -29,6 +29,8 @@ class Run:
     world: World
     runtime: Mapping[str, Any]
     timing: dict[str, Any]
+    proof: str | None = None
+    """The evidence file of one forfeiture, beside the report."""
 
 
 def summary(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:

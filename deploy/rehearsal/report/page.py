@@ -47,6 +47,7 @@ def _content(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:
     return {
         "cycle": cycle,
         "seed": run.seed,
+        "proof": run.proof,
         "counts": counts,
         "words": words,
         "people": len(run.outcomes),
