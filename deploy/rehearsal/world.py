@@ -128,7 +128,7 @@ class World:
             ask_id = answer.data["asked"]["ask_id"]
             approve = f"{self.addresses.confirmation}/office/desk-windows/{site}/{ask_id}/approve"
             answer = await self.doors.ask(f"another window of {site}", "POST", approve, self.second, {})
-            self._reached("window moved by two people")
+            self._reached("two-person-move")
         self._note(
             event,
             "done" if answer.code is None else f"refused: {answer.code} {answer.data.get('detail', '')}",
@@ -166,7 +166,7 @@ class World:
             return ()
         preview = answer.data["preview"]
         self._note(event, f"done: {preview['moved']} moved, {preview['reinstated']} taken back")
-        self._reached("window moved by two people")
+        self._reached("two-person-move")
         return self._edges_of_payment(moment(closes), event.at)
 
     def _edges_of_payment(self, closes: datetime, since: datetime) -> tuple[datetime, ...]:

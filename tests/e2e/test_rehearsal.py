@@ -120,7 +120,7 @@ async def test_what_this_version_cannot_do_is_said(rehearsed: Rehearsed) -> None
 async def test_two_people_put_the_close_of_one_desk_off_after_it_had_come(rehearsed: Rehearsed) -> None:
     (moved,) = [one for one in rehearsed.summary["world"] if one.get("window") == "payment:jinkouhe"]
     assert moved["outcome"] == "done: 0 moved, 3 taken back"
-    assert rehearsed.summary["faults"]["window moved by two people"] == 2
+    assert rehearsed.summary["faults"]["two-person-move"] == 2
     told = {
         name: [one["occasion"] for one in rehearsed.outcomes[name]["messages"]]
         for name in ("put-off", "not-put-off")

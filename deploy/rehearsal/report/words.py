@@ -165,6 +165,7 @@ WORLD: Final = {
     "broker-down": "消息系统中断",
     "database-restart": "数据库重启",
     "callback-replay": "支付回调重放",
+    "two-person-move": "两人办理的时间变更",
 }
 _OUTSIDE_DOWN: Final = {
     "wechat-down": "微信支付网关不应答",

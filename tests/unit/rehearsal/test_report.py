@@ -97,7 +97,8 @@ def test_a_close_at_midnight_is_read_as_the_end_of_the_day_before(at: str, read:
     ("name", "read"),
     [
         ("kill payment", "服务进程被终止（缴费）"),
-        ("wechat-down", "支付网关不应答"),
+        ("wechat-down", "微信支付网关不应答"),
+        ("two-person-move", "两人办理的时间变更"),
         ("callback-replay", "支付回调重放"),
         ("meteor", "meteor"),
     ],
