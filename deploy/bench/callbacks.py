@@ -38,7 +38,8 @@ select (select count(*) from obligations where status = 'paid') as paid,
 
 async def callbacks(stage: Stage, scale: Scale, advance: Callable[[str], None]) -> list[Figure]:
     """As many rounds as the scale says, ours and the peer's in turn."""
-    closes_at = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    # The first reminder is said seven days before the close: none now.
+    closes_at = datetime.now(UTC).replace(microsecond=0) + timedelta(days=10)
     advance("filling the database")
     cycle_file = counter.cycle_that_closes(stage, closes_at)
     # The window is half over: plans are made for tables that hold something.
