@@ -287,3 +287,28 @@ def _closed(gateway: Any, order_no: str) -> bytes:
     fields["trade_status"] = "TRADE_CLOSED"
     text = "&".join(f"{name}={fields[name]}" for name in sorted(fields) if fields[name])
     return urlencode({**fields, "sign": gateway._seal(text.encode(), ""), "sign_type": "RSA2"}).encode()
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_keys_that_change_during_the_window_lose_nobody_a_payment(both: System, channel: str) -> None:
+    """Row 50. Old and new are good side by side; what nobody gave us is refused, and the payment is found later."""
+    gateway = getattr(both.world, channel)
+    unlisted = len(gateway._world.signing_keys) - 1
+    for key in (1, 0, 1):
+        gateway.sign_with(key)
+        candidate = await both.owing()
+        await both.paid_and_heard(await both.ordered(candidate, channel))
+        assert await both.words(candidate) == ["due", "paid"]
+    candidate = await both.owing()
+    order_no = await both.ordered(candidate, channel)
+    both.pay(order_no)
+    gateway.sign_with(unlisted)
+    notice = gateway._notice(gateway.book.find(order_no), gateway._notice_id())
+    await refused(both, channel, notice, "unknown-serial" if channel == "wechat" else "signature", 401)
+    both.at(CLOSES)
+    await both.close()
+    assert await both.status(candidate) == "held", "somebody was decided about by a key that nobody knows"
+    gateway.sign_with(0)
+    both.clock.jump(moment(CLOSES) + timedelta(minutes=6))
+    await both.settle()
+    assert await both.words(candidate) == ["due", "paid"]
