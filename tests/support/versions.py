@@ -13,7 +13,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 _PARTS: Final = ("contracts", "services", "deploy")
-_LOOKED_AT: Final = 20
+_LOOKED_AT: Final = 300
 
 
 class HistoryMissing(AssertionError):
@@ -21,8 +21,8 @@ class HistoryMissing(AssertionError):
 
 
 def version_before(service: str) -> str:
-    """The commit of version n-1: the last before the service's newest migration was added that starts at all. Every migration
-    makes a version."""
+    """The commit of version n-1: the last before the service's newest migration was added that is one revision behind and
+    starts at all. Every migration makes a version."""
     chain = ROOT / "services" / service / "migrations" / "versions"
     newest = max(chain.glob("[0-9]*.py"), key=lambda path: path.name)
     added = _git(
@@ -37,9 +37,18 @@ def version_before(service: str) -> str:
             f"the commit before {newest.name} of {service} is not in this clone: run `git fetch --unshallow`"
         ) from None
     for commit in before:
-        if _starts(service, commit):
+        # Migrations may be put together before they are released: what has this one's number is not the version before.
+        if _head(service, commit) == int(newest.name[:4]) - 1 and _starts(service, commit):
             return commit
-    raise HistoryMissing(f"none of the {len(before)} commits before {newest.name} of {service} starts")
+    raise HistoryMissing(
+        f"none of the {len(before)} commits before {newest.name} of {service} is at the revision before and starts"
+    )
+
+
+def _head(service: str, commit: str) -> int:
+    """The newest revision that there was."""
+    names = _git("ls-tree", "--name-only", f"{commit}:services/{service}/migrations/versions").split()
+    return max(int(name[:4]) for name in names if name[:4].isdecimal())
 
 
 def _starts(service: str, commit: str) -> bool:
