@@ -36,7 +36,9 @@ class Turns:
         database, cycle, at = self.gateways.database, self.gateways.cycle, self.clock.now()
         standing = await closing.standing(database, cycle, at)
         if not standing.come:
-            return standing.next_at  # nobody is forfeited a moment too soon, nor while their close is being decided about
+            return (
+                standing.next_at
+            )  # nobody is forfeited a moment too soon, nor while their close is being decided about
         if await recovering.is_open(database):
             return at + _LOOK_AGAIN  # nor before every order made before a restore is known
         if not standing.is_open:
@@ -97,7 +99,6 @@ class Turns:
             # to miss it, nor a callback that got lost a reason to be told to pay again.
             await self.settle_orders(lambda: None)
         return await reminding.remind(self.gateways.database, self.gateways.cycle, self.clock.now())
-
 
     async def carry_out(self, done: Callable[[], None]) -> datetime | None:
         """What two people have decided is done to everybody it concerns."""

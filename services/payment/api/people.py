@@ -105,6 +105,7 @@ AskBody = Annotated[ExtendBody | ReviveBody, Field(discriminator="kind")]
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
 Language = Annotated[str | None, Header(alias="Accept-Language")]
 
+
 def _refused(error: Exception) -> Refused:
     for kind, code, sentence in _REFUSALS:
         if isinstance(error, kind):

@@ -79,7 +79,9 @@ async def is_over(database: Database, cycle: Cycle, at: datetime) -> bool:
     async with database.reading(at) as uow:
         in_force = await windows.in_force(uow, cycle)
         owed = await closing.owed_closes(uow)
-    return at >= max(*(close.closes_at for close in in_force.in_force()), *owed, in_force.everywhere.closes_at)
+    return at >= max(
+        *(close.closes_at for close in in_force.in_force()), *owed, in_force.everywhere.closes_at
+    )
 
 
 async def clocks_agree(
