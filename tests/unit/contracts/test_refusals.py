@@ -15,6 +15,7 @@ STATUS = {
     "other-site": 403,
     "not-found": 404,
     "too-large": 413,
+    "too-soon": 429,
     "gateway-refused": 502,
     "unavailable": 503,
 }
