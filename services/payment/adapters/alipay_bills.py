@@ -63,12 +63,8 @@ def read_bill(packed: bytes, seller_id: str) -> Iterator[BillLine]:
             if len(names) != 1 or names[0].file_size > FILE_LIMIT:
                 raise ChannelUnavailable("bill is not one file of transactions")
             raw = archive.read(names[0])
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        EOFError,
-    ):  # a compression zipfile does not know
+    # The third is how zipfile says that it does not know a way of packing.
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
         raise ChannelUnavailable("bill is not a zip") from None
     try:
         if not raw.rstrip().rpartition(b"\n")[2].startswith(b"#"):
