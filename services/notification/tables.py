@@ -15,6 +15,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    SmallInteger,
     Text,
     UniqueConstraint,
     Uuid,
@@ -35,10 +36,11 @@ else:
     Base = make_base()
 add_plumbing(Base.metadata)
 
-__all__ = ["Base", "Desk", "Message", "Recipient"]
+__all__ = ["Base", "Call", "Desk", "Message", "Recipient"]
 
 _MOMENT = DateTime(timezone=True)
 WAITING = (State.CREATED, State.SENDING)  # a moment of theirs may come due
+FAILED = (State.UNDELIVERED, State.EXPIRED)  # nobody was told, for a reason
 
 
 def one_of(column: str, values: Iterable[str]) -> str:
@@ -78,6 +80,13 @@ class Recipient(Base, table=True):
     contact_known: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
     contact_tries: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
     contact_try_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    contact_at: datetime | None = Field(sa_column=Column(_MOMENT))  # when what is kept was fetched
+    # Asked for by whom it is about: what was kept of their contact is gone and is not fetched again.
+    erased_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    language: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'zh'")))
+    pay_by: datetime | None = Field(
+        sa_column=Column(_MOMENT)
+    )  # the close of payment that counts for them, as told
 
 
 class Message(Base, table=True):
@@ -95,9 +104,18 @@ class Message(Base, table=True):
             "state <> 'sending' or (due_at is not null and body is not null)", name="text_on_record"
         ),
         CheckConstraint(
-            "(state = 'undelivered') = (reason_code is not null)", name="undelivered_for_a_reason"
+            f"({one_of('state', FAILED)}) = (reason_code is not null)", name="undelivered_for_a_reason"
         ),
         Index("ix_messages_due", "channel", "due_at", postgresql_where=text(one_of("state", WAITING))),
+        Index(
+            "ix_messages_urgent",
+            "channel",
+            "priority",
+            "due_at",
+            postgresql_where=text(one_of("state", WAITING)),
+        ),
+        Index("ix_messages_silent", "asks", "state_at", postgresql_where=text("state = 'accepted'")),
+        Index("ix_messages_call", "call_at", postgresql_where=text("call_at is not null")),
         Index(
             "ix_messages_ask",
             "state_at",
@@ -129,11 +147,50 @@ class Message(Base, table=True):
     parts: int | None = Field(sa_column=Column(Integer))
     provider_ref: str | None = Field(sa_column=Column(Text))
     carrier_code: str | None = Field(sa_column=Column(Text))  # the last no, in the carrier's words
-    reason_code: str | None = Field(sa_column=Column(Text))  # why undelivered, in ours
+    reason_code: str | None = Field(sa_column=Column(Text))  # why undelivered or expired, in ours
     correlation_id: str = Field(sa_column=Column(Text, nullable=False))
     caused_by: UUID = Field(sa_column=Column(Uuid, nullable=False))  # the event that is told
     # After a restore: since then the carrier may have got it, or have had more to say of it, without our knowing.
     ask_since: datetime | None = Field(sa_column=Column(_MOMENT))
+    provider: str | None = Field(
+        sa_column=Column(Text)
+    )  # which of the channel's carriers took it, or has it now
+    language: str | None = Field(sa_column=Column(Text))  # of the text on record
+    priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("1")))
+    # How often the carrier was asked what became of it, because no receipt came.
+    asks: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("0")))
+    # When somebody is to look whether the person was told, by whatever channel, or must be called; of an SMS only.
+    call_at: datetime | None = Field(sa_column=Column(_MOMENT))
+
+
+class Call(Base, table=True):
+    """Somebody whom neither SMS nor email told in time: the desk calls them. Once per registration and matter."""
+
+    __tablename__: ClassVar[Any] = "calls"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("registration_id", "matter"),
+        CheckConstraint("closed_at is null or outcome is not null", name="closed_with_an_outcome"),
+        Index("ix_calls_open", "site_id", "call_id", postgresql_where=text("closed_at is null")),
+        Index("ix_calls_open_of", "registration_id", postgresql_where=text("closed_at is null")),
+    )
+
+    call_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    registration_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    site_id: str | None = Field(sa_column=Column(Text))  # whose desk; none: the office's
+    occasion: str = Field(sa_column=Column(Text, nullable=False))
+    matter: str = Field(sa_column=Column(Text, nullable=False))  # what it is about: a close, or one fact
+    message_id: UUID = Field(sa_column=Column(Uuid, nullable=False))  # the SMS that did not tell them
+    reason_code: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+    call_by: datetime | None = Field(sa_column=Column(_MOMENT))  # after this it would come too late
+    attempts: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    opened_at: datetime | None = Field(
+        sa_column=Column(_MOMENT)
+    )  # when somebody last saw the number, and who
+    opened_by: str | None = Field(sa_column=Column(Text))
+    outcome: str | None = Field(sa_column=Column(Text))
+    closed_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    closed_by: str | None = Field(sa_column=Column(Text))
 
 
 class Desk(Base, table=True):

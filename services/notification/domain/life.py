@@ -19,12 +19,15 @@ class State(StrEnum):
     ACCEPTED = "accepted"  # the carrier has it
     DELIVERED = "delivered"
     UNDELIVERED = "undelivered"
+    EXPIRED = "expired"  # it ran out: no receipt came, or what it asks for was over before it could be sent
     SUPERSEDED = "superseded"  # no longer true when its turn came
 
 
 NEXT: Final[Mapping[State, frozenset[State]]] = {
     # A receipt may come for a message that waits for another try, because the first one's answer was lost.
-    State.CREATED: frozenset({State.SENDING, State.SUPERSEDED, State.DELIVERED, State.UNDELIVERED}),
+    State.CREATED: frozenset(
+        {State.SENDING, State.SUPERSEDED, State.EXPIRED, State.DELIVERED, State.UNDELIVERED}
+    ),
     # Itself: the process that had claimed it died, another took over.
     State.SENDING: frozenset(
         {
@@ -33,10 +36,13 @@ NEXT: Final[Mapping[State, frozenset[State]]] = {
             State.ACCEPTED,
             State.DELIVERED,
             State.UNDELIVERED,
+            State.EXPIRED,
             State.SUPERSEDED,
         }
     ),
-    State.ACCEPTED: frozenset({State.DELIVERED, State.UNDELIVERED}),
+    State.ACCEPTED: frozenset({State.DELIVERED, State.UNDELIVERED, State.EXPIRED}),
+    # A receipt that comes after all still says what became of it.
+    State.EXPIRED: frozenset({State.DELIVERED, State.UNDELIVERED}),
     State.DELIVERED: frozenset(),
     State.UNDELIVERED: frozenset(),
     State.SUPERSEDED: frozenset(),

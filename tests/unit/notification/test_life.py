@@ -29,14 +29,19 @@ ALLOWED = {
     ("created", "superseded"),
     ("created", "delivered"),
     ("created", "undelivered"),
+    ("created", "expired"),
     ("sending", "sending"),
     ("sending", "created"),
     ("sending", "accepted"),
     ("sending", "delivered"),
     ("sending", "undelivered"),
     ("sending", "superseded"),
+    ("sending", "expired"),
     ("accepted", "delivered"),
     ("accepted", "undelivered"),
+    ("accepted", "expired"),
+    ("expired", "delivered"),
+    ("expired", "undelivered"),
 }
 
 
@@ -55,6 +60,10 @@ def test_a_message_moves_only_as_the_table_says(state: State, to: State) -> None
 def test_what_has_ended_stays_ended() -> None:
     for ended in (State.DELIVERED, State.UNDELIVERED, State.SUPERSEDED):
         assert not life.NEXT[ended]
+
+
+def test_only_a_receipt_still_moves_what_ran_out() -> None:
+    assert life.NEXT[State.EXPIRED] == {State.DELIVERED, State.UNDELIVERED}
 
 
 def test_a_refused_message_is_not_tried_again() -> None:
