@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,8 +25,11 @@ TEMPLATES: Final = Path(__file__).parent
 LANGUAGE: Final = "zh"
 _FILE: Final = re.compile(r"(?P<channel>[a-z]+)(?:\.(?P<variant>[a-z]+))?\.(?P<language>[a-z]{2})\.txt")
 _HEAD: Final = re.compile(r"(?P<key>[a-z]+): (?P<value>\S.*)")
-_CARRIER_CODE: Final = re.compile(r"SMS_[0-9]{4,}")
+# How each carrier of SMS names a text that it approved. The second one's name is there once it has approved.
+_CARRIER_CODES: Final = {"aliyun": re.compile(r"SMS_[0-9]{4,}"), "tencent": re.compile(r"[0-9]{4,}")}
 _KEYS: Final = {Carrier.SMS: {"version", "aliyun"}, Carrier.EMAIL: {"version", "subject"}}
+_MAY: Final = {Carrier.SMS: {"tencent"}, Carrier.EMAIL: set[str]()}
+_VARIABLE: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _CONSEQUENCE: Final = "逾期"
 _LONGEST_SMS: Final = 500  # of an approved text, carrier's limit
 _DEADLINES: Final = {name for name, kind in VARIABLES.items() if kind is Kind.DEADLINE}
@@ -49,7 +52,8 @@ class Text:
     version: int
     subject: str
     body: str
-    variables: Mapping[str, str]
+    variables: Mapping[str, str]  # in the order of the text: one carrier numbers them
+    codes: Mapping[str, str] = field(default_factory=dict)  # carrier → its name of the approved text
 
     @property
     def parts(self) -> int:
@@ -59,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    code: str
+    codes: Mapping[str, str]
     version: int
     subject: Template
     body: Template
@@ -92,10 +96,11 @@ class Wording:
             except _Refused as refused:
                 problems.append(f"{path.parent.name}/{path.name}: {refused}")
         problems += _missing(forms, language)
-        codes: dict[str, tuple[Carrier, Occasion, str]] = {}
+        codes: dict[tuple[str, str], tuple[Carrier, Occasion, str]] = {}
         for key, form in forms.items():
-            if form.code and codes.setdefault(form.code, key) != key:
-                problems.append(f"{key[1]}: {form.code} is the code of another text too")
+            for carrier, code in form.codes.items():
+                if codes.setdefault((carrier, code), key) != key:
+                    problems.append(f"{key[1]}: {code} is the code of another text too")
         if problems:
             raise TemplatesInvalid("\n".join(problems))
         return cls(forms)
@@ -111,20 +116,28 @@ class Wording:
         """Fill a text. Raises jinja2.UndefinedError when the facts lack what it says."""
         form = self._forms[channel, occasion, variant]
         return Text(
-            form.code,
+            form.codes.get("aliyun", ""),
             form.version,
             form.subject.render(said),
             form.body.render(said),
             {name: value for name in form.names if isinstance(value := said[name], str)},
+            form.codes,
         )
 
-    def approved(self) -> dict[str, str]:
-        """What the carrier of SMS has to approve: code → text in its notation (`${tail}`)."""
+    def approved(self, carrier: str = "aliyun") -> dict[str, str]:
+        """What a carrier of SMS has to approve: code → text in its notation, `${tail}` or `{1}`."""
         return {
-            form.code: re.sub(r"\{\{ (\w+) \}\}", r"${\1}", form.source)
+            code: _noted(form, carrier)
             for form in self._forms.values()
-            if form.code
+            if (code := form.codes.get(carrier)) is not None
         }
+
+
+def _noted(form: _Form, carrier: str) -> str:
+    numbers = {name: number for number, name in enumerate(form.names, 1)}
+    return _VARIABLE.sub(
+        lambda match: f"{{{numbers[match[1]]}}}" if carrier == "tencent" else f"${{{match[1]}}}", form.source
+    )
 
 
 def _place(path: Path) -> tuple[tuple[Carrier, Occasion, str], str]:
@@ -167,12 +180,14 @@ def _read(
     if channel is Carrier.SMS:
         _check_sms(body)
     return _Form(
-        code=head.get("aliyun", ""),
+        codes={carrier: head[carrier] for carrier in _CARRIER_CODES if carrier in head},
         version=int(head["version"]),
         subject=environment.from_string(subject),
         body=environment.from_string(body),
         source=body,
-        names=tuple(sorted(used)),
+        names=tuple(dict.fromkeys(_VARIABLE.findall(body)))
+        if channel is Carrier.SMS
+        else tuple(sorted(used)),
     )
 
 
@@ -181,15 +196,16 @@ def _split(content: str, channel: Carrier) -> tuple[dict[str, str], str]:
     head: dict[str, str] = {}
     for line in top.splitlines():
         match = _HEAD.fullmatch(line)
-        if match is None or match["key"] not in _KEYS[channel]:
+        if match is None or match["key"] not in _KEYS[channel] | _MAY[channel]:
             raise _Refused(f"the head knows {sorted(_KEYS[channel])}, not {line.partition(':')[0]!r}")
         head[match["key"]] = match["value"].strip()
     if lacking := _KEYS[channel] - set(head):
         raise _Refused(f"the head lacks {sorted(lacking)}")
     if not head["version"].isdigit() or int(head["version"]) < 1:
         raise _Refused("version is not 1, 2, 3, …")
-    if channel is Carrier.SMS and not _CARRIER_CODE.fullmatch(head["aliyun"]):
-        raise _Refused("aliyun is not a template code (SMS_ and digits)")
+    for carrier, form in _CARRIER_CODES.items():
+        if carrier in head and not form.fullmatch(head[carrier]):
+            raise _Refused(f"{carrier} is not a template code ({form.pattern})")
     if not body.strip():
         raise _Refused("there is no text after the head")
     return head, body.rstrip("\n")
