@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -18,7 +18,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a message the carrier took. Unsigned on the wire: a hint, joined on our reference."""
+    """What became of a message the carrier took. Unsigned on the wire: a hint, joined on our reference.
+
+    A carrier that does not give our reference back leaves it empty: then its own, `provider_ref`, joins.
+    """
 
     reference: str
     provider_ref: str
@@ -39,12 +42,14 @@ class Rejected(Exception):
     """The carrier said no and will not carry this one. Its text is the code alone, never an address.
 
     `permanent`: the same message will never go (bad number, unknown mailbox); otherwise it may go later.
+    `wait`: it went over a limit of the carrier's that lasts so long. That is a delay, no failure.
     """
 
-    def __init__(self, code: str, *, permanent: bool) -> None:
+    def __init__(self, code: str, *, permanent: bool, wait: timedelta | None = None) -> None:
         super().__init__(code)
         self.code = code
         self.permanent = permanent
+        self.wait = wait
 
 
 class NoAnswer(Exception):
@@ -64,12 +69,23 @@ class MalformedReceipts(Exception):
 
 
 class Sms(Protocol):
+    @property
+    def name(self) -> str:
+        """One word: in the database, in addresses, in metrics."""
+        ...
+
+    @property
+    def shows_after(self) -> timedelta:
+        """How long after it took a message it may still answer `find` with None."""
+        ...
+
     async def send(
         self, to: str, template: str, variables: Mapping[str, str], text: str, reference: str
     ) -> Accepted:
         """`template` is the carrier's code of the approved text, `text` the whole for carriers that take it.
 
-        `reference` (our message id) comes back in the receipt. Raises Rejected or NoAnswer.
+        `variables` come in the order in which the text says them; `reference` (our message id) comes back in the
+        receipt. Raises Rejected or NoAnswer.
         """
         ...
 
@@ -82,6 +98,18 @@ class Sms(Protocol):
 
     def parse_receipts(self, raw: bytes) -> list[Receipt]:
         """Raises MalformedReceipts."""
+        ...
+
+    @property
+    def thanks(self) -> Mapping[str, object]:
+        """What it wants to hear when it has pushed receipts: anything else, and it pushes them again."""
+        ...
+
+    async def pull(self) -> list[Receipt] | None:
+        """The next receipts that it keeps for us; each is given once. None: it keeps none for anybody.
+
+        Raises Rejected or NoAnswer.
+        """
         ...
 
 

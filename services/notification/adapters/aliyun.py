@@ -5,31 +5,39 @@ Which refusals are final stands in one table here; a refusal nobody has met yet 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+from typing import Any, Final
+from urllib.parse import quote
 
-from services.chassis import wire
 from services.chassis.clock import Clock
+from services.notification.adapters.lines import (
+    BEIJING,
+    CODE_LENGTH,
+    PATIENCE,
+    AccountInvalid,
+    Line,
+    in_beijing,
+    keyed,
+    read_account,
+    receipts_of,
+    sha256,
+)
 from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected, Sent
 
-PATIENCE = 5.0  # real seconds for one call, connecting included
-BODY_LIMIT = 64 * 1024
-RECEIPTS_LIMIT = 4 * 1024 * 1024
+__all__ = ["PATIENCE", "AccountInvalid", "AliyunAccount", "AliyunSms", "canonical_query", "signed_headers"]
+
 _ALGORITHM = "ACS3-HMAC-SHA256"
-_BEIJING = timezone(timedelta(hours=8))
 _DETAILS = 50  # of one page: the most there are
 _REMEMBERED = timedelta(days=30)  # how long Aliyun can be asked about a message
 _BEST_FIRST = (True, None, False)
 _DELIVERED = {1: None, 2: False, 3: True}  # SendStatus: waits for its receipt, failed, arrived
-_NO_CONTENT = hashlib.sha256(b"").hexdigest()
+_NO_CONTENT = sha256(b"")
 _SIGNED_HEADERS = "host;x-acs-action;x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version"
 
 # Refusals of this one message that no waiting cures (Aliyun's error table, read 2026-11). What is not here is
@@ -50,9 +58,10 @@ _PERMANENT = frozenset(
     }
 )
 
-
-class AccountInvalid(Exception):
-    """The account file cannot be used; says which entry and why, never a value."""
+# Over a limit for this number. Its words name the window: 触发分钟级流控Permits:1, 小时级, 天级 (sliding 24 hours).
+_OVER_LIMIT: Final = "isv.BUSINESS_LIMIT_CONTROL"
+_WINDOW: Final = re.compile("触发(分钟|小时|天)级流控")
+_WAITS: Final = {"分钟": timedelta(minutes=1), "小时": timedelta(hours=1), "天": timedelta(hours=4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +74,31 @@ class AliyunAccount:
     @classmethod
     def read(cls, path: Path) -> AliyunAccount:
         """An account file (JSON); the secret is in a file beside it."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            account = cls(
-                endpoint=str(content["endpoint"]).rstrip("/"),
-                access_key_id=str(content["access_key_id"]),
-                access_key_secret=(path.parent / content["access_key_secret_file"]).read_bytes().strip(),
-                sign_name=str(content["sign_name"]),
-            )
-        except KeyError as error:
-            raise AccountInvalid(f"{path.name}: entry {error} is missing") from None
-        except (OSError, ValueError, TypeError) as error:
-            raise AccountInvalid(f"{path.name}: cannot be read ({type(error).__name__})") from None
-        if urlsplit(account.endpoint).scheme not in {"http", "https"} or not account.access_key_secret:
-            raise AccountInvalid(f"{path.name}: endpoint is a URL and the secret is not empty")
-        return account
+        return read_account(
+            path,
+            lambda content, endpoint, secret: cls(
+                endpoint, str(content["access_key_id"]), secret, str(content["sign_name"])
+            ),
+            "access_key_secret_file",
+        )
 
 
 class AliyunSms:
     """One pooled client for the life of the process; close it with `aclose`."""
 
+    name = "aliyun"
+    shows_after = timedelta(
+        seconds=30
+    )  # what it took is among its details at once, with a receipt or without
+    thanks: Mapping[str, object] = {"code": 0, "msg": "接收成功"}
+
     def __init__(self, account: AliyunAccount, *, clock: Clock, connections: int = 32) -> None:
         self._account = account
         self._clock = clock
-        self._wire = wire.Wire(account.endpoint, connections=connections, patience=PATIENCE, limit=BODY_LIMIT)
+        self._line = Line(account.endpoint, connections=connections, patience=PATIENCE)
 
     async def aclose(self) -> None:
-        await self._wire.aclose()
+        await self._line.aclose()
 
     async def send(
         self, to: str, template: str, variables: Mapping[str, str], text: str, reference: str
@@ -112,8 +119,8 @@ class AliyunSms:
 
     async def find(self, to: str, since: datetime, reference: str) -> Sent | None:
         """Looks through what went to this number, day by day, the latest first. Of several copies the best counts."""
-        today = self._clock.now().astimezone(_BEIJING).date()
-        first = max(since.astimezone(_BEIJING).date(), today - _REMEMBERED)
+        today = self._clock.now().astimezone(BEIJING).date()
+        first = max(since.astimezone(BEIJING).date(), today - _REMEMBERED)
         day = today
         while day >= first:
             if found := await self._sent_on(day, to, reference):
@@ -144,34 +151,31 @@ class AliyunSms:
         """What was answered with OK. Raises Rejected or NoAnswer."""
         query = canonical_query(parameters)
         headers = signed_headers(
-            self._account, self._wire.host, action, query, self._clock.now(), secrets.token_hex(16)
+            self._account, self._line.host, action, query, self._clock.now(), secrets.token_hex(16)
         )
-        try:
-            status, _, raw = await self._wire.request(
-                "POST", f"/?{query}", {**headers, "accept": "application/json"}
-            )
-        except wire.NoAnswer as error:
-            raise NoAnswer(str(error), maybe_accepted=isinstance(error, wire.Lost)) from None
-        content = _object(raw)
-        code = str((content or {}).get("Code", ""))[:64]
+        status, content = await self._line.post(f"/?{query}", {**headers, "accept": "application/json"})
+        code = str((content or {}).get("Code", ""))[:CODE_LENGTH]
         if status == 429 or code.startswith("Throttling"):
             raise Rejected(code or "Throttling", permanent=False)
         if status >= 500 or content is None or not code:
             raise NoAnswer(f"status {status}", maybe_accepted=True)
         if status == 200 and code == "OK":
             return content
-        raise Rejected(code, permanent=code in _PERMANENT)
+        wait = _wait(str(content.get("Message", ""))) if code == _OVER_LIMIT else None
+        raise Rejected(code, permanent=code in _PERMANENT, wait=wait)
 
     def parse_receipts(self, raw: bytes) -> list[Receipt]:
-        if len(raw) > RECEIPTS_LIMIT:
-            raise MalformedReceipts("too large")
-        try:
-            entries = json.loads(raw)
-        except (ValueError, RecursionError):
-            raise MalformedReceipts("not JSON") from None
-        if not isinstance(entries, list):
-            raise MalformedReceipts("not an array")
-        return [_receipt(entry) for entry in entries]
+        return receipts_of(raw, _receipt)
+
+    async def pull(self) -> None:
+        """Its queue of receipts (MNS) is another product with another protocol: here one asks by number, with `find`."""
+        return
+
+
+def _wait(message: str) -> timedelta:
+    """How long a number is over its limit. Of a day nobody knows the end, because the window slides."""
+    match = _WINDOW.search(message)
+    return _WAITS[match[1]] if match else _WAITS["小时"]
 
 
 def canonical_query(parameters: Mapping[str, str]) -> str:
@@ -201,20 +205,12 @@ def signed_headers(
     }
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
     canonical = f"POST\n/\n{query}\n{lines}\n{_SIGNED_HEADERS}\n{_NO_CONTENT}"
-    to_sign = f"{_ALGORITHM}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    signature = hmac.new(account.access_key_secret, to_sign.encode(), hashlib.sha256).hexdigest()
+    to_sign = f"{_ALGORITHM}\n{sha256(canonical.encode())}"
+    signature = keyed(account.access_key_secret, to_sign).hex()
     headers["authorization"] = (
         f"{_ALGORITHM} Credential={account.access_key_id},SignedHeaders={_SIGNED_HEADERS},Signature={signature}"
     )
     return headers
-
-
-def _object(raw: bytes) -> dict[str, Any] | None:
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _details(content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -230,23 +226,17 @@ def _sent(detail: Mapping[str, Any]) -> Sent:
     status = detail.get("SendStatus")
     if status not in _DELIVERED:
         raise NoAnswer("unknown send status", maybe_accepted=False)
-    return Sent(_DELIVERED[status], str(detail.get("ErrCode", ""))[:64])
+    return Sent(_DELIVERED[status], str(detail.get("ErrCode", ""))[:CODE_LENGTH])
 
 
-def _receipt(entry: object) -> Receipt:
-    if not isinstance(entry, dict):
-        raise MalformedReceipts("an entry is no object")
+def _receipt(entry: Mapping[str, Any]) -> Receipt:
     success, reference = entry.get("success"), entry.get("out_id")
     if not isinstance(success, bool) or not isinstance(reference, str):
         raise MalformedReceipts("an entry lacks success or out_id")
-    try:
-        at = datetime.strptime(str(entry.get("report_time")), "%Y-%m-%d %H:%M:%S").replace(tzinfo=_BEIJING)
-    except ValueError:
-        at = None
     return Receipt(
         reference=reference,
         provider_ref=str(entry.get("biz_id", "")),
         delivered=success,
-        code=str(entry.get("err_code", ""))[:64],
-        at=at.astimezone(UTC) if at else None,
+        code=str(entry.get("err_code", ""))[:CODE_LENGTH],
+        at=in_beijing(entry.get("report_time")),
     )
