@@ -143,14 +143,19 @@ class Window(Frozen):
 MAY_COST_PER_MILLE = 10
 
 
-class PaymentWindow(Window):
-    no_orders_before_close: Span
-    reminders: tuple[Span, ...]
-    # An earlier close is refused when it would cost more of the approved their time. As the default it is not part of what
+class MovableWindow(Window):
+    """A window that two people of the office may move."""
+
+    # An earlier close is refused when it would cost more of its people their time. As the default it is not part of what
     # a file says: its fingerprint stays what it was.
     earlier_close_may_cost_per_mille: Annotated[
         int, Field(strict=True, ge=0, le=1000, exclude_if=lambda value: value == MAY_COST_PER_MILLE)
     ] = MAY_COST_PER_MILLE
+
+
+class PaymentWindow(MovableWindow):
+    no_orders_before_close: Span
+    reminders: tuple[Span, ...]
 
     @model_validator(mode="after")
     def _reminders_in_order(self) -> Self:
@@ -166,7 +171,7 @@ class PaymentWindow(Window):
 
 class Windows(Frozen):
     pre_registration: Window
-    confirmation: Window
+    confirmation: MovableWindow
     payment: PaymentWindow
     results: Window
 

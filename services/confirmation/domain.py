@@ -127,6 +127,19 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True)
+class AtDesk:
+    """Whom another window of a desk concerns."""
+
+    waiting: int  # who is told
+    by_the_close: int  # who of them has no time of their own, given with a return
+    all_of_them: int  # who registered there and is still in it, confirmed or not
+
+    def costs_too_much(self, per_mille: int) -> bool:
+        """Whether an earlier close would take the announced time from more than a close may cost."""
+        return self.by_the_close * 1000 > self.all_of_them * per_mille
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentClose:
     """Until when payment is open for a desk's people, and until when they are told it is."""
 

@@ -17,7 +17,7 @@ from services.chassis import audit, outbox
 from services.chassis.db import UnitOfWork
 from services.chassis.tokens import Actor
 from services.confirmation import repository
-from services.confirmation.domain import Desk, PaymentClose
+from services.confirmation.domain import AtDesk, Desk, PaymentClose
 from services.confirmation.handlers.facts import Answer
 from services.confirmation.repository import Ask
 
@@ -105,7 +105,7 @@ async def _ask(
     """People have been told a window: another one takes two. Until it is decided nobody lapses by the close it puts off."""
     if desk.site_id in await repository.open_asks(uow):
         raise Refused(Code.NOT_ALLOWED, "该报名点已有一项变更待另一人批准，请先办结那一项。")
-    waiting = await repository.count_waiting(uow, desk.site_id)
+    waiting = (await _check_cost(uow, desk, window, cycle)).waiting
     ask = Ask(uuid7(), desk.site_id, window, code, reason, waiting, actor.subject, uow.at)
     await repository.add_ask(uow, ask)
     await audit.record(
@@ -127,6 +127,19 @@ async def _ask(
             "waiting": waiting,
         },
     }
+
+
+async def _check_cost(uow: UnitOfWork, desk: Desk, window: Window, cycle: Cycle) -> AtDesk:
+    """Whom it concerns. Refused where it closes earlier and would cost too many of them the time that was announced."""
+    found = await repository.count_at(uow, desk.site_id)
+    may_cost = cycle.windows.confirmation.earlier_close_may_cost_per_mille
+    if window.closes < desk.closes_at and found.costs_too_much(may_cost):
+        raise Refused(
+            Code.NOT_ALLOWED,
+            "提前截止会使过多尚未确认的考生失去已公布的确认时间，不予办理；请核对截止时间。",
+            hints={"would_fall": found.by_the_close, "registered": found.all_of_them},
+        )
+    return found
 
 
 async def decide_desk_window(
@@ -153,6 +166,9 @@ async def decide_desk_window(
         raise Refused(Code.NOT_ALLOWED, "这项申请已经有人批准或驳回，请刷新后查看。")
     if word == "approved" and ask.window.closes <= uow.at:
         raise Refused(Code.NOT_ALLOWED, "申请的确认时间已过，不能再批准；请重新提出。")
+    if word == "approved":
+        # More may wait there than when it was asked for.
+        await _check_cost(uow, (await repository.desks(uow, cycle))[site_id], ask.window, cycle)
     await repository.decide_ask(uow, ask, word, actor.subject)
     if word == "approved":
         return await _set(uow, actor, cycle, site_id, ask.window, ask.reason_code, ask.reason, wake_lapse)

@@ -13,7 +13,7 @@ from services.confirmation.repository.cases import (
 )
 from services.confirmation.repository.pages import count_in, decisions_of, find, page
 from services.confirmation.repository.windows import (
-    count_waiting,
+    count_at,
     desks,
     hold_desk_windows,
     lapse,
@@ -31,8 +31,8 @@ __all__ = [
     "Overtaken",
     "add_ask",
     "add_decisions",
+    "count_at",
     "count_in",
-    "count_waiting",
     "decide_ask",
     "decisions_of",
     "desks",

@@ -11,7 +11,7 @@ from contracts.cycle import Cycle, Window
 from contracts.reasons import WindowReason
 from services.chassis.db import UnitOfWork
 from services.chassis.outbox import insert_select, moment_sql
-from services.confirmation.domain import NEXT, Action, Desk, PaymentClose, State, states_that_allow
+from services.confirmation.domain import NEXT, Action, AtDesk, Desk, PaymentClose, State, states_that_allow
 from services.confirmation.repository.cases import DECISION, window_of
 
 # Sweep and office must not see each other's half: whoever moves a window holds this alone, whoever lapses by one shares it.
@@ -187,16 +187,21 @@ with waiting as materialized (
 
 
 _TELL: Final = tell_statement()
+_GONE: Final = ", ".join(f"'{state}'" for state in (State.WITHDRAWN, State.REJECTED, State.LAPSED))
 _WAITING: Final = ", ".join(f"'{state}'" for state in states_that_allow(Action.LAPSE))
 
 
-async def count_waiting(uow: UnitOfWork, site_id: str) -> int:
-    """How many wait for this desk, and would be told of another window."""
+async def count_at(uow: UnitOfWork, site_id: str) -> AtDesk:
+    """Whom another window of this desk concerns, as they stand now."""
     rows = await uow.sql(
-        f"select count(*) as n from cases where site_id = $1 and state in ({_WAITING})",  # noqa: S608  # states of the table
+        f"""
+        select count(*) filter (where state in ({_WAITING})) as waiting,
+               count(*) filter (where state in ({_WAITING}) and fix_until is null) as by_the_close, count(*) as all_of_them
+        from cases where site_id = $1 and state not in ({_GONE})
+        """,  # noqa: S608  # states of the table
         site_id,
     )
-    return int(rows[0].n)
+    return AtDesk(rows[0].waiting, rows[0].by_the_close, rows[0].all_of_them)
 
 
 async def tell_new_window(uow: UnitOfWork, site_id: str, window: Window, reason_code: WindowReason) -> int:

@@ -97,8 +97,8 @@ async def test_a_window_moved_twice_counts_its_versions_and_keeps_its_history(sy
     one = await system.registered("municipal")
     await system.set_window("municipal", opens=OPENS, closes=CLOSES)
     await system.set_window("municipal", closes="2023-12-14T17:00:00+08:00", reason="医院停电一天")
-    await system.set_window("municipal", closes="2023-12-12T17:00:00+08:00", reason_code="other")
-    again = await system.set_window("municipal", closes="2023-12-12T17:00:00+08:00")
+    await system.set_window("municipal", closes="2023-12-15T17:00:00+08:00", reason_code="other")
+    again = await system.set_window("municipal", closes="2023-12-15T17:00:00+08:00")
     assert (again.status_code, again.json()["changed"], again.json()["told"]) == (200, False, 0)
     assert names(await system.said(one)) == ["window-moved"] * 3
     said = await system.said("2024-health-leshan:municipal")
@@ -204,3 +204,47 @@ async def test_what_is_rejected_or_decided_by_nobody_lets_them_lapse(system: Sys
     assert names(await system.said(other)) == ["lapsed"]
     answer = await system.decide_window("gaoxin", late["ask_id"], "approve")
     assert answer.json()["code"] == Code.NOT_ALLOWED
+
+
+EARLIER = "2023-12-13T12:00:00+08:00"
+
+
+async def test_an_earlier_close_may_cost_one_in_a_hundred_of_a_desk_their_time(system: System) -> None:
+    (late,) = await system.pre_registered()
+    confirmed = await system.confirmed(many=98)
+    body = {"closes": EARLIER, "reason": "设备检修"}
+    before = await system.everything()
+    refused = await system.call("POST", "/office/desk-windows/shizhong", "office", body)
+    assert (refused.status_code, refused.json()["code"]) == (409, Code.NOT_ALLOWED)
+    assert refused.json()["hints"] == {"would_fall": 1, "registered": 99}
+    assert await system.everything() == before
+    # A hundredth is enough; who is out of it, or has a time of their own, counts on neither side.
+    sent_back, out = await system.pre_registered(many=2)
+    await system.at_desk("return", sent_back, fix_until="2023-12-14T09:00:00+08:00")
+    await system.at_desk("reject", out)
+    ask = await asked(system, EARLIER, "shizhong")
+    assert ask["waiting"] == 2
+    # Between asking and approval one more has come.
+    (another,) = await system.pre_registered()
+    approved = await system.decide_window("shizhong", ask["ask_id"], "approve")
+    assert (approved.status_code, approved.json()["hints"]["would_fall"]) == (409, 2)
+    assert (await system.confirm(another)).status_code == 200
+    approved = await system.decide_window("shizhong", ask["ask_id"], "approve")
+    assert (approved.status_code, approved.json()["told"]) == (200, 2)
+    assert names(await system.said(late)) == ["window-moved"]
+    assert len(confirmed) == 98
+    system.at("2023-12-13 12:00")
+    await system.run_job()
+    assert names(await system.said(late)) == ["window-moved", "lapsed"]
+    assert names(await system.said(sent_back)) == ["returned", "window-moved"]
+
+
+async def test_a_later_close_and_an_opening_that_moves_cost_nobody_anything(system: System) -> None:
+    await system.pre_registered(many=3)
+    for body in (
+        {"closes": "2023-12-14T12:00:00.000001+08:00"},
+        {"opens": "2023-12-09T00:00:00+08:00", "closes": "2023-12-14T12:00:00.000001+08:00"},
+    ):
+        assert (await system.set_window("shizhong", **body)).json()["told"] == 3
+    sooner = await system.set_window("shizhong", closes="2023-12-14T12:00:00+08:00")
+    assert (sooner.status_code, sooner.json()["hints"]["would_fall"]) == (409, 3)
