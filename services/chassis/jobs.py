@@ -49,6 +49,8 @@ class Job:
     due_at: datetime | None = field(default=None, init=False)
     running: bool = field(default=False, init=False)
     runs: int = field(default=0, init=False)
+    ending: bool = field(default=False, init=False)
+    """The process wants to end: a long run comes to an end as soon as it can."""
     _awake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _hurried: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
@@ -87,6 +89,7 @@ class Jobs:
         """Let every job finish its run, then end."""
         self._stopping.set()
         for job in self.jobs:
+            job.ending = True
             job.hurry()
             job.wake()
 

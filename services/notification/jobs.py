@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 from services.chassis.db import Database
 from services.chassis.jobs import Job
@@ -31,7 +32,11 @@ def fetch_job(
 
 def delivery_jobs(deliveries: Sequence[tuple[str, Delivery]], pace: timedelta = timedelta(0)) -> list[Job]:
     """One per channel, so that a carrier that is away delays nobody else; every process of the service shares the work."""
-    return [
-        Job(f"deliver-{channel}", delivery.deliver, every=timedelta(seconds=5), exclusive=False, pace=pace)
-        for channel, delivery in deliveries
-    ]
+    jobs = []
+    for channel, delivery in deliveries:
+        job = Job(
+            f"deliver-{channel}", delivery.deliver, every=timedelta(seconds=5), exclusive=False, pace=pace
+        )
+        delivery.ending = partial(getattr, job, "ending")
+        jobs.append(job)
+    return jobs

@@ -7,7 +7,7 @@ message is sent again under the same reference, counted as possibly a second cop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
@@ -37,6 +37,7 @@ from services.notification.domain.occasions import Occasion
 from services.notification.domain.words import variables
 from services.notification.handlers.asking import FOUND, Find, ask_about_accepted
 from services.notification.handlers.contacts import row_of
+from services.notification.handlers.flow import Flow
 from services.notification.ports import Accepted, NoAnswer, Rejected
 from services.notification.repository import messages
 from services.notification.repository.messages import Claim, Result
@@ -44,10 +45,11 @@ from services.notification.templates.wording import Text, Wording
 
 log = structlog.get_logger(__name__)
 
-BATCH: Final = 256
-PATIENCE: Final = (
-    45.0  # real seconds for a batch; with the longest call begun within it, still below the lease
-)
+BATCH: Final = 256  # are claimed together
+TOGETHER: Final = 128  # are recorded together
+HELD: Final = 2.0  # real seconds: what came back longer ago is recorded with fewer
+# Real seconds from a claim until its message is begun; with two of the longest calls after it, still below the lease.
+PATIENCE: Final = 45.0
 TRIES: Final = Counter(
     "kaowu_message_tries", "Messages handed to a carrier, by outcome", ["channel", "outcome"]
 )
@@ -73,6 +75,35 @@ class Outgoing:
     address: str | None
     text: Text
     ask_since: datetime | None
+    until: float  # on the loop's clock: what is not begun by then is given back
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run of a channel has seen so far."""
+
+    claimed: int = 0
+    came_back: int = 0
+    failed: int = 0  # in a row, up to now
+
+    def learn(self, results: Sequence[Result]) -> None:
+        for result in results:
+            self.failed = self.failed + 1 if result.state is State.CREATED else 0
+        self.came_back += len(results)
+
+    @property
+    def goes_on(self) -> bool:
+        """Nothing was tried yet, or it works: more may be claimed before all of this is back."""
+        return not self.claimed or self.failed < self.came_back
+
+    @property
+    def down(self) -> bool:
+        return self.failed >= BATCH
+
+    @property
+    def failed_all(self) -> bool:
+        """The channel seems away."""
+        return self.came_back > 0 and self.failed >= min(BATCH, self.came_back)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +125,8 @@ class Delivery:
     ) -> None:
         self._channel = channel
         self._database, self._cycle, self._wording, self._vault = database, cycle, wording, vault
+        self.ending: Callable[[], bool] = lambda: False
+        """Whether the process wants to end: what is under way comes back and is recorded, nothing more is claimed."""
 
     async def deliver(self) -> datetime | None:
         """Send everything that is due; the moment when the next message is."""
@@ -105,15 +138,30 @@ class Delivery:
         return min((at for at in (ask_at, due_at) if at is not None), default=None)
 
     async def _deliver_all(self) -> datetime | None:
-        while True:
-            batch, due_at = await self._claim()
-            if batch:
-                down, due_at = await self._deliver(batch)
-                if down:
+        """An answer that is slow to come holds up its own message: the others go on, and what came back is recorded by set."""
+        run, due_at, more = Run(), None, True
+        async with Flow(self._send_in_time, self._channel.in_flight) as flow:
+            while True:
+                if self.ending() or run.down:
+                    more = False
+                    await self._put_off(flow.put_off())
+                elif more and flow.hungry and run.goes_on:
+                    batch, due_at = await self._claim()
+                    run.claimed += len(batch)
+                    flow.put(batch)
+                    more = bool(batch)
+                if flow.answered and (flow.idle or flow.answered >= TOGETHER or flow.held() > HELD):
+                    due_at = await self._record(flow.take(), run)
+                    more = more or _is_due(due_at, self._database.clock.now())
+                if not flow.idle:
+                    await flow.moves()
+                elif run.failed_all:
                     # What waits behind a channel that is away need not find it out one by one.
                     return due_at and max(due_at, self._database.clock.now() + CHANNEL_PAUSE)
-            if due_at is None or due_at > self._database.clock.now():
-                return due_at
+                elif self.ending() or not _is_due(due_at, self._database.clock.now()):
+                    return due_at
+                else:
+                    more = True
 
     async def _claim(self) -> tuple[list[Outgoing], datetime | None]:
         """The next batch, its texts on record; without one, when there will be one."""
@@ -133,17 +181,22 @@ class Delivery:
             log.warning("taken-over", channel=carrier, messages=again)
         return batch, due_at
 
-    async def _deliver(self, batch: Sequence[Outgoing]) -> tuple[bool, datetime | None]:
-        """Send these and record what came of them. Whether the channel seems away, and when something is due."""
+    async def _record(self, results: Sequence[Result], run: Run) -> datetime | None:
+        """Record what came of these. When something is due."""
         carrier = self._channel.carrier
-        results = await self._send_all(batch)
         crash_point(f"{carrier}-before-record")
         async with self._database.unit_of_work() as uow:
             await messages.record(uow, results)
             due_at = await messages.next_due(uow, carrier)
-        down = all(result.state is State.CREATED for result in results)
-        log.info("delivered", channel=carrier, messages=len(results), down=down)
-        return down, due_at
+        run.learn(results)
+        log.info("delivered", channel=carrier, messages=len(results), down=run.failed_all)
+        return due_at
+
+    async def _put_off(self, left: Sequence[Outgoing]) -> None:
+        """These were claimed and are not sent now."""
+        if left:
+            async with self._database.unit_of_work() as uow:
+                await messages.record(uow, [self._give_back(one) for one in left])
 
     def _outgoing(self, row: Row) -> Outgoing:
         occasion, carrier = Occasion(row.occasion), self._channel.carrier
@@ -159,25 +212,14 @@ class Delivery:
             address=address,
             text=self._wording.render(carrier, occasion, row.variant, said),
             ask_since=None if row.ask_since is None else max(row.ask_since, row.created_at),
+            until=asyncio.get_running_loop().time() + PATIENCE,
         )
 
-    async def _send_all(self, batch: Sequence[Outgoing]) -> list[Result]:
-        """Each once, a bounded number at a time. Never raises for one message's sake."""
-        waiting = iter(batch)
-        results: list[Result] = []
-        clock = asyncio.get_running_loop().time
-        until = clock() + PATIENCE
-
-        async def work(waiting: Iterator[Outgoing]) -> None:
-            for one in waiting:
-                result = await self._send(one) if clock() < until else self._give_back(one)
-                results.append(result)
-
-        workers = min(self._channel.in_flight, len(batch))
-        async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(work(waiting))
-        return results
+    async def _send_in_time(self, one: Outgoing) -> Result:
+        """Once. Never raises for one message's sake."""
+        if asyncio.get_running_loop().time() < one.until:
+            return await self._send(one)
+        return self._give_back(one)
 
     async def _send(self, one: Outgoing) -> Result:
         if one.address is None:
@@ -278,6 +320,10 @@ class Delivery:
 
 def _holds(row: Row) -> bool:
     return still_holds(Occasion(row.occasion), Standing(row.standing))
+
+
+def _is_due(at: datetime | None, now: datetime) -> bool:
+    return at is not None and at <= now
 
 
 def _claim_of(one: Outgoing) -> Claim:
