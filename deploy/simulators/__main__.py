@@ -33,10 +33,14 @@ def main(
     wechat_port: Annotated[int, typer.Option(envvar=_ENV + "WECHAT_PORT")] = 0,
     alipay_port: Annotated[int, typer.Option(envvar=_ENV + "ALIPAY_PORT")] = 0,
     sms_port: Annotated[int, typer.Option(envvar=_ENV + "SMS_PORT")] = 0,
+    tencent_port: Annotated[int, typer.Option(envvar=_ENV + "TENCENT_PORT")] = 0,
     smtp_port: Annotated[int, typer.Option(envvar=_ENV + "SMTP_PORT")] = 0,
     control_port: Annotated[int, typer.Option(envvar=_ENV + "CONTROL_PORT")] = 0,
     receipts_url: Annotated[
         str | None, typer.Option(envvar=_ENV + "RECEIPTS_URL", help="May be set later at the control port.")
+    ] = None,
+    tencent_receipts_url: Annotated[
+        str | None, typer.Option(envvar=_ENV + "TENCENT_RECEIPTS_URL", help="The second carrier's.")
     ] = None,
     receipt_delay: Annotated[
         float,
@@ -48,20 +52,26 @@ def main(
     templates: Annotated[
         Path | None, typer.Option(envvar=_ENV + "TEMPLATES", help="Approved SMS texts: JSON, code → text.")
     ] = None,
+    tencent_templates: Annotated[
+        Path | None, typer.Option(envvar=_ENV + "TENCENT_TEMPLATES", help="The same at the second carrier.")
+    ] = None,
 ) -> None:
-    """Run the WeChat Pay and Alipay gateways, the SMS carrier and the mailbox until SIGTERM or Ctrl-C."""
+    """Run the WeChat Pay and Alipay gateways, the SMS carriers and the mailbox until SIGTERM or Ctrl-C."""
     plan = Plan(
         keys=keys,
         data=data,
         wechat_port=wechat_port,
         alipay_port=alipay_port,
         sms_port=sms_port,
+        tencent_port=tencent_port,
         smtp_port=smtp_port,
         control_port=control_port,
         receipts_url=receipts_url,
+        tencent_receipts_url=tencent_receipts_url,
         receipt_delay=timedelta(seconds=receipt_delay),
         receipt_grid=timedelta(seconds=receipt_grid),
         templates=read_templates(templates) if templates else {},
+        tencent_templates=read_templates(tencent_templates) if tencent_templates else {},
     )
     clock: Clock = RehearsalClock(clock_file) if clock_file else SystemClock()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any
 
 from deploy.simulators.agenda import Agenda
-from deploy.simulators.aliyun import SmsCarrier
 from deploy.simulators.gateway import Gateway
 from deploy.simulators.http import Reply, Request
 from deploy.simulators.mailbox import Mailbox
 from deploy.simulators.order_book import Refusal
 from deploy.simulators.outage import Outage
+from deploy.simulators.sms_carrier import Manners, SmsCarrier
 from services.chassis.clock import Clock
 
 _MAIL_PAGE = re.compile(r"/mail/([0-9]+)")
@@ -30,25 +30,31 @@ class ControlPort:
         clock: Clock,
         agenda: Agenda,
         gateways: Mapping[str, Gateway],
-        sms: SmsCarrier,
+        carriers: Mapping[str, SmsCarrier],
         mailbox: Mailbox,
     ) -> None:
         self._clock = clock
         self._agenda = agenda
         self._gateways = gateways
-        self._sms = sms
+        self._carriers = carriers
         self._mailbox = mailbox
         self._routes: dict[tuple[str, str], Callable[[Request], object]] = {
             ("GET", "/sim/rest"): self._rest,
-            ("POST", "/sim/sms/down"): lambda request: _bring(request, self._sms.weather.bring),
-            ("POST", "/sim/sms/throttle"): self._throttle,
-            ("POST", "/sim/sms/receipts-url"): self._set_receipts_url,
-            ("GET", "/sim/sms/book"): self._sms_book,
             ("POST", "/sim/mail/down"): lambda request: _bring(request, self._mailbox.weather.bring),
             ("GET", "/sim/mail/book"): self._mail_book,
             ("GET", "/sim/mail/box"): self._box,
             ("GET", "/mail"): lambda request: Reply.html(self._mailbox.list_page(request.argument("to"))),
         }
+        for name, carrier in carriers.items():
+            for method, what, of_carrier in (
+                ("POST", "down", _carrier_down),
+                ("POST", "throttle", _throttle),
+                ("POST", "receipts-url", _set_receipts_url),
+                ("POST", "receipts", _receipt_manners),
+                ("POST", "forbid", _forbid),
+                ("GET", "book", _sms_book),
+            ):
+                self._routes[method, f"/sim/{name}/{what}"] = partial(of_carrier, carrier)
         for name, gateway in gateways.items():
             for method, what, answer in (
                 ("POST", "pay", _pay),
@@ -88,46 +94,13 @@ class ControlPort:
             "at": self._clock.now().isoformat(),
             "pending_now": pending.now,
             "next_at": pending.next_at.isoformat() if pending.next_at else None,
-            "receipts_waiting": self._sms.waiting_for_receipt(),
+            "receipts_waiting": sum(one.waiting_for_receipt() for one in self._carriers.values()),
             "reached": {
                 **{f"{name}-down": gateway.weather.reached for name, gateway in self._gateways.items()},
-                "sms-down": self._sms.weather.reached,
+                **{f"{name}-down": one.weather.reached for name, one in self._carriers.items()},
                 "mail-down": self._mailbox.weather.reached,
             },
             "failures": self._agenda.failures,
-        }
-
-    def _throttle(self, request: Request) -> object:
-        self._sms.throttle(float(request.json()["seconds"]))
-        return {}
-
-    def _set_receipts_url(self, request: Request) -> object:
-        self._sms.receipts_url = str(request.json()["url"])
-        return {}
-
-    def _sms_book(self, request: Request) -> object:
-        after, limit = _range(request)
-        messages = self._sms.messages[after : after + limit]
-        states: dict[str, int] = {}
-        for message in self._sms.messages:
-            states[message.state] = states.get(message.state, 0) + 1
-        return {
-            "totals": {"messages": len(self._sms.messages), **states},
-            "refused": self._sms.refused,
-            "receipts": {"pushed": self._sms.receipts_pushed, "given_up": self._sms.receipts_given_up},
-            "next": _next(after, messages, limit),
-            "messages": [
-                {
-                    "at": message.at.isoformat(),
-                    "to": message.to,
-                    "template": message.template,
-                    "text": message.text,
-                    "out_id": message.out_id,
-                    "biz_id": message.biz_id,
-                    "state": message.state,
-                }
-                for message in messages
-            ],
         }
 
     def _mail_book(self, request: Request) -> object:
@@ -147,6 +120,64 @@ class ControlPort:
         return {
             "mails": [self._mailbox.read(position) for position in self._mailbox.of(request.argument("to"))]
         }
+
+
+def _carrier_down(carrier: SmsCarrier, request: Request) -> object:
+    return _bring(request, carrier.weather.bring)
+
+
+def _throttle(carrier: SmsCarrier, request: Request) -> object:
+    carrier.throttle(float(request.json()["seconds"]))
+    return {}
+
+
+def _set_receipts_url(carrier: SmsCarrier, request: Request) -> object:
+    url = request.json()["url"]
+    carrier.receipts_url = None if url is None else str(url)
+    return {}
+
+
+def _receipt_manners(carrier: SmsCarrier, request: Request) -> object:
+    """How receipts of messages taken from now on come: `delay` in clock seconds, `times` each, or `never`."""
+    body = request.json()
+    carrier.manners = Manners(
+        timedelta(seconds=float(body.get("delay", carrier.manners.delay.total_seconds()))),
+        int(body.get("times", 1)),
+        bool(body.get("never", False)),
+    )
+    return {}
+
+
+def _forbid(carrier: SmsCarrier, request: Request) -> object:
+    carrier.forbidden = frozenset(str(word) for word in request.json()["words"])
+    return {}
+
+
+def _sms_book(carrier: SmsCarrier, request: Request) -> object:
+    after, limit = _range(request)
+    messages = carrier.messages[after : after + limit]
+    states: dict[str, int] = {}
+    for message in carrier.messages:
+        states[message.state] = states.get(message.state, 0) + 1
+    return {
+        "totals": {"messages": len(carrier.messages), **states},
+        "refused": carrier.refused,
+        "asked": carrier.asked,
+        "receipts": {"pushed": carrier.receipts_pushed, "given_up": carrier.receipts_given_up},
+        "next": _next(after, messages, limit),
+        "messages": [
+            {
+                "at": message.at.isoformat(),
+                "to": message.to,
+                "template": message.template,
+                "text": message.text,
+                "out_id": message.out_id,
+                "biz_id": message.biz_id,
+                "state": message.state,
+            }
+            for message in messages
+        ],
+    }
 
 
 def _pay(gateway: Gateway, request: Request) -> object:

@@ -22,6 +22,8 @@ MERCHANT_ID = "1900000001"
 ALIPAY_APP_ID = "2021000000000000"
 ALIPAY_SELLER_ID = "2088000000000000"
 ACCESS_KEY_ID = "LTAIlocalsimulator00"
+TENCENT_KEY_ID = "AKIDsimulated"
+SDK_APP_ID = "1400000000"
 SIGN_NAME = "本地模拟考点"
 # Long enough for any virtual time a rehearsal may set.
 _VALID_FROM = datetime(2015, 1, 1, tzinfo=UTC)
@@ -65,11 +67,20 @@ class AliyunWorld:
 
 
 @dataclass(frozen=True, slots=True)
+class TencentWorld:
+    secret_id: str
+    secret_key: str
+    sdk_app_id: str
+    sign_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     directory: Path
     wechat: WeChatWorld
     alipay: AlipayWorld
     aliyun: AliyunWorld
+    tencent: TencentWorld
 
     @classmethod
     def of(cls, directory: Path) -> Credentials:
@@ -82,10 +93,21 @@ class Credentials:
         if not (aliyun / "access-key-secret").exists():
             aliyun.mkdir(parents=True, exist_ok=True)
             _write_private(aliyun / "access-key-secret", secrets.token_hex(16).encode())
-        return cls(directory, _read_wechat(wechat), _read_alipay(alipay), _read_aliyun(aliyun))
+        tencent = directory / "tencent"
+        if not (tencent / "secret-key").exists():
+            tencent.mkdir(parents=True, exist_ok=True)
+            _write_private(tencent / "secret-key", secrets.token_hex(16).encode())
+        key = (tencent / "secret-key").read_text(encoding="ascii")
+        return cls(
+            directory,
+            _read_wechat(wechat),
+            _read_alipay(alipay),
+            _read_aliyun(aliyun),
+            TencentWorld(TENCENT_KEY_ID, key, SDK_APP_ID, SIGN_NAME),
+        )
 
     def write_account_files(
-        self, gateway_url: str, alipay_url: str, sms_endpoint: str, smtp_port: int
+        self, gateway_url: str, alipay_url: str, sms_endpoint: str, smtp_port: int, tencent_endpoint: str
     ) -> dict[str, Path]:
         """What each service is told: where the outside is, and with which keys. Written anew at every start."""
         known = self.wechat.signing_keys[:-1]
@@ -122,6 +144,17 @@ class Credentials:
                     "access_key_id": self.aliyun.access_key_id,
                     "access_key_secret_file": "access-key-secret",
                     "sign_name": self.aliyun.sign_name,
+                },
+            ),
+            "tencent": (
+                self.directory / "tencent" / "account.json",
+                {
+                    "endpoint": tencent_endpoint,
+                    "secret_id": self.tencent.secret_id,
+                    "secret_key_file": "secret-key",
+                    "sdk_app_id": self.tencent.sdk_app_id,
+                    "sign_name": self.tencent.sign_name,
+                    "region": "ap-guangzhou",
                 },
             ),
             "smtp": (

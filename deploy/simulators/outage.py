@@ -1,4 +1,4 @@
-"""How a simulated outside fails when told to: for a while of clock time, in one of three ways."""
+"""How a simulated outside fails when told to: for a while of clock time, in one of several ways."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ class Outage(StrEnum):
     REFUSE = "refuse"  # nothing is done, 503
     LOSE = "lose"  # it is done, but the answer is lost: 502 instead
     HANG = "hang"  # no answer at all within anybody's patience
+    # Carriers of SMS only
+    SWALLOW = "swallow"  # it is done, then no answer at all
+    SLOW = "slow"  # it is done, but the answer takes seconds
 
 
 class Weather:

@@ -1,4 +1,4 @@
-"""The whole simulated outside in one event loop: four HTTP ports, one SMTP port, one agenda."""
+"""The whole simulated outside in one event loop: five HTTP ports, one SMTP port, one agenda."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from deploy.simulators.agenda import Agenda
 from deploy.simulators.alipay import TRADE_NO, AlipayGateway
-from deploy.simulators.aliyun import SmsCarrier
+from deploy.simulators.aliyun import AliyunCarrier
 from deploy.simulators.control import ControlPort
 from deploy.simulators.credentials import Credentials
 from deploy.simulators.http import HOST, listen, serving
@@ -22,6 +22,7 @@ from deploy.simulators.mailbox import Mailbox
 from deploy.simulators.order_book import OrderBook
 from deploy.simulators.refund_book import RefundBook
 from deploy.simulators.smtp import SmtpSession
+from deploy.simulators.tencent import TencentCarrier
 from deploy.simulators.wechat import WeChatGateway
 from services.chassis.clock import Clock
 from services.chassis.wire import Wires
@@ -36,12 +37,15 @@ class Plan:
     wechat_port: int = 0
     alipay_port: int = 0
     sms_port: int = 0
+    tencent_port: int = 0
     smtp_port: int = 0
     control_port: int = 0
     receipts_url: str | None = None
+    tencent_receipts_url: str | None = None
     receipt_delay: timedelta = timedelta(seconds=2)
     receipt_grid: timedelta = timedelta(seconds=5)
     templates: Mapping[str, str] = field(default_factory=dict)
+    tencent_templates: Mapping[str, str] = field(default_factory=dict)
 
 
 class Simulators:
@@ -54,7 +58,7 @@ class Simulators:
         self.agenda = Agenda(clock)
         self.credentials = Credentials.of(plan.keys)
         self._sessions: set[SmtpSession] = set()
-        books = ("wechat", "alipay", "sms", "wechat-refunds", "alipay-refunds")
+        books = ("wechat", "alipay", "sms", "wechat-refunds", "alipay-refunds", "tencent")
         self._journals = tuple(Journal(plan.data / f"{name}.jsonl") for name in books)
         self._client = Wires(connections=64, patience=30.0, limit=1 << 20)
         wechat, alipay = OrderBook(self._journals[0]), OrderBook(self._journals[1], TRADE_NO)
@@ -74,7 +78,8 @@ class Simulators:
             self.agenda,
             self._client,
         )
-        self.sms = SmsCarrier(
+        receipts = {"receipt_delay": plan.receipt_delay, "receipt_grid": plan.receipt_grid}
+        self.sms = AliyunCarrier(
             self.credentials.aliyun,
             clock,
             self.agenda,
@@ -82,18 +87,27 @@ class Simulators:
             self._client,
             templates=plan.templates,
             receipts_url=plan.receipts_url,
-            receipt_delay=plan.receipt_delay,
-            receipt_grid=plan.receipt_grid,
+            **receipts,
+        )
+        self.tencent = TencentCarrier(
+            self.credentials.tencent,
+            clock,
+            self.agenda,
+            self._journals[5],
+            self._client,
+            templates=plan.tencent_templates,
+            receipts_url=plan.tencent_receipts_url,
+            **receipts,
         )
         self.mailbox = Mailbox(plan.data / "mail.mbox", clock)
         self.control = ControlPort(
             clock,
             self.agenda,
             {"wechat": self.wechat, "alipay": self.alipay},
-            self.sms,
+            {"sms": self.sms, "tencent": self.tencent},
             self.mailbox,
         )
-        self.wechat_url = self.alipay_url = self.sms_url = self.control_url = ""
+        self.wechat_url = self.alipay_url = self.sms_url = self.tencent_url = self.control_url = ""
         self.smtp_port = 0
         self.accounts: dict[str, Path] = {}
 
@@ -110,11 +124,14 @@ class Simulators:
             self.wechat_url = await stack.enter_async_context(serving(self.wechat.handle, plan.wechat_port))
             self.alipay_url = await stack.enter_async_context(serving(self.alipay.handle, plan.alipay_port))
             self.sms_url = await stack.enter_async_context(serving(self.sms.handle, plan.sms_port))
+            self.tencent_url = await stack.enter_async_context(
+                serving(self.tencent.handle, plan.tencent_port)
+            )
             self.control_url = await stack.enter_async_context(
                 serving(self.control.handle, plan.control_port)
             )
             self.accounts = self.credentials.write_account_files(
-                self.wechat_url, self.alipay_url, self.sms_url, self.smtp_port
+                self.wechat_url, self.alipay_url, self.sms_url, self.smtp_port, self.tencent_url
             )
             self._stack = stack.pop_all()
         return self
@@ -128,6 +145,7 @@ class Simulators:
             "wechat": self.wechat_url,
             "alipay": self.alipay_url,
             "sms": self.sms_url,
+            "tencent": self.tencent_url,
             "control": self.control_url,
             "smtp": {"host": HOST, "port": self.smtp_port},
             "mail_page": f"{self.control_url}/mail",
