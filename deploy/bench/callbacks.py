@@ -20,7 +20,7 @@ from deploy.local.processes import free_port
 
 BARE: Final = Goal("≥", 0.5)
 BARE_ENDPOINT: Final = peers.PROGRAMS / "bare_endpoint.py"
-_CONNECTIONS: Final = 16
+_CONNECTIONS: Final = 64  # what a gateway opens when many pay at once
 _WARM: Final = 300  # calls that do not count
 _SALT: Final = 0x0200
 _OTHERS: Final = 20_000  # who owe and pay at another time

@@ -43,7 +43,7 @@ SMALL: Final = Scale(
     due_rows=100_000,
     instant_rows=100_000,
     idle_seconds=15,
-    callbacks=2_000,
+    callbacks=4_000,
     shop_orders=500,
     deferred_jobs=2_000,
 )

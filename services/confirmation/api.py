@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse
 from contracts.cycle import Cycle
 from contracts.reasons import Decision, ReasonCode, WindowReason
 from services.chassis.db import Database
-from services.chassis.http import allow, idempotent
+from services.chassis.http import allow
+from services.chassis.idempotency import idempotent
 from services.chassis.tokens import Actor
 from services.chassis.vault import Vault
 from services.confirmation import handlers

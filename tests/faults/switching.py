@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.chassis import http, inbox, outbox, parked, relay
+from services.chassis import idempotency, inbox, outbox, parked, relay
 from services.chassis.cause import Cause
 from services.chassis.consuming import Consumers, Record, Unfit
 from services.chassis.db import Database, UnitOfWork, driver_url
@@ -112,7 +112,7 @@ def newer_majors_skipped() -> Iterator[None]:
 @contextlib.contextmanager
 def keys_apart() -> Iterator[None]:
     """A key of idempotence is remembered in a transaction of its own, before there is an answer to it."""
-    remember = http.idempotent
+    remember = idempotency.idempotent
 
     async def idempotent(uow: UnitOfWork, **given: Any) -> Any:
         if given["key"] is not None:

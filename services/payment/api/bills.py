@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.reasons import BreakClosing, Channel
 from contracts.refusals import Code, Refused
-from services.chassis.http import allow, idempotent
+from services.chassis.http import allow
+from services.chassis.idempotency import idempotent
 from services.chassis.tokens import Actor
 from services.payment.handlers import balancing
 from services.payment.handlers.reconciling import Bills

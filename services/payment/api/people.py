@@ -14,7 +14,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from contracts.reasons import Channel, WindowReason
 from contracts.refusals import Code, FieldError, Refused
 from services.chassis import audit
-from services.chassis.http import allow, idempotent
+from services.chassis.http import allow
+from services.chassis.idempotency import idempotent
 from services.chassis.tokens import Actor
 from services.payment.domain.decision import Kind, OwnDecision, Word
 from services.payment.domain.refusals import (

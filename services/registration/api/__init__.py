@@ -9,7 +9,8 @@ from fastapi import APIRouter, Header, Query, Request
 
 from contracts.cycle import Cycle
 from services.chassis.db import Database
-from services.chassis.http import allow, idempotent
+from services.chassis.http import allow
+from services.chassis.idempotency import idempotent
 from services.chassis.tokens import Actor
 from services.chassis.vault import Vault
 from services.registration import handlers

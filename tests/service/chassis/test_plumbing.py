@@ -24,7 +24,7 @@ from services.chassis.cause import Cause
 from services.chassis.clock import ClockControl, RehearsalClock, SystemClock
 from services.chassis.clock_guard import CLOCK_TOPIC, ClockGuard
 from services.chassis.db import make_base
-from services.chassis.http import idempotent
+from services.chassis.idempotency import idempotent
 from services.chassis.jobs import Job, Jobs
 from services.chassis.tables import add_plumbing
 from services.chassis.tokens import Actor

@@ -26,7 +26,8 @@ from deploy.local.databases import DatabaseLogin
 from services.chassis.clock import SystemClock
 from services.chassis.consuming import Consumers, Record
 from services.chassis.db import Database, OutcomeUnknown, UnitOfWork, driver_url
-from services.chassis.http import Doorkeeper, RequestScope, idempotent, make_app, open_to_all
+from services.chassis.http import Doorkeeper, RequestScope, make_app, open_to_all
+from services.chassis.idempotency import idempotent
 from services.chassis.tokens import Actor, TokenVerifier
 from tests.support.eventually import eventually
 from tests.support.postgres import TestDatabases

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.chassis import telemetry
 from services.chassis.telemetry import mask, masking_processor
 
 
@@ -48,3 +53,36 @@ def test_values_are_masked_by_key_at_any_depth_and_ids_stay() -> None:
 def test_an_error_that_quotes_somebody_is_masked() -> None:
     line = masking_processor(None, "error", {"exception": "ValueError: 张 13800001111 999001199001011234"})
     assert line["exception"] == "ValueError: 张 [phone] [id-number]"
+
+
+_PIECES = st.sampled_from(
+    [
+        "99900119900101123X",
+        "13800001111",
+        "8613800001111",
+        "a.b@example.cn",
+        "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhIn0.c2ln",
+        "20240208",
+        "order 4711",
+        "考生 0012",
+        " ",
+        "@",
+        "eyJ",
+        "x",
+    ]
+)
+
+
+@given(st.lists(_PIECES | st.text(max_size=8), max_size=8).map("".join))
+def test_the_first_look_at_a_text_leaves_out_none_that_a_pattern_would_have_changed(text: str) -> None:
+    patterns_alone = text
+    for pattern, replacement in telemetry._PATTERNS:
+        patterns_alone = pattern.sub(replacement, patterns_alone)
+    assert mask(text) == patterns_alone
+
+
+def test_a_line_with_a_number_that_is_too_long_is_still_a_line() -> None:
+    assert json.loads(telemetry._json({"event": "counted", "number": 2**80})) == {
+        "event": "counted",
+        "number": 2**80,
+    }
