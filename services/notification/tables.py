@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
+    Double,
     Index,
     Integer,
     LargeBinary,
@@ -36,7 +39,17 @@ else:
     Base = make_base()
 add_plumbing(Base.metadata)
 
-__all__ = ["Base", "Call", "Desk", "Message", "Recipient"]
+__all__ = [
+    "Base",
+    "Call",
+    "Desk",
+    "EarlyReceipt",
+    "Message",
+    "Recipient",
+    "SmsDay",
+    "SmsLeft",
+    "SmsProvider",
+]
 
 _MOMENT = DateTime(timezone=True)
 WAITING = (State.CREATED, State.SENDING)  # a moment of theirs may come due
@@ -116,6 +129,7 @@ class Message(Base, table=True):
         ),
         Index("ix_messages_silent", "asks", "state_at", postgresql_where=text("state = 'accepted'")),
         Index("ix_messages_call", "call_at", postgresql_where=text("call_at is not null")),
+        Index("ix_messages_serial", "provider_ref", postgresql_where=text("provider = 'tencent'")),
         Index(
             "ix_messages_ask",
             "state_at",
@@ -203,3 +217,54 @@ class Desk(Base, table=True):
     opens_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     closes_at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
     sequence: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class SmsProvider(Base, table=True):
+    """A carrier of SMS as every process knows it: the share it was left with when it last fell, and what came of tries."""
+
+    __tablename__: ClassVar[Any] = "sms_providers"
+
+    name: str = Field(sa_column=Column(Text, primary_key=True))
+    share: float = Field(sa_column=Column(Double, nullable=False))
+    fell_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    paused_until: datetime | None = Field(sa_column=Column(_MOMENT))
+    strikes: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    why: str | None = Field(sa_column=Column(Text))  # what it answered when it fell
+    tries: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
+    failed: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
+    slow: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
+
+
+class SmsLeft(Base, table=True):
+    """An SMS that left, or may have, within the longest window of a limit. Its number is a keyed index."""
+
+    __tablename__: ClassVar[Any] = "sms_left"
+    __table_args__: ClassVar[Any] = (Index("ix_sms_left_at", "at"),)
+
+    number: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    at: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
+    message_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    provider: str = Field(sa_column=Column(Text, nullable=False))
+    template: str = Field(sa_column=Column(Text, nullable=False))
+    text: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class SmsDay(Base, table=True):
+    """How many parts left on one day of the office's calendar."""
+
+    __tablename__: ClassVar[Any] = "sms_days"
+
+    day: date = Field(sa_column=Column(Date, primary_key=True))
+    parts: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class EarlyReceipt(Base, table=True):
+    """A receipt that names a message by the carrier's number, heard before that number was on record here."""
+
+    __tablename__: ClassVar[Any] = "early_receipts"
+
+    provider: str = Field(sa_column=Column(Text, primary_key=True))
+    provider_ref: str = Field(sa_column=Column(Text, primary_key=True))
+    delivered: bool = Field(sa_column=Column(Boolean, nullable=False))
+    code: str = Field(sa_column=Column(Text, nullable=False))
+    at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))

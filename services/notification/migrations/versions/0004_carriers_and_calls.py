@@ -36,6 +36,8 @@ INDEXES = (
     "create index ix_messages_urgent on messages (channel, priority, due_at) where state in ('created', 'sending')",
     "create index ix_messages_silent on messages (asks, state_at) where state = 'accepted'",
     "create index ix_messages_call on messages (call_at) where call_at is not null",
+    # The one carrier whose pushed receipts name a message by its own number only.
+    "create index ix_messages_serial on messages (provider_ref) where provider = 'tencent'",
 )
 TABLES = (
     """
@@ -58,6 +60,49 @@ TABLES = (
         constraint pk_calls primary key (call_id),
         constraint uq_calls_registration_id_matter unique (registration_id, matter),
         constraint ck_calls_closed_with_an_outcome check (closed_at is null or outcome is not null)
+    )
+    """,
+    """
+    create table sms_providers (
+        name text not null,
+        share double precision not null,
+        fell_at timestamptz,
+        paused_until timestamptz,
+        strikes integer not null default 0,
+        why text,
+        tries bigint not null default 0,
+        failed bigint not null default 0,
+        slow bigint not null default 0,
+        constraint pk_sms_providers primary key (name)
+    )
+    """,
+    """
+    create table sms_left (
+        message_id uuid not null,
+        provider text not null,
+        number bytea not null,
+        template text not null,
+        text bytea not null,
+        at timestamptz not null,
+        constraint pk_sms_left primary key (number, at, message_id)
+    )
+    """,
+    "create index ix_sms_left_at on sms_left (at)",
+    """
+    create table sms_days (
+        day date not null,
+        parts bigint not null,
+        constraint pk_sms_days primary key (day)
+    )
+    """,
+    """
+    create table early_receipts (
+        provider text not null,
+        provider_ref text not null,
+        delivered boolean not null,
+        code text not null,
+        at timestamptz not null,
+        constraint pk_early_receipts primary key (provider, provider_ref)
     )
     """,
     "create index ix_calls_open on calls (site_id, call_id) where closed_at is null",
