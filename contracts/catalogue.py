@@ -150,6 +150,7 @@ _CATALOGUE = Catalogue(
         payment.WindowMoved,
         payment.SiteWindowSet,
         payment.WindowClosed,
+        payment.ProofsPublished,
         payment.Reconciled,
         payment.BreakFound,
         payment.BreakClosed,

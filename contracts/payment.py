@@ -186,6 +186,23 @@ class WindowClosed(CycleEvent):
     proofs: Count
 
 
+class ProofsPublished(CycleEvent):
+    """When: people were forfeited by a close after it was published: held until the gateway answered, or approved late.
+    What became true: `proof_root` fixes the evidence of these `proofs` forfeitures, which no root before it covers;
+    `expired_fen` is what they owed together, `proofs_before` how many all roots of the cycle before it cover.
+    Who reacts: operations.
+    """
+
+    topic: ClassVar[str] = TOPIC
+    source: ClassVar[str] = SOURCE
+    type: ClassVar[str] = "kaowu.payment.proofs-published.v1"
+
+    proof_root: Sha256
+    proofs: Count
+    proofs_before: Count
+    expired_fen: FenSum
+
+
 class ReconciledCounts(Part):
     lines: Count
     matched: Count

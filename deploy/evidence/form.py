@@ -115,18 +115,31 @@ class TreePart(Part):
 
 
 class PublishedPart(Part):
+    """The event with the root. Of a close: its moments, counts and sums; of a later root (`proofs-published`) none of these,
+    but how many proofs the roots before it cover.
+    """
+
     topic: str
     type: str
     key: str
     event_id: Uuid
     sequence: Fen
     occurred_at: Moment
-    closes_at: Moment
-    closed_at: Moment
+    closes_at: Moment | None
+    closed_at: Moment | None
     counts: dict[str, Count | None]
     sums_fen: dict[str, Count]
     proof_root: Hex
     proofs: Count
+    proofs_before: Count | None = None
+
+
+class EarlierPart(Part):
+    """That the same registration was forfeited before and revived: the leaf's text says by which close."""
+
+    leaf: LeafPart
+    tree: TreePart
+    published: PublishedPart
 
 
 class Evidence(Part):
@@ -145,6 +158,7 @@ class Evidence(Part):
     leaf: LeafPart
     tree: TreePart | None
     published: PublishedPart | None
+    earlier: list[EarlierPart] = Field(default_factory=list)
     keys: dict[str, dict[str, str]]
     checksums: dict[str, str]
     digest: Hex

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import product
@@ -15,20 +15,21 @@ from contracts import payment
 from deploy.evidence.form import FORMAT, VERSION, Evidence, moment, sealed
 from deploy.evidence.leaf import V1, V2, leaf_hash, leaf_text
 from deploy.evidence.reaching import CannotProve, Reach
+from deploy.evidence.roots import ROOTS
 from deploy.evidence.seals import key_text
 from deploy.evidence.verifying import RULES
 from services.chassis.db import Row, UnitOfWork
 from services.chassis.vault import VaultError
 from services.payment.domain.proof_tree import NO_CLOCKS, ProofTree
 from services.payment.handlers.closing import CLOCKS_NOTED
-from services.payment.repository import closing
+from services.payment.repository import closing, roots
 
 _NOT_YET: Final = "0" * 64
-_PROOF: Final = """
-    select p.*, o.told_closes_at, c.fingerprint, c.last_proof, c.proof_root, c.closed_at, c.cycle_id
+_PROOFS: Final = """
+    select p.*, o.told_closes_at, c.fingerprint, c.last_proof, c.closed_at, c.sequence, o.cycle_id
     from proofs p join obligations o on o.registration_id = p.registration_id
     left join closings c on c.cycle_id = o.cycle_id and c.closes_at = p.closes_at
-    where p.registration_id = $1 order by p.number desc limit 1
+    where p.registration_id = $1 order by p.number desc
 """
 _ORDERS: Final = """
     select r.*, (select max(l.paid_at) from ledger l where l.order_no = r.order_no and l.kind = 'received') as paid_at
@@ -60,22 +61,59 @@ async def make(reach: Reach, registration_id: UUID, *, made_at: datetime) -> dic
     async with reach.notification.reading() as uow:
         messages = [_message(row) for row in await uow.sql(_MESSAGES, registration_id)]
     async with reach.payment.reading() as uow:
-        proof = await _proof(uow, registration_id)
+        proofs = await uow.sql(_PROOFS, registration_id)
+        if not proofs:
+            raise CannotProve(
+                f"registration {registration_id} was never forfeited: there is nothing to prove"
+            )
         events = await uow.sql(_EVENTS, str(registration_id))
-        expired = next(
-            (e for e in events if e.type == payment.Expired.type and str(proof.proof_id) in e.payload), None
+        content = await _content(uow, reach, proofs[0], events, messages)
+        content["earlier"] = [
+            one for proof in proofs[1:] if (one := await _earlier(uow, reach, proof, events, messages))
+        ]
+    content["made_at"] = moment(made_at)
+    content["keys"] = _keys(reach, content)
+    return sealed(content)
+
+
+async def _earlier(
+    uow: UnitOfWork, reach: Reach, proof: Row, events: Sequence[Row], messages: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """That the same registration was forfeited before, and by which close: money that was late then is in time for none."""
+    try:
+        content = await _content(uow, reach, proof, events, messages)
+    except CannotProve:
+        return None  # it speaks for the later one only where there was such money: `verify` says then what is missing
+    if content["published"] is None:
+        return None
+    return {name: content[name] for name in ("leaf", "tree", "published")}
+
+
+async def _content(
+    uow: UnitOfWork, reach: Reach, proof: Row, events: Sequence[Row], messages: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Everything about one proof."""
+    if proof.orders == "replayed":
+        raise CannotProve(
+            "this forfeiture was restored from events alone: what the gateways answered is in no event; look in the backup "
+            "or database that made it"
         )
-        if expired is None:
-            raise CannotProve(f"the event of proof {proof.proof_id} is not in payment's log any more")
-        orders = await _orders(uow, reach, proof)
-        reminders = _reminders(await uow.sql(_REMINDERS, registration_id, proof.expired_at), events, messages)
-        clocks = [row.clocks for row in await uow.sql(_CLOCKS, CLOCKS_NOTED, proof.expired_at)]
-        tree, published = await _published(uow, reach, proof)
+    expired = next(
+        (e for e in events if e.type == payment.Expired.type and str(proof.proof_id) in e.payload), None
+    )
+    if expired is None:
+        raise CannotProve(f"the event of proof {proof.proof_id} is not in payment's log any more")
+    orders = await _orders(uow, reach, proof)
+    reminders = _reminders(
+        await uow.sql(_REMINDERS, proof.registration_id, proof.expired_at), events, messages
+    )
+    clocks = [row.clocks for row in await uow.sql(_CLOCKS, CLOCKS_NOTED, proof.expired_at)]
+    tree, published = await _published(uow, proof)
     content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "made_at": moment(made_at),
-        "registration_id": str(registration_id),
+        "made_at": moment(proof.expired_at),
+        "registration_id": str(proof.registration_id),
         "forfeiture": {
             "proof_id": str(proof.proof_id),
             "event_id": str(expired.event_id),
@@ -98,6 +136,7 @@ async def make(reach: Reach, registration_id: UUID, *, made_at: datetime) -> dic
         "leaf": {"text": "", "hash": proof.leaf.hex()},
         "tree": tree,
         "published": published,
+        "earlier": [],
         "keys": {},
         "checksums": {},
         "digest": _NOT_YET,
@@ -107,21 +146,7 @@ async def make(reach: Reach, registration_id: UUID, *, made_at: datetime) -> dic
     told = dict.fromkeys(
         [proof.told_closes_at, reach.cycle.windows.payment.told_closes, *_told(events), proof.closes_at]
     )
-    fitted = _fit(content, list(told), [*clocks, NO_CLOCKS], proof)
-    fitted["keys"] = _keys(reach, fitted)
-    return sealed(fitted)
-
-
-async def _proof(uow: UnitOfWork, registration_id: UUID) -> Row:
-    rows = await uow.sql(_PROOF, registration_id)
-    if not rows:
-        raise CannotProve(f"registration {registration_id} was never forfeited: there is nothing to prove")
-    if rows[0].orders == "replayed":
-        raise CannotProve(
-            "this forfeiture was restored from events alone: what the gateways answered is in no event; look in the backup "
-            "or database that made it"
-        )
-    return rows[0]
+    return _fit(content, list(told), [*clocks, NO_CLOCKS], proof)
 
 
 def _fit(
@@ -280,47 +305,80 @@ def _message(row: Row) -> dict[str, Any]:
     }
 
 
-async def _published(
-    uow: UnitOfWork, reach: Reach, proof: Row
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The way to the root, and the event that published it. Nothing for whoever was forfeited after that."""
-    if proof.last_proof is None or proof.number > proof.last_proof:
+async def _published(uow: UnitOfWork, proof: Row) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The way to the root, and the event that published it. Nothing as long as none does."""
+    if proof.closed_at is None:
         return None, None
+    if proof.number <= proof.last_proof:
+        index, leaves = await _under_the_close(uow, proof)
+        sequence = proof.sequence
+    else:
+        later = await roots.covering(uow, proof.cycle_id, proof.number)
+        if later is None:
+            return None, None
+        index = await roots.index_of(uow, proof.cycle_id, later.after_proof, proof.number)
+        leaves = roots.leaves(uow, proof.cycle_id, later.after_proof, later.last_proof)
+        sequence = later.sequence
     events = await uow.sql(_EVENTS, proof.cycle_id)
-    facts = [(e, json.loads(e.payload)) for e in events if e.type == payment.WindowClosed.type]
-    found = next(
-        ((e, said) for e, said in facts if datetime.fromisoformat(said["closes_at"]) == proof.closes_at), None
-    )
-    if found is None:
+    event = next((one for one in events if one.type in ROOTS and one.sequence == sequence), None)
+    if event is None:
         raise CannotProve("the event that published the root is not in payment's log any more")
-    event, said = found
-    before = await uow.sql(
-        "select count(*) as n from proofs where closes_at = $1 and number <= $2 and registration_id < $3",
-        proof.closes_at,
-        proof.last_proof,
-        proof.registration_id,
-    )
-    index = int(before[0].n)
+    said = json.loads(event.payload)
     tree = ProofTree(follow=index)
-    async for leaf in closing.leaves(uow, proof.closes_at, proof.last_proof):
+    async for leaf in leaves:
         tree.add(leaf)
     if tree.root().hex() != said["proof_root"]:
-        raise CannotProve(f"the {tree.leaves} proofs of this close do not give the root that was published")
+        raise CannotProve(await _why_not(uow, proof, tree.leaves))
     way = {"index": index, "leaves": tree.leaves, "path": [one.hex() for one in tree.path]}
     return way, {
-        "topic": payment.WindowClosed.topic,
+        "topic": payment.TOPIC,
         "type": event.type,
         "key": proof.cycle_id,
         "event_id": str(event.event_id),
         "sequence": event.sequence,
         "occurred_at": moment(event.occurred_at),
-        "closes_at": moment(proof.closes_at),
-        "closed_at": moment(datetime.fromisoformat(said["closed_at"])),
-        "counts": said["counts"],
-        "sums_fen": said["sums_fen"],
+        **_facts_of_root(said),
         "proof_root": said["proof_root"],
         "proofs": said["proofs"],
     }
+
+
+async def _under_the_close(uow: UnitOfWork, proof: Row) -> tuple[int, AsyncIterator[bytes]]:
+    before = await uow.sql(
+        "select count(*) as n from proofs where closes_at = $1 and number <= $2 and (registration_id, number) < ($3, $4)",
+        proof.closes_at,
+        proof.last_proof,
+        proof.registration_id,
+        proof.number,
+    )
+    return int(before[0].n), closing.leaves(uow, proof.closes_at, proof.last_proof)
+
+
+def _facts_of_root(said: dict[str, Any]) -> dict[str, Any]:
+    if "closes_at" not in said:
+        return {
+            "closes_at": None,
+            "closed_at": None,
+            "counts": {},
+            "sums_fen": {"expired": said["expired_fen"]},
+            "proofs_before": said["proofs_before"],
+        }
+    return {
+        "closes_at": moment(datetime.fromisoformat(said["closes_at"])),
+        "closed_at": moment(datetime.fromisoformat(said["closed_at"])),
+        "counts": said["counts"],
+        "sums_fen": said["sums_fen"],
+    }
+
+
+async def _why_not(uow: UnitOfWork, proof: Row, leaves: int) -> str:
+    rows = await uow.sql("select count(*) as n from proofs where orders = 'replayed'")
+    if rows[0].n:
+        return (
+            f"{rows[0].n} forfeitures were restored from events alone, which hold no leaves: the tree over this one cannot be "
+            "built here any more. Look in a backup that was made after the close, or in the database that made it"
+        )
+    return f"the {leaves} proofs under the root of {proof.registration_id} do not give the root that was published"
 
 
 def _keys(reach: Reach, content: dict[str, Any]) -> dict[str, dict[str, str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from deploy.evidence.form import Evidence, OrderPart
+from deploy.evidence.roots import earlier_close
 from deploy.evidence.seals import SEALS, Said, SealBroken, key_print, read_key, unpacked
 from deploy.evidence.verdict import Verdict, instant
 
@@ -108,6 +110,24 @@ def _order(
     _said(verdict, evidence, at, order, said)
 
 
+def _late_then(verdict: Verdict, evidence: Evidence, at: str, paid_at: datetime | None) -> bool:
+    """Whether it came after a close by which this registration was forfeited before: late then, it goes back; revived, they
+    pay anew. That forfeiture is proven in the file itself.
+    """
+    for one in evidence.earlier:
+        try:
+            closed = instant(earlier_close(one.leaf.text))
+        except (IndexError, ValueError):
+            continue  # `roots` says what is wrong with it
+        if paid_at is not None and paid_at >= closed:
+            verdict.notes.append(
+                f"{at}: paid at {paid_at:%Y-%m-%dT%H:%M:%SZ}, after the earlier close {one.published.closes_at or closed}: too "
+                "late then, this money goes back; whoever is revived pays anew"
+            )
+            return True
+    return False
+
+
 def _said(verdict: Verdict, evidence: Evidence, at: str, order: OrderPart, said: Said) -> None:
     """No order says that it was paid in time and in full."""
     close = instant(evidence.forfeiture.closes_at)
@@ -115,7 +135,8 @@ def _said(verdict: Verdict, evidence: Evidence, at: str, order: OrderPart, said:
     if not said.readable:
         if order.answer.kind == "notice" and order.status != "paid":
             verdict.add(f"{at}.answer.kind", "query", "notice")
-        if order.paid_at is None or instant(order.paid_at) < close:
+        paid_at = None if order.paid_at is None else instant(order.paid_at)
+        if (paid_at is None or paid_at < close) and not _late_then(verdict, evidence, at, paid_at):
             verdict.add(
                 f"{at}.paid_at",
                 f"a payment not before the close {evidence.forfeiture.closes_at}",
@@ -142,7 +163,8 @@ def _said(verdict: Verdict, evidence: Evidence, at: str, order: OrderPart, said:
         verdict.same(f"{at}.status", "closed", order.status)
     elif said.state in PAID:
         in_time = said.paid_at is None or said.paid_at < close
-        if in_time and said.amount_fen == order.amount_fen == evidence.forfeiture.amount_fen:
+        in_full = said.amount_fen == order.amount_fen == evidence.forfeiture.amount_fen
+        if in_time and in_full and not _late_then(verdict, evidence, at, said.paid_at):
             verdict.add(
                 f"{at}.answer.raw",
                 "no payment in time and in full",

@@ -17,9 +17,19 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from deploy.evidence.form import FORMAT, LARGEST, VERSION, Evidence, MessagePart, canonical, checksums, values
-from deploy.evidence.leaf import V1, V2, bound_fields, leaf_hash, leaf_text, root_from
+from deploy.evidence.form import (
+    FORMAT,
+    LARGEST,
+    VERSION,
+    Evidence,
+    MessagePart,
+    canonical,
+    checksums,
+    values,
+)
+from deploy.evidence.leaf import V1, V2, bound_fields, leaf_hash, leaf_text
 from deploy.evidence.orders import check_orders
+from deploy.evidence.roots import check_roots
 from deploy.evidence.verdict import Unreadable, Verdict, instant
 
 RULES: Final[Mapping[str, str]] = {
@@ -29,7 +39,6 @@ RULES: Final[Mapping[str, str]] = {
 _AGREE: Final = timedelta(seconds=5)  # clocks, as the guard compares them
 _APART: Final = timedelta(minutes=1)  # clocks of two services, which nobody compares
 _STATES: Final = frozenset({"created", "sending", "accepted", "delivered", "undelivered", "superseded"})
-_TOPIC, _CLOSED = "exam.payment", "kaowu.payment.window-closed.v1"
 
 
 def verify_file(path: Path, root: str | None = None) -> Verdict:
@@ -58,7 +67,7 @@ def verify(raw: bytes, root: str | None = None, name: str = "file") -> Verdict:
     verdict.evidence = evidence
     for check in (_facts, _cycle, _leaf, _clocks, check_orders, _reminders, _notices):
         check(verdict, evidence)
-    _tree(verdict, evidence, root)
+    check_roots(verdict, evidence, root)
     return verdict
 
 
@@ -172,38 +181,6 @@ def _leaf(verdict: Verdict, evidence: Evidence) -> None:
                 verdict.same(path, expected, value, "bound by the leaf")
     if len(verdict.problems) == found:
         verdict.add("leaf.text", leaf_text(evidence, form), text)
-
-
-def _tree(verdict: Verdict, evidence: Evidence, root: str | None) -> None:
-    tree, published = evidence.tree, evidence.published
-    if root is not None and published is not None:
-        verdict.same("published.proof_root", root, published.proof_root, "--root")
-    if tree is None or published is None:
-        verdict.add(
-            "tree" if tree is None else "published",
-            "the way to a root that was published",
-            "none: no published root covers this forfeiture",
-        )
-        return
-    led = root_from(evidence.leaf.hash, tree.index, tree.leaves, tree.path)
-    if led != published.proof_root:
-        verdict.add(
-            "tree",
-            f"a way from the leaf to {published.proof_root}",
-            f"one to {led}" if led else "one of another place",
-        )
-    verdict.same("tree.leaves", published.proofs, tree.leaves)
-    verdict.same("published.closes_at", evidence.forfeiture.closes_at, published.closes_at)
-    verdict.same("published.topic", _TOPIC, published.topic)
-    verdict.same("published.type", _CLOSED, published.type)
-    verdict.same("published.key", evidence.cycle.id, published.key)
-    verdict.not_before("published.closed_at", evidence.forfeiture.expired_at, published.closed_at)
-    verdict.not_before("published.occurred_at", published.closed_at, published.occurred_at)
-    if root is None:
-        verdict.notes.append(
-            f"the root {published.proof_root} was taken from the file itself: compare it with the one of event "
-            f"{published.event_id} on {published.topic}, or with the office's notice, by --root"
-        )
 
 
 def _clocks(verdict: Verdict, evidence: Evidence) -> None:

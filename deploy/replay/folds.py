@@ -200,13 +200,34 @@ PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
                                    proof_root, proofs, last_proof)
         select e.key, (e.p ->> 'closes_at')::timestamptz, 'replayed', e.at, (e.p ->> 'closed_at')::timestamptz,
                e.sequence, e.p -> 'counts', e.p -> 'sums_fen', decode(e.p ->> 'proof_root', 'hex'),
-               (e.p ->> 'proofs')::bigint, (select coalesce(max(number), 0) from proofs)
+               (e.p ->> 'proofs')::bigint,
+               -- As many as it says: who fell after it, at the same moment of a clock that stands still, may be there already.
+               coalesce((select p.number from proofs p where p.closes_at = (e.p ->> 'closes_at')::timestamptz
+                         order by p.number offset greatest((e.p ->> 'proofs')::bigint - 1, 0) limit 1), 0)
         from e
         on conflict (cycle_id, closes_at) do update
         set closed_at = excluded.closed_at, sequence = excluded.sequence, counts = excluded.counts, guard = null,
             sums_fen = excluded.sums_fen, proof_root = excluded.proof_root, proofs = excluded.proofs,
             last_proof = excluded.last_proof
         """,
+    ),
+    "proofs-published": (
+        f"""{_E}, w as (
+            select e.*, (e.p ->> 'proofs')::bigint as proofs, greatest(
+                (select max(last_proof) from later_roots where cycle_id = e.key),
+                (select min(last_proof) from closings where cycle_id = e.key and closed_at is not null), 0) as after_proof
+            from e
+        )
+        insert into later_roots (cycle_id, sequence, after_proof, last_proof, published_at, proof_root, proofs, expired_fen)
+        select w.key, w.sequence, w.after_proof,
+               coalesce((select p.number from proofs p join closings c on c.cycle_id = w.key and c.closes_at = p.closes_at
+                         where p.number > w.after_proof and p.number > c.last_proof
+                         order by p.number offset w.proofs - 1 limit 1),
+                        greatest(w.after_proof + 1, (select max(number) from proofs))),
+               w.at, decode(w.p ->> 'proof_root', 'hex'), w.proofs, (w.p ->> 'expired_fen')::bigint
+        from w
+        """,
+        COUNTED_OF_CYCLE,
     ),
 }
 

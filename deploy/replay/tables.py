@@ -142,6 +142,11 @@ PAYMENT: Final[Mapping[str, Table | Unrebuilt]] = {
         dict.fromkeys(("fingerprint", "begun_at", "guard", "guard_stops", "last_proof"), OURS),
         some="a close is said when it is complete",
     ),
+    "later_roots": Table(
+        ("cycle_id", "sequence"),
+        ("published_at", "proof_root", "proofs", "expired_fen"),
+        dict.fromkeys(("after_proof", "last_proof"), PLACE),
+    ),
     "refunds": Unrebuilt("how far asking a gateway has come; what went back stands in the ledger"),
     "reminder_runs": Unrebuilt(OURS),
     "reminders": Table(("registration_id", "told_closes_at", "offset_seconds"), ("at",)),

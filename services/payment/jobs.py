@@ -60,6 +60,8 @@ class Turns:
             for closes_at in standing.unsaid:
                 last = standing.next_at is None and closes_at == standing.come[-1]
                 await closing.publish_totals(database, cycle, closes_at, at, last=last)
+            # 5: whoever was forfeited after that: a root of their own.
+            await closing.publish_later_proofs(database, cycle, at)
         return standing.next_at
 
     async def settle_orders(self, decided: Callable[[], None]) -> datetime | None:

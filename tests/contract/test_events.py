@@ -28,7 +28,8 @@ ALLOWED = frozenset({
     "returning", "changed", "reason_code", "reason_codes", "desk", "fix_until", "decision", "opens_at",
     "closes_at", "closed_at", "amount_fen", "currency", "offset", "paid_at", "channel", "order_no",
     "cause", "proof_id", "refund_no", "counts", "awaiting", "reinstated", "paid", "expired", "held",
-    "undecided", "sums_fen", "received", "due", "refunds_due", "proof_root", "proofs", "date", "lines",
+    "undecided", "sums_fen", "received", "due", "refunds_due", "proof_root", "proofs", "proofs_before", "expired_fen",
+    "date", "lines",
     "matched", "explained", "billed", "booked", "breaks", "occasion", "template_version", "told_closes_at",
     "break_id", "kind", "billed_fen", "booked_fen",
 })  # fmt: skip

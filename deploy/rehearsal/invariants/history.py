@@ -24,7 +24,7 @@ AFTER: Mapping[str, Mapping[str, frozenset[str]]] = {
         "due": frozenset({"due", "closing-soon", "paid", "expired", "window-moved"}),
         "closing-soon": frozenset({"due", "closing-soon", "paid", "expired", "window-moved"}),
         "paid": frozenset({"due"}),
-        "expired": frozenset({"reinstated"}),
+        "expired": frozenset({"reinstated", "due"}),
         "reinstated": frozenset({"due", "paid", "closing-soon", "expired", "window-moved"}),
         "window-moved": frozenset({"due", "closing-soon", "paid", "expired", "window-moved"}),
     },

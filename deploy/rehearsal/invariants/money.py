@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
+from typing import Final
 
 from deploy.rehearsal.invariants.evidence import Evidence, Finding
 
@@ -65,6 +66,10 @@ def money(evidence: Evidence) -> Finding:
     return Finding("I1", "money", checked, tuple(wrong))
 
 
+ROOTS: Final = frozenset({"window-closed", "proofs-published"})
+"""What publishes a root over forfeitures."""
+
+
 def never_both(evidence: Evidence) -> Finding:
     """I2. Never both paid and expired; whoever paid before the close ends paid."""
     wrong: list[str] = []
@@ -74,7 +79,8 @@ def never_both(evidence: Evidence) -> Finding:
         for word in words:
             if word == "paid" and expired:
                 wrong.append(f"registration {who}: paid while expired, without having been reinstated")
-            expired = word == "expired" or (expired and word != "reinstated")
+            # Due again: approved anew after a return, the news of both came late.
+            expired = word == "expired" or (expired and word not in ("reinstated", "due"))
         one = status.get(who)
         if one is not None and "paid" in words and one.status == "expired":
             wrong.append(f"registration {who}: has paid and is expired")
@@ -89,15 +95,23 @@ def never_both(evidence: Evidence) -> Finding:
 
 
 def forfeiture(evidence: Evidence) -> Finding:
-    """I7. No forfeiture before the close, none missed after it, none without proof."""
+    """I7. No forfeiture before the close, none missed after it, none without proof, each under one published root."""
     wrong: list[str] = []
     closes = {one.id: one.closes_at for one in evidence.obligations}
     proofs = {proof.proof_id: proof for proof in evidence.proofs}
     unsettled = {order.registration_id for order in evidence.orders if order.status not in SETTLED_ORDERS}
     unproved = {o.registration_id for o in evidence.orders if o.status == "closed" and o.answer_id is None}
     closed = [closing.closes_at for closing in evidence.closings if closing.closed_at is not None]
-    said = 0
+    said = covered = roots = 0
     for fact in evidence.facts.get("payment", ()):
+        if fact.word in ROOTS:
+            roots += 1
+            if covered != fact.payload.get("proofs_before", covered):
+                wrong.append(
+                    f"{fact.word} {fact.sequence}: {covered} proofs are under the roots before it, "
+                    f"and it says {fact.payload['proofs_before']}"
+                )
+            covered += fact.payload["proofs"]
         if fact.word != "expired":
             continue
         said += 1
@@ -112,7 +126,9 @@ def forfeiture(evidence: Evidence) -> Finding:
                 wrong.append(f"registration {one.id}: expired although an order may still turn out paid")
         elif one.status == "awaiting" and one.closes_at in closed:
             wrong.append(f"registration {one.id}: still awaits payment after the close")
-    checked = f"{said} forfeitures, {len(proofs)} proofs, {len(closed)} closes"
+    if covered != said and all(proof.closes_at in closed for proof in evidence.proofs):
+        wrong.append(f"{said} forfeitures, and {covered} proofs under the {roots} roots that were published")
+    checked = f"{said} forfeitures, {len(proofs)} proofs, {len(closed)} closes, {roots} roots"
     return Finding("I7", "no early and no missed forfeiture", checked, tuple(wrong))
 
 

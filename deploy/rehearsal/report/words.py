@@ -93,6 +93,7 @@ FACTS: Final = {
     "payment.expired": "未缴费，视为自动放弃",
     "payment.reinstated": "恢复资格",
     "payment.refunded": "退费",
+    "payment.window-moved": "缴费时间变动",
 }
 INVARIANTS: Final = {
     "I1": "资金：网关账与我方账逐单相符，分毫不差",
@@ -119,7 +120,10 @@ _CHECKED: Final = {
     "I4": (r"(\d+) records", "事件流记录 {0} 条"),
     "I5": (r"(\d+) events, (\d+) deliveries", "事件 {0} 个，各方应收 {1} 次"),
     "I6": (r"(\d+) effects of (\d+) events", "事件 {1} 个，产生结果 {0} 个"),
-    "I7": (r"(\d+) forfeitures, (\d+) proofs, (\d+) closes", "放弃 {0} 人，凭据 {1} 份，截止 {2} 次"),
+    "I7": (
+        r"(\d+) forfeitures, (\d+) proofs, (\d+) closes, (\d+) roots",
+        "放弃 {0} 人，凭据 {1} 份，截止 {2} 次，公布凭据根 {3} 个",
+    ),
     "I8": (r"(\d+) facts, .*", "应告知的事 {0} 件"),
     "I9": (r"(\d+) keys", "提交编号 {0} 个"),
     "I10": (r"(\d+) reversals", "撤销 {0} 次"),
@@ -158,6 +162,7 @@ LEVELS: Final = {"junior-assistant": "初级士", "junior": "初级师", "interm
 WORLD: Final = {
     "set-desk-window": "公布报名点时间",
     "extend": "延长时间",
+    "revive": "恢复一人资格",
     "gateway-down": "支付网关中断",
     "carrier-down": "短信或邮件通道中断",
     "kill": "服务进程被终止",
@@ -166,6 +171,7 @@ WORLD: Final = {
     "database-restart": "数据库重启",
     "callback-replay": "支付回调重放",
     "two-person-move": "两人办理的时间变更",
+    "two-person-revival": "两人办理的资格恢复",
 }
 _OUTSIDE_DOWN: Final = {
     "wechat-down": "微信支付网关不应答",

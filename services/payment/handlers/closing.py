@@ -23,7 +23,7 @@ from services.payment.domain.obligation import Status
 from services.payment.domain.proof_tree import NO_CLOCKS, Clocks, ProofTree, clocks_text
 from services.payment.handlers.metrics import CLOSE_STOPPED, EXPIRED, HELD
 from services.payment.handlers.settling import Gateways
-from services.payment.repository import closing, orders, windows
+from services.payment.repository import closing, cycle_words, orders, roots, windows
 
 log = structlog.get_logger(__name__)
 
@@ -40,11 +40,12 @@ class Standing:
     unsaid: tuple[datetime, ...]
     next_at: datetime | None
     anybody_left: bool
+    anybody_unproven: bool
 
     @property
     def is_open(self) -> bool:
         """Whether a close that has come still leaves anything to do."""
-        return bool(self.unsaid) or (self.anybody_left and bool(self.come))
+        return bool(self.unsaid) or ((self.anybody_left or self.anybody_unproven) and bool(self.come))
 
 
 async def standing(database: Database, cycle: Cycle, at: datetime) -> Standing:
@@ -63,9 +64,10 @@ async def standing(database: Database, cycle: Cycle, at: datetime) -> Standing:
             if not any(moment < one.closes_at for one in put_off)
         ]
         left = await closing.anybody_left(uow)
+        unproven = await roots.any_beyond(uow, cycle.id)
     ahead = [moment for moment in moments if moment > at]
     ahead += [one.closes_at for one in put_off if one.closes_at > at]
-    return Standing(tuple(come), tuple(unsaid), min(ahead, default=None), left)
+    return Standing(tuple(come), tuple(unsaid), min(ahead, default=None), left, unproven)
 
 
 async def has_come(database: Database, cycle: Cycle, at: datetime) -> bool:
@@ -169,9 +171,10 @@ async def publish_totals(
     async with database.unit_of_work(at) as uow:
         if not await closing.lock_unsaid(uow, cycle.id, closes_at):
             return
-        totals = await closing.totals(uow, cycle.id, closes_at, last=last)
+        last_proof = await _last_settled(database, at)
+        totals = await closing.totals(uow, cycle.id, closes_at, last=last, last_proof=last_proof)
         tree = ProofTree()
-        async for leaf in closing.leaves(uow, closes_at, totals.last_proof):
+        async for leaf in closing.leaves(uow, closes_at, last_proof):
             tree.add(leaf)
         concluded = (Status.PAID, Status.EXPIRED, Status.HELD)
         event = payment.WindowClosed(
@@ -192,6 +195,45 @@ async def publish_totals(
             proof_root=tree.root().hex(),
             proofs=tree.leaves,
         )
-        sequence = await closing.close(uow, event, totals.last_proof)
+        sequence = await closing.close(uow, event, last_proof)
         await outbox.add(uow, event, sequence=sequence)
+        crash_point("close-in-totals")
     log.info("window-closed", **event.counts.model_dump(), proofs=event.proofs, proof_root=event.proof_root)
+
+
+async def _last_settled(database: Database, at: datetime) -> int:
+    """A number of proofs under which none is still to come: nobody else is in the middle of forfeiting.
+
+    In a transaction of its own: a tree over a million leaves takes seconds, in which the office may ask for a decision.
+    """
+    async with database.unit_of_work(at) as uow:
+        await windows.hold(uow)
+        return await roots.last_number(uow)
+
+
+async def publish_later_proofs(database: Database, cycle: Cycle, at: datetime) -> None:
+    """Say `proofs-published`: the root over whoever was forfeited after their close was published (held, or approved late)."""
+    async with database.reading(at) as uow:
+        if not await roots.any_beyond(uow, cycle.id):
+            return
+    async with database.unit_of_work(at) as uow:
+        await roots.alone(uow)
+        await windows.hold(uow)
+        later = await roots.beyond(uow, cycle.id)
+        if later is None:
+            return  # another process was first
+        tree = ProofTree()
+        async for leaf in roots.leaves(uow, cycle.id, later.after_proof, later.last_proof):
+            tree.add(leaf)
+        event = payment.ProofsPublished(
+            cycle_id=cycle.id,
+            proof_root=tree.root().hex(),
+            proofs=tree.leaves,
+            proofs_before=later.before,
+            expired_fen=later.expired_fen,
+        )
+        sequence = await cycle_words.next_sequence(uow, cycle.id)
+        await roots.add(uow, event, later, sequence)
+        await outbox.add(uow, event, sequence=sequence)
+        crash_point("close-in-later-proofs")
+    log.info("proofs-published", proofs=event.proofs, proof_root=event.proof_root)

@@ -18,6 +18,7 @@ from services.payment.repository import (
     orders,
     recoveries,
     refunds,
+    roots,
     windows,
 )
 
@@ -121,6 +122,7 @@ async def close_report(database: Database, cycle: Cycle) -> dict[str, Any]:
         totals = await closing.totals(uow, cycle.id, window.closes_at, last=last)
         held = await closing.held(uow, _LISTED)
         restores = await recoveries.all_of_them(uow)
+        published = await roots.published(uow, cycle.id)
         at = uow.at
     if found is not None and found.closed_at is not None:
         state = "closed"
@@ -180,4 +182,6 @@ async def close_report(database: Database, cycle: Cycle) -> dict[str, Any]:
             "proof_root": found.proof_root,
             "proofs": found.proofs,
         },
+        # Each forfeiture is under exactly one of these; without a close: of whoever was forfeited after theirs was published.
+        "roots": [dict(row) for row in published],
     }

@@ -238,11 +238,15 @@ class Totals:
     received_fen: int
     refunds_due_fen: int
     proofs: int
-    last_proof: int
 
 
-async def totals(uow: UnitOfWork, cycle_id: str, closes_at: datetime, *, last: bool) -> Totals:
-    """Counts and sums of everyone whose close this is, of one moment.
+_ALL: Final = 2**63 - 1
+
+
+async def totals(
+    uow: UnitOfWork, cycle_id: str, closes_at: datetime, *, last: bool, last_proof: int = _ALL
+) -> Totals:
+    """Counts and sums of everyone whose close this is, of one moment; its proofs are counted up to number `last_proof`.
 
     Whose close it is: whoever's own is not after it, and was not counted by a close that is published before it; the last
     one counts everybody else as well, such as who had paid when it was put forward.
@@ -261,13 +265,13 @@ async def totals(uow: UnitOfWork, cycle_id: str, closes_at: datetime, *, last: b
                     select status, sum(amount_fen) as fen from mine group by status) f)::text as fees,
                coalesce(sum(l.amount_fen) filter (where l.kind = 'received'), 0)::bigint as received,
                coalesce(sum(l.amount_fen) filter (where l.kind = 'refund-due'), 0)::bigint as refunds_due,
-               (select count(*) from proofs where closes_at = $1) as proofs,
-               (select coalesce(max(number), 0) from proofs where closes_at = $1) as last_proof
+               (select count(*) from proofs where closes_at = $1 and number <= $4) as proofs
         from ledger l join mine o on o.registration_id = l.registration_id
         """,
         closes_at,
         cycle_id,
         last,
+        last_proof,
     )
     row = rows[0]
     return Totals(
@@ -276,7 +280,6 @@ async def totals(uow: UnitOfWork, cycle_id: str, closes_at: datetime, *, last: b
         received_fen=row.received,
         refunds_due_fen=row.refunds_due,
         proofs=row.proofs,
-        last_proof=row.last_proof,
     )
 
 
@@ -285,26 +288,32 @@ _LEAF_BYTES: Final = 32
 
 
 async def leaves(uow: UnitOfWork, closes_at: datetime, last_proof: int) -> AsyncIterator[bytes]:
-    """The leaves of a close's proofs in the order of registration ids; a page comes as one value."""
+    """The leaves of a close's proofs in the order of registration ids; a page comes as one value.
+
+    Who fell twice by one close has two, the earlier first.
+    """
     after: UUID | None = UUID(int=0)
+    number = 0
     while after is not None:
         rows = await uow.sql(
             """
-            select string_agg(p.leaf, ''::bytea order by p.registration_id) as leaves,
-                   (array_agg(p.registration_id order by p.registration_id desc))[1] as last
-            from (select registration_id, leaf from proofs
-                  where closes_at = $1 and registration_id > $2 and number <= $3
-                  order by registration_id limit $4) p
+            select string_agg(p.leaf, ''::bytea order by p.registration_id, p.number) as leaves,
+                   (array_agg(p.registration_id order by p.registration_id desc, p.number desc))[1] as last,
+                   (array_agg(p.number order by p.registration_id desc, p.number desc))[1] as last_number
+            from (select registration_id, number, leaf from proofs
+                  where closes_at = $1 and (registration_id, number) > ($2, $5) and number <= $3
+                  order by registration_id, number limit $4) p
             """,
             closes_at,
             after,
             last_proof,
             _LEAVES_PAGE,
+            number,
         )
         page: bytes = rows[0].leaves or b""
         for start in range(0, len(page), _LEAF_BYTES):
             yield page[start : start + _LEAF_BYTES]
-        after = rows[0].last
+        after, number = rows[0].last, rows[0].last_number
 
 
 async def close(uow: UnitOfWork, event: payment.WindowClosed, last_proof: int) -> int:

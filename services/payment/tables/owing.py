@@ -234,47 +234,6 @@ class RefundRow(Base, table=True):
     decided_at: datetime | None = Field(sa_column=Column(MOMENT))
 
 
-class Proof(Base, table=True):
-    """Why one registration was forfeited; `leaf` is a leaf of the tree whose root the close publishes."""
-
-    __tablename__: ClassVar[Any] = "proofs"
-    __table_args__: ClassVar[Any] = (UniqueConstraint("closes_at", "registration_id"),)
-
-    number: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
-    proof_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
-    registration_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
-    closes_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
-    expired_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
-    amount_fen: int = Field(sa_column=Column(Integer, nullable=False))
-    rule: str = Field(sa_column=Column(Text, nullable=False))
-    orders: str = Field(sa_column=Column(Text, nullable=False))
-    leaf: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-
-
-class Closing(Base, table=True):
-    """One close of the window: begun, stopped by the guard or not, and what it came to."""
-
-    __tablename__: ClassVar[Any] = "closings"
-    __table_args__: ClassVar[Any] = (
-        CheckConstraint("(closed_at is null) = (proof_root is null)", name="closed_with_root"),
-        CheckConstraint("(closed_at is null) = (sequence is null)", name="closed_said_once"),
-    )
-
-    cycle_id: str = Field(sa_column=Column(Text, primary_key=True))
-    closes_at: datetime = Field(sa_column=Column(MOMENT, primary_key=True))
-    fingerprint: str = Field(sa_column=Column(Text, nullable=False))
-    begun_at: datetime = Field(sa_column=Column(MOMENT, nullable=False))
-    guard: str | None = Field(sa_column=Column(Text))  # what the clocks disagreed about; null when they agree
-    guard_stops: int = Field(sa_column=Column(Integer, nullable=False, server_default=text("0")))
-    closed_at: datetime | None = Field(sa_column=Column(MOMENT))
-    sequence: int | None = Field(sa_column=Column(Integer))  # of the cycle's own events on the topic
-    counts: dict[str, int] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
-    sums_fen: dict[str, int] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
-    proof_root: bytes | None = Field(sa_column=Column(LargeBinary))
-    proofs: int | None = Field(sa_column=Column(BigInteger))
-    last_proof: int | None = Field(sa_column=Column(BigInteger))  # the root covers proofs up to this number
-
-
 class ReminderRun(Base, table=True):
     """A reminder's moment that is done with: sent to everyone it concerned, or overtaken by a later one."""
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.evidence.reaching import Reach, _keys
 from services.chassis.clock_guard import ClockGuard, Disagreement
+from services.chassis.db import Database
+from services.chassis.vault import Vault
 from services.payment.adapters.wechat import WeChatPay
 from services.payment.ports import Answer
 from tests.conftest import ServiceDatabase
@@ -67,3 +70,18 @@ async def office(system: System) -> System:
     """An office with accounts at both gateways."""
     await system.with_alipay()
     return system
+
+
+@pytest.fixture
+async def reach(system: System, service_database: ServiceDatabase) -> AsyncIterator[Reach]:
+    await system.with_alipay()
+    login = await service_database("notification")
+    notification = Database(login.url, clock=system.process.plumbing.clock)
+    yield Reach(
+        system.cycle,
+        system.database,
+        notification,
+        Vault.open(system.settings.vault_keys_file, "local"),
+        _keys({name: system.world.accounts[name] for name in ("wechat", "alipay")}),
+    )
+    await notification.dispose()

@@ -2,130 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner
 from uuid_utils.compat import uuid7
 
-from contracts import payment
 from deploy.cli import app
-from deploy.evidence.form import LARGEST, sealed, values
-from deploy.evidence.making import make
-from deploy.evidence.reaching import CannotProve, Reach, _keys
+from deploy.evidence.form import LARGEST, sealed
+from deploy.evidence.reaching import CannotProve, Reach
 from deploy.evidence.verdict import Unreadable
 from deploy.evidence.verifying import verify, verify_file
 from deploy.simulators.order_book import TradeState
-from services.chassis.clock_guard import Readings
-from services.chassis.db import Database
-from services.chassis.vault import Vault
-from tests.conftest import ServiceDatabase
+from tests.service.payment.proving import (
+    LAST,
+    STATED,
+    bytes_of,
+    forfeited,
+    mutants,
+    put,
+    root_of,
+    written,
+)
 from tests.service.payment.system import CLOSES, System, moment
-
-LAST = "2024-02-08 23:57:59"
-
-
-@pytest.fixture
-async def reach(system: System, service_database: ServiceDatabase) -> AsyncIterator[Reach]:
-    await system.with_alipay()
-    login = await service_database("notification")
-    notification = Database(login.url, clock=system.process.plumbing.clock)
-    yield Reach(
-        system.cycle,
-        system.database,
-        notification,
-        Vault.open(system.settings.vault_keys_file, "local"),
-        _keys({name: system.world.accounts[name] for name in ("wechat", "alipay")}),
-    )
-    await notification.dispose()
-
-
-async def told(system: System, reach: Reach, candidate: UUID) -> None:
-    """What notification keeps of the messages that payment's events led to."""
-    for event in await system.rows("select * from outbox where key = $1 order by id", str(candidate)):
-        occasion = event["type"].split(".")[2]
-        if occasion not in {"closing-soon", "expired"}:
-            continue
-        for channel, state in (("sms", "delivered"), ("email", "undelivered")):
-            async with reach.notification.unit_of_work(event["occurred_at"]) as uow:
-                await uow.changed(
-                    "insert into messages (message_id, registration_id, occasion, variant, instance, channel, state, facts, "
-                    "created_at, state_at, not_before, template_version, reason_code, provider_ref, correlation_id, "
-                    "caused_by, body) values ($1, $2, $3, '', $4, $5, $6, '{}', $7, $7, $7, 3, $8, '900619746936498440^0', "
-                    "'c', $9, '考生1234：……')",
-                    uuid7(),
-                    candidate,
-                    occasion,
-                    f"payment-{event['sequence']}",
-                    channel,
-                    state,
-                    event["occurred_at"],
-                    "mailbox-full" if state == "undelivered" else None,
-                    event["event_id"],
-                )
-
-
-async def forfeited(system: System, reach: Reach, *, others: int = 6) -> UUID:
-    """Somebody who was reminded, ordered four times, at both gateways, paid once too late, and was forfeited among others."""
-    candidate, *_ = await system.approved(1 + others)
-    system.at("2024-02-05 00:00")
-    await system.remind()
-    first = await system.ordered(candidate)
-    system.at("2024-02-05 03:00")
-    await system.settle()
-    assert (await system.order_row(first))["status"] == "closed"
-    opened = await system.ordered(candidate, "alipay")
-    system.world.alipay.book.open(opened, system.clock.now())
-    system.at("2024-02-05 05:00")
-    await system.settle()
-    assert (await system.order_row(opened))["status"] == "closed"
-    await system.write(
-        "insert into orders (order_no, registration_id, channel, amount_fen, currency, status, created_at, expires_at, "
-        "ask_at, refusal, decided_at) values ('20240129REFUSED', $1, 'wechat', 20000, 'CNY', 'failed', $2, $3, $3, "
-        "'PARAM_ERROR', $2)",
-        candidate,
-        moment("2024-02-05 04:00"),
-        moment("2024-02-05 06:00"),
-    )
-    system.at("2024-02-08 00:00")
-    await system.remind()
-    system.at(LAST)
-    third = await system.ordered(candidate)
-    order = system.world.wechat.book.find(third)
-    assert order is not None
-    order.state, order.paid_at, order.transaction_id = TradeState.SUCCESS, moment(CLOSES), "42000000000000001"
-    system.at(CLOSES)
-    now = moment(CLOSES)
-    system.turns.guard.agreed = Readings(now, now + timedelta(seconds=1), now - timedelta(milliseconds=3))
-    await system.close()
-    assert await system.status(candidate) == "expired"
-    await told(system, reach, candidate)
-    return candidate
-
-
-async def written(system: System, reach: Reach, candidate: UUID) -> dict[str, Any]:
-    made = await make(reach, candidate, made_at=moment("2024-02-10 09:00"))
-    loaded: dict[str, Any] = json.loads(json.dumps(made, ensure_ascii=False))
-    return loaded
-
-
-def bytes_of(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
-
-
-async def root_of(system: System) -> str:
-    """As somebody has it who reads the topic, not the file."""
-    (event,) = await system.said(system.cycle.id)
-    assert isinstance(event, payment.WindowClosed)
-    return event.proof_root
 
 
 async def test_a_true_file_proves_the_forfeiture_offline(system: System, reach: Reach) -> None:
@@ -153,7 +55,7 @@ async def test_a_true_file_proves_the_forfeiture_offline(system: System, reach: 
     text = json.dumps(content, ensure_ascii=False)
     assert "考生1234" not in text
     assert not re.search(
-        r"(?<!\d)1[3-9]\d{9}(?!\d)",
+        r"(?<![0-9a-f])1[3-9]\d{9}(?![0-9a-f])",  # a hash may hold such a row of digits
         json.dumps({k: v for k, v in content.items() if k not in {"cycle", "orders"}}),
     )
 
@@ -182,53 +84,6 @@ async def test_a_code_that_nobody_opened_is_denied_by_alipay_under_seal(system: 
     assert any("`ACQ.TRADE_NOT_EXIST` names no order; the leaf binds it" in note for note in verdict.notes)
 
 
-MUTANTS: dict[type, Callable[[Any], list[Any]]] = {
-    str: lambda text: [text + "0", ("0" if text[:1] != "0" else "1") + text[1:]] if text else ["x"],
-    int: lambda number: [number + 1],
-    bool: lambda flag: [not flag],
-    type(None): lambda _: ["x", 1],
-    list: lambda _: [["x"], [{}]],
-    dict: lambda _: [{"x": "y"}],
-}
-
-
-def put(content: dict[str, Any], path: str, value: object) -> dict[str, Any]:
-    """A copy with another value at this place."""
-    changed = copy.deepcopy(content)
-    at: Any = changed
-    steps: list[str | int] = []
-    kept = path
-    while kept:
-        if match := re.match(r"\[(\d+)\]\.?", kept):
-            steps.append(int(match[1]))
-        else:
-            holder = at
-            for step in steps:
-                holder = holder[step]
-            # A key may hold dots and brackets itself: the longest that is there.
-            key = max((k for k in holder if kept == k or kept.startswith((f"{k}.", f"{k}["))), key=len)
-            steps.append(key)
-            kept = kept[len(key) :].removeprefix(".")
-            continue
-        kept = kept[match.end() :]
-    for step in steps[:-1]:
-        at = at[step]
-    at[steps[-1]] = value
-    return changed
-
-
-def mutants(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Each value altered, one at a time; of the cycle's thousand and the checksums only some."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    for number, (path, value) in enumerate(values(content)):
-        if path.startswith(("cycle.content", "checksums")) and number % 150:
-            continue
-        found.extend(
-            (path, put(content, path, other)) for other in MUTANTS[type(value)](value) if other != value
-        )
-    return found
-
-
 async def test_every_altered_value_is_refused_and_named(system: System, reach: Reach) -> None:
     content = await written(system, reach, await forfeited(system, reach))
     root = await root_of(system)
@@ -243,14 +98,6 @@ async def test_every_altered_value_is_refused_and_named(system: System, reach: R
         named = {problem.path for problem in problems}
         wanted = path.removeprefix("checksums.")
         assert wanted in named, f"{path}: {[str(problem) for problem in problems]}"
-
-
-# What only our own word stands for: docs/evidence.md says so, and `verify` says it with every file.
-STATED = re.compile(
-    r"made_at|notices\[\d+\]\.(message_id|channel|template_version|state|state_at|created_at|provider_ref|reason_code)"
-    r"|reminders\[\d+\]\.messages\[\d+\]\.(message_id|channel|template_version|state|state_at|created_at|provider_ref|reason_code)"
-    r"|published\.(event_id|sequence|occurred_at|closed_at|counts\.\w+|sums_fen\.\w+)"
-)
 
 
 async def test_a_forger_who_mends_the_checksums_gets_past_with_nothing_that_the_leaf_or_a_gateway_binds(
@@ -386,25 +233,6 @@ async def test_rows_altered_after_the_close_give_no_file(system: System, reach: 
     await system.write("delete from reminders where registration_id = $1", candidate)
     with pytest.raises(CannotProve, match="does not give its leaf"):
         await written(system, reach, candidate)
-
-
-async def test_whoever_is_forfeited_after_the_totals_were_said_is_covered_by_no_root_and_the_file_says_so(
-    system: System, reach: Reach
-) -> None:
-    candidate = await system.owing()
-    system.at(LAST)
-    await system.ordered(candidate)
-    system.at(CLOSES)
-    system.gateway_down(600)
-    await system.close()
-    system.clock.jump(moment(CLOSES) + timedelta(hours=2))
-    await system.settle()
-    await system.close()
-    assert await system.status(candidate) == "expired"
-    content = await written(system, reach, candidate)
-    assert (content["tree"], content["published"]) == (None, None)
-    (problem,) = verify(bytes_of(content)).problems
-    assert problem.found == "none: no published root covers this forfeiture"
 
 
 async def test_a_leaf_of_the_version_before_still_verifies(system: System, reach: Reach) -> None:

@@ -34,6 +34,7 @@ from deploy.rehearsal.invariants.privacy import Canaries, search
 
 CYCLE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 CLOSES = datetime(2024, 2, 8, 16, tzinfo=UTC)
+CYCLE_ID = "2024-health-leshan"
 PAYER, SLEEPER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 PAID_AT = CLOSES - timedelta(hours=1)
 SUBSCRIBERS = {
@@ -103,6 +104,8 @@ def honest() -> Evidence:
         story.until_approved(who)
     story.say("payment", "paid", PAYER, PAID_AT, paid_at=PAID_AT.isoformat())
     story.say("payment", "expired", SLEEPER, CLOSES, closes_at=CLOSES.isoformat())
+    closed = story.say("payment", "window-closed", CYCLE_ID, CLOSES)
+    change(found.facts["payment"], -1, payload={"cycle_id": closed.key, "proofs": 1})
     proof = uuid5(UUID(int=8), "proof")
     found.registrations = [
         Registration(PAYER, "202400000001", "shizhong", 1, 1, False, "approved", "paid"),
@@ -221,6 +224,25 @@ def expire_too_early(evidence: Evidence) -> None:
 
 def expire_without_proof(evidence: Evidence) -> None:
     evidence.proofs.clear()
+
+
+def publish_no_root_of_whoever_fell_late(evidence: Evidence) -> None:
+    """Held until the gateway answered: nobody published that it is proven."""
+    index = place_of(evidence, "payment", "window-closed")
+    change(evidence.facts["payment"], index, payload={"proofs": 0})
+
+
+def count_too_many_before_a_later_root(evidence: Evidence) -> None:
+    facts = evidence.facts["payment"]
+    closed = facts[place_of(evidence, "payment", "window-closed")]
+    facts.append(
+        closed._replace(
+            event_id=UUID(int=4),
+            type="kaowu.payment.proofs-published.v1",
+            sequence=2,
+            payload={"proofs": 0, "proofs_before": 2},
+        )
+    )
 
 
 def expire_with_an_open_order(evidence: Evidence) -> None:
@@ -342,6 +364,8 @@ PLANTED: list[tuple[str, Callable[[Evidence], None]]] = [
     ("I7", expire_too_early),
     ("I7", expire_without_proof),
     ("I7", expire_with_an_open_order),
+    ("I7", publish_no_root_of_whoever_fell_late),
+    ("I7", count_too_many_before_a_later_root),
     ("I7", forget_somebody_at_the_close),
     ("I8", forget_a_message),
     ("I8", send_a_message_twice),
