@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import product
@@ -14,15 +14,14 @@ from uuid import UUID
 from contracts import payment
 from deploy.evidence.form import FORMAT, VERSION, Evidence, moment, sealed
 from deploy.evidence.leaf import V1, V2, leaf_hash, leaf_text
+from deploy.evidence.publishing import EVENTS, published_root
 from deploy.evidence.reaching import CannotProve, Reach
-from deploy.evidence.roots import ROOTS
 from deploy.evidence.seals import key_text
 from deploy.evidence.verifying import RULES
 from services.chassis.db import Row, UnitOfWork
 from services.chassis.vault import VaultError
-from services.payment.domain.proof_tree import NO_CLOCKS, ProofTree
+from services.payment.domain.proof_tree import NO_CLOCKS
 from services.payment.handlers.closing import CLOCKS_NOTED
-from services.payment.repository import closing, roots
 
 _NOT_YET: Final = "0" * 64
 _PROOFS: Final = """
@@ -38,9 +37,6 @@ _ORDERS: Final = """
 _ANSWER: Final = """
     select kind, state, at, digest, raw, signature::text as signature from answers
     where order_no = $1 and digest = $2 order by at, answer_id
-"""
-_EVENTS: Final = """
-    select event_id, type, sequence, occurred_at, payload from outbox where key = $1 order by id
 """
 _REMINDERS: Final = """
     select told_closes_at, offset_seconds, at from reminders
@@ -66,7 +62,7 @@ async def make(reach: Reach, registration_id: UUID, *, made_at: datetime) -> dic
             raise CannotProve(
                 f"registration {registration_id} was never forfeited: there is nothing to prove"
             )
-        events = await uow.sql(_EVENTS, str(registration_id))
+        events = await uow.sql(EVENTS, str(registration_id))
         content = await _content(uow, reach, proofs[0], events, messages)
         content["earlier"] = [
             one for proof in proofs[1:] if (one := await _earlier(uow, reach, proof, events, messages))
@@ -108,7 +104,7 @@ async def _content(
         await uow.sql(_REMINDERS, proof.registration_id, proof.expired_at), events, messages
     )
     clocks = [row.clocks for row in await uow.sql(_CLOCKS, CLOCKS_NOTED, proof.expired_at)]
-    tree, published = await _published(uow, proof)
+    tree, published = await published_root(uow, proof)
     content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -249,6 +245,8 @@ async def _answer(
     signature: dict[str, str] = json.loads(row.signature)
     if any(name.lower().startswith("wechatpay-") for name in signature):
         signature = {k: v for k, v in signature.items() if k.lower().startswith("wechatpay-")}
+    elif row.kind == "notice":
+        signature = {}  # one of Alipay's holds its own seal
     return {
         "kind": row.kind,
         "state": row.state,
@@ -303,82 +301,6 @@ def _message(row: Row) -> dict[str, Any]:
         "created_at": moment(row.created_at),
         "state_at": moment(row.state_at),
     }
-
-
-async def _published(uow: UnitOfWork, proof: Row) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The way to the root, and the event that published it. Nothing as long as none does."""
-    if proof.closed_at is None:
-        return None, None
-    if proof.number <= proof.last_proof:
-        index, leaves = await _under_the_close(uow, proof)
-        sequence = proof.sequence
-    else:
-        later = await roots.covering(uow, proof.cycle_id, proof.number)
-        if later is None:
-            return None, None
-        index = await roots.index_of(uow, proof.cycle_id, later.after_proof, proof.number)
-        leaves = roots.leaves(uow, proof.cycle_id, later.after_proof, later.last_proof)
-        sequence = later.sequence
-    events = await uow.sql(_EVENTS, proof.cycle_id)
-    event = next((one for one in events if one.type in ROOTS and one.sequence == sequence), None)
-    if event is None:
-        raise CannotProve("the event that published the root is not in payment's log any more")
-    said = json.loads(event.payload)
-    tree = ProofTree(follow=index)
-    async for leaf in leaves:
-        tree.add(leaf)
-    if tree.root().hex() != said["proof_root"]:
-        raise CannotProve(await _why_not(uow, proof, tree.leaves))
-    way = {"index": index, "leaves": tree.leaves, "path": [one.hex() for one in tree.path]}
-    return way, {
-        "topic": payment.TOPIC,
-        "type": event.type,
-        "key": proof.cycle_id,
-        "event_id": str(event.event_id),
-        "sequence": event.sequence,
-        "occurred_at": moment(event.occurred_at),
-        **_facts_of_root(said),
-        "proof_root": said["proof_root"],
-        "proofs": said["proofs"],
-    }
-
-
-async def _under_the_close(uow: UnitOfWork, proof: Row) -> tuple[int, AsyncIterator[bytes]]:
-    before = await uow.sql(
-        "select count(*) as n from proofs where closes_at = $1 and number <= $2 and (registration_id, number) < ($3, $4)",
-        proof.closes_at,
-        proof.last_proof,
-        proof.registration_id,
-        proof.number,
-    )
-    return int(before[0].n), closing.leaves(uow, proof.closes_at, proof.last_proof)
-
-
-def _facts_of_root(said: dict[str, Any]) -> dict[str, Any]:
-    if "closes_at" not in said:
-        return {
-            "closes_at": None,
-            "closed_at": None,
-            "counts": {},
-            "sums_fen": {"expired": said["expired_fen"]},
-            "proofs_before": said["proofs_before"],
-        }
-    return {
-        "closes_at": moment(datetime.fromisoformat(said["closes_at"])),
-        "closed_at": moment(datetime.fromisoformat(said["closed_at"])),
-        "counts": said["counts"],
-        "sums_fen": said["sums_fen"],
-    }
-
-
-async def _why_not(uow: UnitOfWork, proof: Row, leaves: int) -> str:
-    rows = await uow.sql("select count(*) as n from proofs where orders = 'replayed'")
-    if rows[0].n:
-        return (
-            f"{rows[0].n} forfeitures were restored from events alone, which hold no leaves: the tree over this one cannot be "
-            "built here any more. Look in a backup that was made after the close, or in the database that made it"
-        )
-    return f"the {leaves} proofs under the root of {proof.registration_id} do not give the root that was published"
 
 
 def _keys(reach: Reach, content: dict[str, Any]) -> dict[str, dict[str, str]]:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 _SCHEME: Final = "WECHATPAY2-SHA256-RSA2048"
+_ALIPAY_CHARSETS: Final = {"utf-8": "utf-8", "gbk": "gbk", "gb2312": "gbk", "gb18030": "gb18030"}
 _WECHAT: Final = ("serial", "timestamp", "nonce", "signature", "signature-type")
 
 
@@ -111,17 +112,7 @@ def wechat(kind: str, raw: bytes, signature: Mapping[str, str], keys: Mapping[st
 def alipay(kind: str, raw: bytes, signature: Mapping[str, str], keys: Mapping[str, RSAPublicKey]) -> Said:
     """Alipay RSA2: of an answer the sealed bytes are the inner object, of a notice the fields by name. Raises SealBroken."""
     if kind == "notice":
-        fields = dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True))
-        seal = fields.pop("sign", "")
-        fields.pop("sign_type", None)
-        text = "&".join(f"{name}={fields[name]}" for name in sorted(fields) if fields[name]).encode()
-        for key in keys.values():
-            try:
-                _verify(key, seal, text)
-            except SealBroken:
-                continue
-            return _alipay_said(fields, paid=fields.get("gmt_payment"))
-        raise SealBroken("raw", "fields sealed with a key of keys.alipay", "they are not")
+        return _alipay_notice(raw, signature, keys)
     if set(signature) != {"key", "sign", "sign_type"}:
         raise SealBroken("signature", "key, sign, sign_type", ", ".join(sorted(signature)))
     if signature["sign_type"] != "RSA2":
@@ -134,6 +125,28 @@ def alipay(kind: str, raw: bytes, signature: Mapping[str, str], keys: Mapping[st
     if content.get("code") != "10000":
         return Said(readable=True, state=str(content.get("sub_code") or content.get("code", "")))
     return _alipay_said(content, paid=content.get("send_pay_date"))
+
+
+def _alipay_notice(raw: bytes, signature: Mapping[str, str], keys: Mapping[str, RSAPublicKey]) -> Said:
+    """A form that holds its own seal, in the character set that it names; which key made it nobody says."""
+    if signature:
+        raise SealBroken("signature", "nothing: a notice holds its own seal", ", ".join(sorted(signature)))
+    form = raw.decode("latin-1")
+    charset = dict(parse_qsl(form, encoding="latin-1")).get("charset", "utf-8").lower()
+    if charset not in _ALIPAY_CHARSETS:
+        raise SealBroken("raw", " or ".join(_ALIPAY_CHARSETS), charset)
+    encoding = _ALIPAY_CHARSETS[charset]
+    fields = dict(parse_qsl(form, keep_blank_values=True, encoding=encoding, errors="replace"))
+    seal = fields.pop("sign", "")
+    fields.pop("sign_type", None)
+    text = "&".join(f"{name}={fields[name]}" for name in sorted(fields) if fields[name])
+    for key in keys.values():
+        try:
+            _verify(key, seal, text.encode(encoding, "replace"))
+        except SealBroken:
+            continue
+        return _alipay_said(fields, paid=fields.get("gmt_payment"))
+    raise SealBroken("raw", "fields sealed with a key of keys.alipay", "they are not")
 
 
 SEALS: Final[Mapping[str, Callable[[str, bytes, Mapping[str, str], Mapping[str, RSAPublicKey]], Said]]] = {
