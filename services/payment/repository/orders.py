@@ -122,10 +122,12 @@ async def add(uow: UnitOfWork, order: Order) -> bool:
         order.created_at,
         order.expires_at,
     )
+    # Whoever waited for the obligation's lock has seen the orders as they were before: another may be under way by now.
     again = await uow.changed(
         f"update orders r set channel = $3, amount_fen = $4, currency = $5, status = $6, created_at = $7, "
         "expires_at = $8, ask_at = $8, attempts = 0, code_url = null, refusal = null, decided_at = null, "
-        f"answer_id = null where r.order_no = $1 and r.registration_id = $2 and {UNHEARD_ORDER}",
+        f"answer_id = null where r.order_no = $1 and r.registration_id = $2 and {UNHEARD_ORDER} and not exists ("
+        f"select from orders u where u.registration_id = $2 and u.status in {ORDER_UNDER_WAY})",
         *values,
     )
     if again:
