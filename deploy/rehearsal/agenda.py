@@ -120,6 +120,6 @@ def mornings(cycle: Cycle, first: datetime, last: datetime) -> list[datetime]:
 def _edges_of(event: WorldEvent) -> list[datetime]:
     """World events are edges themselves: what they change must not meet half-arrived facts."""
     found = [event.at]
-    if event.verb in (WorldVerb.SET_DESK_WINDOW, WorldVerb.EXTEND):
+    if event.verb in (WorldVerb.SET_DESK_WINDOW, WorldVerb.EXTEND, WorldVerb.REVIVE):
         found.extend(moment(event.fields[key]) for key in ("opens", "closes") if key in event.fields)
     return found

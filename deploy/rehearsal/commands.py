@@ -78,7 +78,9 @@ class Rehearsal:
                 publics["registration"], publics["confirmation"], publics["payment"], outside.control_url
             )
             second = doors.headers("office", "office-second")
-            world = World(doors, addresses, self.system, office, second, cycle.windows.payment)
+            world = World(
+                doors, addresses, self.system, office, second, cycle.windows.payment, self._registration_of
+            )
             steps = sum(len(person.steps) for person in self.people.persons)
             progress = Progress(cycle, steps, streams, self.console)
             driver = Driver(
@@ -113,6 +115,9 @@ class Rehearsal:
                 runtime=runtime,
                 timing={**clock.laps, "stages": progress.stages, **_driven(driver, streams, doors)},
             )
+
+    def _registration_of(self, person: str) -> str | None:
+        return self.standings[person].registration_id
 
     async def _drive(self, driver: Driver, streams: Streams) -> None:
         if self.beside is None:

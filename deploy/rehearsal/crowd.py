@@ -1,4 +1,5 @@
-"""A believable crowd, determined by its seed alone: when people come, what goes wrong for a few of them, how they pay.
+"""A believable crowd, determined by its seed alone but for its first few (`cast`): when people come, what goes wrong for
+some of them, how they pay.
 
 Every person draws from a source of chance of their own, so a larger crowd begins with the same people as a smaller one.
 People act on a coarse grid: quarter hours, and minutes in the last hours of payment."""
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from contracts.cycle import Cycle, Site, Specialty
+from deploy.rehearsal.cast import around_them, cast
 from deploy.rehearsal.paying import pay_story
 from deploy.rehearsal.people import People, Person, Step, Verb, WorldEvent, WorldVerb
 from deploy.rehearsal.timetable import Calendar
@@ -31,17 +33,18 @@ REJECT_REASONS = ("education", "years", "specialty", "identity")
 def crowd(cycle: Cycle, candidates: int, seed: int) -> People:
     """`candidates` people; a few of them appear on a second line of the file under the same identity."""
     calendar = Calendar(cycle)
-    persons: list[Person] = []
     width = max(4, len(str(candidates)))
-    for number in range(1, candidates + 1):
-        name = f"p{number:0{width}d}"
+    names = [f"p{number:0{width}d}" for number in range(1, candidates + 1)]
+    fixed = cast(calendar, names)
+    persons = list(fixed)
+    for number, name in enumerate(names[len(fixed) :], start=len(fixed) + 1):
         chance = random.Random(f"{seed}:crowd:{name}")
-        other = persons[-1] if number > 1 and chance.random() < 0.004 else None
+        other = persons[-1] if number > len(fixed) + 1 and chance.random() < 0.004 else None
         if other is not None and other.same_person_as is None:
             persons.append(_double(name, other, calendar, chance))
         else:
             persons.append(_Story(name, calendar, chance).person())
-    world = [*_undated_desks(calendar), *_replays(calendar)]
+    world = [*_undated_desks(calendar), *_replays(calendar), *around_them(calendar, fixed)]
     lined = [
         Person(
             one.name,
@@ -51,7 +54,7 @@ def crowd(cycle: Cycle, candidates: int, seed: int) -> People:
             one.returning,
             one.steps,
             one.same_person_as,
-            {},
+            one.given,
             line,
         )
         for line, one in enumerate(persons, start=1)

@@ -34,6 +34,7 @@ class WorldVerb(StrEnum):
     CALLBACK_REPLAY = "callback-replay"
     SET_DESK_WINDOW = "set-desk-window"
     EXTEND = "extend"
+    REVIVE = "revive"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ WORLD_FIELDS: Mapping[WorldVerb, frozenset[str]] = {
     WorldVerb.CALLBACK_REPLAY: frozenset({"person"}),
     WorldVerb.SET_DESK_WINDOW: frozenset({"site", "opens", "closes", "reason"}),
     WorldVerb.EXTEND: frozenset({"window", "opens", "closes", "reason"}),
+    WorldVerb.REVIVE: frozenset({"person", "closes", "reason"}),
 }
 WORLD_NEEDS: Mapping[WorldVerb, frozenset[str]] = {
     WorldVerb.GATEWAY_DOWN: frozenset({"for"}),
@@ -50,6 +51,7 @@ WORLD_NEEDS: Mapping[WorldVerb, frozenset[str]] = {
     WorldVerb.BROKER_DOWN: frozenset({"for"}),
     WorldVerb.SET_DESK_WINDOW: frozenset({"site", "opens", "closes"}),
     WorldVerb.EXTEND: frozenset({"window", "closes"}),
+    WorldVerb.REVIVE: frozenset({"person", "reason"}),
 }
 V = TypeVar("V", Verb, WorldVerb)
 
@@ -266,6 +268,13 @@ class _Reader:
                 self.wrong(
                     f'{person.name}: same_person_as names "{person.same_person_as}", who is not in the file',
                     "name another line of this file",
+                )
+        for event in self.world:
+            self.number = event.line
+            if event.verb is WorldVerb.REVIVE and event.fields.get("person") not in self.persons:
+                self.wrong(
+                    f'"revive" names {event.fields.get("person")!r}, who is not in the file',
+                    "name a line of this file",
                 )
         if self.problems:
             raise PeopleFileInvalid(self.problems)

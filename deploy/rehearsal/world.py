@@ -60,6 +60,8 @@ class World:
     second: Mapping[str, str] = field(default_factory=dict)
     """Another person of the office: what two decide one asks for and the other approves."""
     payment: PaymentWindow | None = None
+    registration_of: Callable[[str], str | None] = lambda _: None
+    """What a person of the file is registered as."""
     happened: list[Happened] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
     down: dict[str, datetime] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class World:
         happenings: Mapping[WorldVerb, Callable[[WorldEvent], Awaitable[tuple[datetime, ...]]]] = {
             WorldVerb.SET_DESK_WINDOW: self._name_days,
             WorldVerb.EXTEND: self._extend,
+            WorldVerb.REVIVE: self._revive,
             WorldVerb.GATEWAY_DOWN: self._gateway_down,
             WorldVerb.CARRIER_DOWN: self._carrier_down,
             WorldVerb.CALLBACK_REPLAY: self._replay,
@@ -144,18 +147,36 @@ class World:
         if window == "payment":
             return await self._move_payment(event, site)
         self._note(
-            event, f"refused: this version has no route that extends the {window} window; nothing was changed"
+            event,
+            f"refused: the {event.fields['window']} window cannot be moved; payment and a desk's confirmation can, "
+            "by two people (docs/runbooks/extension.md). Nothing was changed",
         )
         return ()
 
     async def _move_payment(self, event: WorldEvent, site: str) -> tuple[datetime, ...]:
-        """One person of the office asks, another approves; what it comes to is done by the service's own job."""
-        decisions = f"{self.addresses.payment}/office/decisions"
-        closes = str(event.fields["closes"])
-        body = {"kind": "extend-payment", "closes_at": closes, **_reason(event)}
+        body = {"kind": "extend-payment", "closes_at": str(event.fields["closes"]), **_reason(event)}
         if site:
             body["site"] = site
-        asked = await self.doors.ask("extension of payment", "POST", decisions, self.office, body)
+        return await self._decide(event, "extension of payment", body, "two-person-move")
+
+    async def _revive(self, event: WorldEvent) -> tuple[datetime, ...]:
+        """One forfeiture lifted; without `closes` the service says until when the person may pay."""
+        person = str(event.fields["person"])
+        registration_id = self.registration_of(person)
+        if registration_id is None:
+            self._note(event, f"refused: {person} is not registered; nothing was changed")
+            return ()
+        body = {"kind": "revive", "registration_id": registration_id, "reason": str(event.fields["reason"])}
+        if "closes" in event.fields:
+            body["closes_at"] = str(event.fields["closes"])
+        return await self._decide(event, f"revival of {person}", body, "two-person-revival")
+
+    async def _decide(
+        self, event: WorldEvent, what: str, body: Mapping[str, str], reached: str
+    ) -> tuple[datetime, ...]:
+        """One person of the office asks, another approves; what it comes to is done by the service's own job."""
+        decisions = f"{self.addresses.payment}/office/decisions"
+        asked = await self.doors.ask(what, "POST", decisions, self.office, body)
         if asked.code is not None:
             self._note(event, f"refused: {asked.code} {asked.data.get('detail', '')}")
             return ()
@@ -166,8 +187,8 @@ class World:
             return ()
         preview = answer.data["preview"]
         self._note(event, f"done: {preview['moved']} moved, {preview['reinstated']} taken back")
-        self._reached("two-person-move")
-        return self._edges_of_payment(moment(closes), event.at)
+        self._reached(reached)
+        return self._edges_of_payment(moment(asked.data["closes_at"]), event.at)
 
     def _edges_of_payment(self, closes: datetime, since: datetime) -> tuple[datetime, ...]:
         """What follows from another close of payment: its own moment, the last order before it, its reminders."""

@@ -112,9 +112,38 @@ async def test_every_fault_was_really_reached(rehearsed: Rehearsed) -> None:
         assert faults.get(fault, 0) > 0, faults
 
 
-async def test_what_this_version_cannot_do_is_said(rehearsed: Rehearsed) -> None:
+async def test_what_the_office_cannot_do_is_said(rehearsed: Rehearsed) -> None:
     refused = [one for one in rehearsed.summary["world"] if one["outcome"].startswith("refused")]
-    assert [(one["do"], one["window"]) for one in refused] == [("extend", "pre-registration")]
+    assert [(one["do"], one.get("window") or one["person"]) for one in refused] == [
+        ("extend", "pre-registration"),
+        ("revive", "not-to-be-revived"),
+        ("revive", "early"),
+    ]
+    window, paid, stranger = (one["outcome"] for one in refused)
+    assert "pre-registration window cannot be moved" in window
+    assert paid.startswith("refused: not-allowed 该考生目前不是“视为自动放弃”状态")
+    assert stranger == "refused: early is not registered; nothing was changed"
+
+
+async def test_two_people_lift_single_forfeitures(rehearsed: Rehearsed) -> None:
+    assert rehearsed.summary["faults"]["two-person-revival"] == 2
+    occasions = [one["occasion"] for one in rehearsed.outcomes["revived"]["messages"]]
+    assert [one for one in ("expired", "reinstated", "paid") if one in occasions] == [
+        "expired",
+        "reinstated",
+        "paid",
+    ]
+    assert rehearsed.outcomes["revived-in-vain"]["state"] == "expired"
+
+
+async def test_whoever_the_gateway_gave_no_answer_about_was_held_and_then_decided(
+    rehearsed: Rehearsed,
+) -> None:
+    """At the close nobody is forfeited on silence; half an hour later the gateway has said what was paid."""
+    assert rehearsed.summary["close"]["published"]["counts"]["held"] >= 2
+    assert rehearsed.summary["funnel"]["held"] == 0
+    decided = {name: rehearsed.outcomes[name]["state"] for name in ("held-then-paid", "held-then-forfeited")}
+    assert decided == {"held-then-paid": "paid", "held-then-forfeited": "expired"}
 
 
 async def test_two_people_put_the_close_of_one_desk_off_after_it_had_come(rehearsed: Rehearsed) -> None:

@@ -62,3 +62,9 @@ def morning_after(moment: datetime) -> datetime:
     local = moment.astimezone(BEIJING)
     morning = local.replace(hour=NIGHT_ENDS, minute=0, second=0, microsecond=0)
     return morning if morning > local else morning + timedelta(days=1)
+
+
+def end_of_the_third_day(moment: datetime) -> datetime:
+    """Until when somebody may pay whose forfeiture two people have lifted."""
+    midnight = moment.astimezone(BEIJING).replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight + timedelta(days=4)

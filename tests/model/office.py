@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.model import notice
-from tests.model.notice import CONFIRMATION, PAYMENT, PRE_REGISTRATION, REMINDERS
+from tests.model.notice import CONFIRMATION, PAYMENT, PRE_REGISTRATION, REMINDERS, end_of_the_third_day
 from tests.model.registration import Desks, No, Registration
 
 WITHOUT_REGISTRATION = {"approve": "not-confirmed", "order": "not-approved", "pay": "gateway-refused"}
@@ -125,6 +125,14 @@ class Office:
             yield from someone.registrations
 
     def _world(self, event: dict[str, Any]) -> None:
+        if event["do"] == "revive":
+            someone = self.people.get(event["person"])
+            if someone is not None and someone.now is not None:
+                at = _moment(event["at"])
+                someone.now.revive(
+                    at, _moment(event["closes"]) if "closes" in event else end_of_the_third_day(at)
+                )
+            return
         window, _, desk = str(event.get("window", "")).partition(":")
         if window == "payment":
             self._move_payment(_moment(event["at"]), desk or None, _moment(event["closes"]))

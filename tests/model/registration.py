@@ -251,6 +251,12 @@ class Registration:
         self.tell("payment-window-moved" if self.money == "awaiting" else "reinstated", at, closes)
         self.money, self.pays_until, self.pays_since = "awaiting", closes, at
 
+    def revive(self, at: datetime, closes: datetime) -> None:
+        """Two people of the office have lifted the forfeiture: it can be nothing else."""
+        if self.money == "expired":
+            self.tell("reinstated", at, closes)
+            self.money, self.pays_until, self.pays_since = "awaiting", closes, at
+
     def order(self, at: datetime, channel: str) -> None:
         if at >= self.closes_at:
             raise No("window-closed")

@@ -51,7 +51,8 @@ def summary(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:
         ],
         "streams": {topic: len(records) for topic, records in sorted(run.evidence.records.items())},
         "close": {
-            key: run.lists.close.get(key) for key in ("state", "closed_at", "counts", "sums_fen", "proofs")
+            key: run.lists.close.get(key)
+            for key in ("state", "closed_at", "counts", "sums_fen", "proofs", "published")
         },
         "refusals": dict(Counter(code for one in run.outcomes for _, code in one.refused).most_common()),
         "timing": run.timing,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from contracts.cycle import Cycle
+from deploy.rehearsal.cast import PARTS
 from deploy.rehearsal.crowd import crowd
 from deploy.rehearsal.identity import check_digit, invent_all
 from deploy.rehearsal.people import People, Verb
@@ -45,6 +46,27 @@ def test_the_same_seed_gives_the_same_people() -> None:
 
 def test_a_larger_crowd_begins_with_the_same_people() -> None:
     assert crowd(cycle(), 300, 7).persons[:200] == crowd(cycle(), 200, 7).persons
+
+
+def test_the_first_of_every_crowd_are_the_cast_whatever_the_seed() -> None:
+    first = crowd(cycle(), 20, 7)
+    assert first.persons[: len(PARTS)] == crowd(cycle(), 2000, 8).persons[: len(PARTS)]
+    heard, held, forfeited, revived = (predicted()[name] for name in ("p0001", "p0002", "p0003", "p0004"))
+    assert [one.state for one in (heard, held, forfeited, revived)] == ["paid", "paid", "expired", "paid"]
+    assert [what for what, _ in revived.told if what in ("expired", "reinstated", "paid")] == [
+        "expired",
+        "reinstated",
+        "paid",
+    ]
+    assert [event.verb for event in first.world if event.at > cycle().windows.payment.closes] == ["revive"]
+    down = next(event for event in first.world if event.verb == "gateway-down")
+    assert down.at < cycle().windows.payment.closes < down.at + timedelta(seconds=down.fields["for"])
+
+
+def test_a_crowd_of_one_has_no_story_without_its_person() -> None:
+    alone = crowd(cycle(), 1, 7)
+    assert [one.name for one in alone.persons] == ["p0001"]
+    assert {event.verb for event in alone.world} == {"set-desk-window", "callback-replay"}
 
 
 def test_a_few_per_cent_never_confirm_never_pay_or_are_rejected() -> None:

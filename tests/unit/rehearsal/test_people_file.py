@@ -110,6 +110,14 @@ def test_other_encodings_are_refused_with_the_line(tmp_path: Path) -> None:
             '{"world": [{"at": "2024-01-01T00:00:00Z", "do": "extend", "window": "payment"}]}',
             'lacks "closes"',
         ),
+        (
+            '{"world": [{"at": "2024-01-01T00:00:00Z", "do": "revive", "person": "p9", "reason": "ill"}]}',
+            "\"revive\" names 'p9', who is not in the file",
+        ),
+        (
+            '{"world": [{"at": "2024-01-01T00:00:00Z", "do": "revive", "person": "p9"}]}',
+            '"revive" lacks "reason"',
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line(text: str, said: str) -> None:
