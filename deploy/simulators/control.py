@@ -41,6 +41,7 @@ class ControlPort:
         self._routes: dict[tuple[str, str], Callable[[Request], object]] = {
             ("GET", "/sim/rest"): self._rest,
             ("POST", "/sim/mail/down"): lambda request: _bring(request, self._mailbox.weather.bring),
+            ("POST", "/sim/mail/manners"): lambda request: self._mailbox.manners.set(request.json()),
             ("GET", "/sim/mail/book"): self._mail_book,
             ("GET", "/sim/mail/box"): self._box,
             ("GET", "/mail"): lambda request: Reply.html(self._mailbox.list_page(request.argument("to"))),
@@ -99,6 +100,8 @@ class ControlPort:
                 **{f"{name}-down": gateway.weather.reached for name, gateway in self._gateways.items()},
                 **{f"{name}-down": one.weather.reached for name, one in self._carriers.items()},
                 "mail-down": self._mailbox.weather.reached,
+                **{f"mail-{what}": count for what, count in self._mailbox.manners.reached.items()},
+                **{f"bounce-{how}": count for how, count in self._mailbox.bouncer.bounced.items()},
             },
             "failures": self._agenda.failures,
         }

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from deploy.simulators.mail_credentials import MailWorld
+
 APP_ID = "wx0000000000000000"
 MERCHANT_ID = "1900000001"
 ALIPAY_APP_ID = "2021000000000000"
@@ -81,6 +83,7 @@ class Credentials:
     alipay: AlipayWorld
     aliyun: AliyunWorld
     tencent: TencentWorld
+    mail: MailWorld
 
     @classmethod
     def of(cls, directory: Path) -> Credentials:
@@ -104,6 +107,7 @@ class Credentials:
             _read_alipay(alipay),
             _read_aliyun(aliyun),
             TencentWorld(TENCENT_KEY_ID, key, SDK_APP_ID, SIGN_NAME),
+            MailWorld.of(directory / "smtp"),
         )
 
     def write_account_files(
@@ -159,13 +163,7 @@ class Credentials:
             ),
             "smtp": (
                 self.directory / "smtp" / "account.json",
-                {
-                    "host": "127.0.0.1",
-                    "port": smtp_port,
-                    "security": "none",
-                    "sender": "exam@office.example.cn",
-                    "sender_name": "乐山考点",
-                },
+                self.mail.account(smtp_port),
             ),
         }
         for path, content in accounts.values():

@@ -15,7 +15,10 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+from deploy.simulators.agenda import Agenda
+from deploy.simulators.bouncing import BOUNCING, Bouncer
 from deploy.simulators.outage import Outage, Weather
+from deploy.simulators.postal_manners import Manners
 from services.chassis.clock import Clock
 
 # Recipients that behave badly, by the part before the @.
@@ -45,7 +48,7 @@ class Mail:
 class Mailbox:
     """A `Postmaster`. The mbox file is the only store; the index is read from it again after a restart."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, agenda: Agenda | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -53,6 +56,8 @@ class Mailbox:
         self.mails: list[Mail] = []
         self._by_address: dict[str, list[int]] = {}
         self.weather = Weather(clock)
+        self.manners = Manners(clock)
+        self.bouncer = Bouncer(path.parent / "bounces", clock, agenda)
         self.refused: dict[str, int] = {}
         self._remember()
 
@@ -66,6 +71,10 @@ class Mailbox:
             return b"421 4.3.2 Service not available"
         return b"220 mailbox.kaowu.test ESMTP"
 
+    def sender(self, address: str, size: int | None) -> bytes:
+        answer = self.manners.too_big(size or 0) or self.manners.answer("mail")
+        return self._refuse(answer) if answer else b"250 2.1.0 OK"
+
     def recipient(self, address: str) -> bytes:
         if self.weather.until is not None and self.weather.meet() is Outage.REFUSE:
             return self._refuse(b"421 4.3.2 Service not available")
@@ -74,9 +83,13 @@ class Mailbox:
             return self._refuse(b"550 5.1.1 No such mailbox")
         if local_part == FULL_LOCAL_PART:
             return self._refuse(b"452 4.2.2 Mailbox full")
+        if answer := self.manners.answer("rcpt") or self.manners.greylisted(address.lower()):
+            return self._refuse(answer)
         return b"250 2.1.5 OK"
 
     def deliver(self, sender: str, recipients: list[str], message: bytes) -> bytes:
+        if answer := self.manners.too_big(len(message)) or self.manners.answer("data"):
+            return self._refuse(answer)
         content = message.replace(b"\r\n", b"\n")
         at = self._clock.now()
         envelope = (
@@ -86,6 +99,9 @@ class Mailbox:
         record = envelope.encode() + stored + (b"\n" if stored.endswith(b"\n") else b"\n\n")
         os.write(self._descriptor, record)
         self._index(at, recipients, content, self._end, len(record))
+        for address in recipients:
+            if how := BOUNCING.get(address.partition("@")[0].partition("+")[0].lower()):
+                self.bouncer.plan(how, sender, address, content)
         if self.weather.until is not None and self.weather.meet() is Outage.LOSE:
             return b""
         return b"250 2.0.0 kept as %d" % len(self.mails)
@@ -126,10 +142,17 @@ class Mailbox:
         assert match is not None
         return _QUOTED_FROM_LINE.sub(rb"\1", record[match.end() : -1])
 
+    def path_of(self, position: int) -> str:
+        """The return path that the envelope of this mail named."""
+        mail = self.mails[position]
+        match = _ENVELOPE.match(os.pread(self._descriptor, mail.length, mail.offset))
+        assert match is not None
+        return match[1].decode()
+
     def read(self, position: int) -> dict[str, Any]:
         message = email.message_from_bytes(self.raw(position), policy=email.policy.default)
         assert isinstance(message, EmailMessage)
-        body = message.get_body(("plain",))
+        body, html_body = message.get_body(("plain",)), message.get_body(("html",))
         mail = self.mails[position]
         return {
             "position": position,
@@ -139,6 +162,7 @@ class Mailbox:
             "subject": str(message["Subject"]),
             "message_id": mail.message_id,
             "text": body.get_content().replace("\r\n", "\n") if body is not None else "",
+            "html": html_body.get_content().replace("\r\n", "\n") if html_body is not None else None,
         }
 
     def list_page(self, address: str, *, last: int = 200) -> str:
@@ -171,7 +195,13 @@ class Mailbox:
         return _page(
             content["subject"],
             f'<p><a href="/mail">全部邮件</a></p><table>{facts}</table>'
-            f"<pre>{html.escape(content['text'])}</pre>",
+            f"<pre>{html.escape(content['text'])}</pre>"
+            # As a mail reader shows it: no script, no request of any kind.
+            + (
+                f'<iframe sandbox srcdoc="{html.escape(content["html"])}"></iframe>'
+                if content["html"]
+                else ""
+            ),
         )
 
 
@@ -198,6 +228,7 @@ def _page(title: str, body: str) -> str:
         f"<title>{html.escape(title)}</title>"
         "<style>body{font:16px/1.6 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:left;vertical-align:top}"
-        "tr+tr{border-top:1px solid #ddd}pre{white-space:pre-wrap;background:#f6f6f4;padding:1rem}</style>"
+        "tr+tr{border-top:1px solid #ddd}pre{white-space:pre-wrap;background:#f6f6f4;padding:1rem}"
+        "iframe{width:100%;height:40rem;border:1px solid #ddd}</style>"
         f"<h1>{html.escape(title)}</h1>{body}"
     )

@@ -21,7 +21,7 @@ from deploy.simulators.journal import Journal
 from deploy.simulators.mailbox import Mailbox
 from deploy.simulators.order_book import OrderBook
 from deploy.simulators.refund_book import RefundBook
-from deploy.simulators.smtp import SmtpSession
+from deploy.simulators.smtp import Door, SmtpSession
 from deploy.simulators.tencent import TencentCarrier
 from deploy.simulators.wechat import WeChatGateway
 from services.chassis.clock import Clock
@@ -39,6 +39,7 @@ class Plan:
     sms_port: int = 0
     tencent_port: int = 0
     smtp_port: int = 0
+    smtp_open: bool = False  # an open relay that asks nobody anything
     control_port: int = 0
     receipts_url: str | None = None
     tencent_receipts_url: str | None = None
@@ -99,7 +100,7 @@ class Simulators:
             receipts_url=plan.tencent_receipts_url,
             **receipts,
         )
-        self.mailbox = Mailbox(plan.data / "mail.mbox", clock)
+        self.mailbox = Mailbox(plan.data / "mail.mbox", clock, self.agenda)
         self.control = ControlPort(
             clock,
             self.agenda,
@@ -149,6 +150,7 @@ class Simulators:
             "control": self.control_url,
             "smtp": {"host": HOST, "port": self.smtp_port},
             "mail_page": f"{self.control_url}/mail",
+            "bounces": str(self.mailbox.bouncer.directory),
             "accounts": {name: str(path) for name, path in self.accounts.items()},
         }
 
@@ -159,8 +161,10 @@ class Simulators:
 
     async def _start_smtp(self, stack: contextlib.AsyncExitStack) -> int:
         listening = listen(self._plan.smtp_port)
+        mail = self.credentials.mail
+        door = None if self._plan.smtp_open else Door(mail.tls(), mail.username, mail.password)
         server = await asyncio.get_running_loop().create_server(
-            lambda: SmtpSession(self.mailbox, self._sessions), sock=listening
+            lambda: SmtpSession(self.mailbox, self._sessions, door), sock=listening
         )
         stack.callback(self._end_sessions)
         stack.callback(server.close)

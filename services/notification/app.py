@@ -18,7 +18,7 @@ from services.notification.domain.life import State
 from services.notification.domain.moments import UnknownZone, zone_in_words
 from services.notification.handlers.delivery import Channel, Delivery, Send
 from services.notification.handlers.telling import Teller
-from services.notification.ports import Accepted, Mail, Sms
+from services.notification.ports import Accepted, Letter, Mail, Sms
 from services.notification.settings import Settings
 from services.notification.templates.wording import TemplatesInvalid, Text, Wording
 
@@ -35,11 +35,7 @@ def create_app(settings: Settings) -> Process:
         clock=plumbing.clock,
         connections=settings.sms_in_flight,
     )
-    mail = smtp.SmtpMail(
-        smtp.SmtpAccount.read(settings.smtp_account_file),
-        clock=plumbing.clock,
-        connections=settings.mails_in_flight,
-    )
+    mail = smtp.SmtpMail(_mail_account(settings), clock=plumbing.clock, connections=settings.mails_in_flight)
     contacts = RegistrationContacts(settings.registration_internal_url, settings.service_token_file)
     channels = (
         Channel(Carrier.SMS, sending_by_sms(sms), State.ACCEPTED, settings.sms_in_flight, sms.find),
@@ -90,6 +86,13 @@ def _checked(settings: Settings, plumbing: Plumbing) -> tuple[Wording, str]:
     return wording, secret
 
 
+def _mail_account(settings: Settings) -> smtp.SmtpAccount:
+    try:
+        return smtp.SmtpAccount.read(settings.smtp_account_file)
+    except smtp.AccountInvalid as error:
+        raise CannotStart(f"mail: {error}") from None
+
+
 def sending_by_sms(sms: Sms) -> Send:
     """An SMS goes out by its template and variables."""
 
@@ -103,7 +106,7 @@ def sending_by_mail(mail: Mail) -> Send:
     """A mail goes out by its subject and text."""
 
     async def send(to: str, text: Text, reference: str) -> Accepted:
-        return await mail.send(to, text.subject, text.body, reference)
+        return await mail.send(to, Letter(text.subject, text.body, text.html, text.language), reference)
 
     return send
 
@@ -120,6 +123,7 @@ def _wake(deliver: list[Job]) -> Callable[[], None]:
 async def _closing(
     sms: aliyun.AliyunSms, mail: smtp.SmtpMail, contacts: RegistrationContacts
 ) -> AsyncIterator[None]:
+    await mail.check()
     try:
         yield
     finally:

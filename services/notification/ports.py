@@ -113,8 +113,18 @@ class Sms(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What a person reads in a mail: a subject, and the same text in two forms."""
+
+    subject: str
+    text: str
+    html: str | None = None
+    language: str = "zh"
+
+
 class Mail(Protocol):
-    async def send(self, to: str, subject: str, text: str, reference: str) -> Accepted:
+    async def send(self, to: str, letter: Letter, reference: str) -> Accepted:
         """`reference` is the left side of the Message-ID, the same at every try. Raises Rejected or NoAnswer."""
         ...
 

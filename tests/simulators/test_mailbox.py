@@ -22,7 +22,7 @@ from tests.simulators.outside import HandClock, Outside, outside
 
 @pytest.fixture
 async def stage(session_directory: Path, tmp_path: Path) -> AsyncIterator[Outside]:
-    async with outside(session_directory / "simulator-keys", tmp_path) as stage:
+    async with outside(session_directory / "simulator-keys", tmp_path, smtp_open=True) as stage:
         yield stage
 
 

@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx2
 
 from services.chassis.clock import ClockControl, RehearsalClock
 from services.notification.adapters.smtp import SmtpAccount, SmtpMail
+from services.notification.ports import Letter
 from services.payment.adapters.wechat import WeChatPay
 from services.payment.adapters.wechat_signatures import WeChatAccount
 from services.payment.ports import OrderState
@@ -75,7 +77,7 @@ async def test_a_rehearsal_jumps_the_clock_from_callback_to_callback(
         assert (await wechat.query("20240208000000000001")).state is OrderState.PAID
         await wechat.aclose()
         mail = SmtpMail(SmtpAccount.read(Path(where["accounts"]["smtp"])), clock=clock)
-        await mail.send("a@example.cn", "考试通知", "正文", "m1")
+        await mail.send("a@example.cn", Letter("考试通知", "正文"), str(UUID(int=1)))
         started.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(started.wait(), 5) == 0
         await mail.aclose()

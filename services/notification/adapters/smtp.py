@@ -1,75 +1,30 @@
-"""Mail through a relay, over a few SMTP connections that are kept open.
-
-A mail is composed here by hand, plain text in UTF-8: the standard library's composer costs more than the delivery.
-"""
+"""Mail through a relay, over a few SMTP connections that are kept open."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import format_datetime
-from pathlib import Path
-from typing import Literal, get_args
+import ssl
+from typing import Final
+from uuid import UUID
 
+import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from services.chassis.clock import Clock
-from services.notification.ports import Accepted, NoAnswer, Rejected
+from services.notification.adapters.lines import AccountInvalid
+from services.notification.adapters.mail_account import ADDRESS, SmtpAccount
+from services.notification.adapters.mail_content import compose, message_id
+from services.notification.ports import Accepted, Letter, NoAnswer, Rejected
 
-PATIENCE = 20.0  # real seconds for one mail, connecting included; relays may scan before they answer
-_ADDRESS = re.compile(r"[^\s<>\",;:()\[\]\\@\x00-\x1f\x7f]{1,64}@[^\s<>\",;:()\[\]\\@\x00-\x1f\x7f]{1,253}")
-_REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_CLOSING = 421
-_ENCODED_WORD = 42  # bytes of UTF-8 in one encoded word: 56 of Base64 and 12 around them stay below 75
+__all__ = ["PATIENCE", "AccountInvalid", "SmtpAccount", "SmtpMail", "compose", "message_id"]
 
-Security = Literal["none", "starttls", "tls"]
+log = structlog.get_logger(__name__)
 
-
-class AccountInvalid(Exception):
-    """The account file cannot be used; says which entry and why, never a value."""
-
-
-@dataclass(frozen=True, slots=True)
-class SmtpAccount:
-    host: str
-    port: int
-    security: Security
-    sender: str
-    sender_name: str
-    username: str | None = None
-    password: str | None = None
-
-    @classmethod
-    def read(cls, path: Path) -> SmtpAccount:
-        """An account file (JSON); a password is in a file beside it."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            password_file = content.get("password_file")
-            account = cls(
-                host=str(content["host"]),
-                port=int(content["port"]),
-                security=content["security"],
-                sender=str(content["sender"]),
-                sender_name=str(content["sender_name"]),
-                username=content.get("username"),
-                password=(path.parent / password_file).read_text("utf-8").strip() if password_file else None,
-            )
-        except KeyError as error:
-            raise AccountInvalid(f"{path.name}: entry {error} is missing") from None
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise AccountInvalid(f"{path.name}: cannot be read ({type(error).__name__})") from None
-        if account.security not in get_args(Security):
-            raise AccountInvalid(f"{path.name}: security is one of {', '.join(get_args(Security))}")
-        if not _ADDRESS.fullmatch(account.sender):
-            raise AccountInvalid(f"{path.name}: sender is no mail address")
-        if account.username and account.security == "none":
-            raise AccountInvalid(f"{path.name}: a password is not sent over an open line")
-        return account
+PATIENCE: Final = 20.0  # real seconds for one mail, connecting included; relays may scan before they answer
+CERTIFICATE: Final = "relay-certificate"
+NO_TLS: Final = "relay-without-tls"
+_CHECKING: Final = 5.0  # real seconds that a start waits for the relay
+_CLOSING: Final = 421
 
 
 class SmtpMail:
@@ -81,9 +36,23 @@ class SmtpMail:
         self._account = account
         self._clock = clock
         self._patience = patience
-        self._domain = account.sender.rpartition("@")[2]
+        self._tls = account.tls()
         self._slots = asyncio.Semaphore(connections)
         self._resting: list[SMTP] = []
+
+    async def check(self) -> bool:
+        """Whether the relay takes us, said in the log: a wrong password is to be known before a message needs it.
+
+        A relay that is away stops nothing: the other channel goes on, and mail waits.
+        """
+        try:
+            async with asyncio.timeout(_CHECKING):
+                client = await self._connect()
+        except (Rejected, NoAnswer, TimeoutError) as error:
+            log.error("relay-not-usable", reason=str(error) or "no answer", host=self._account.host)
+            return False
+        self._resting.append(client)
+        return True
 
     async def aclose(self) -> None:
         while self._resting:
@@ -94,33 +63,35 @@ class SmtpMail:
             except (SMTPException, OSError, TimeoutError):
                 client.close()
 
-    async def send(self, to: str, subject: str, text: str, reference: str) -> Accepted:
-        if not _ADDRESS.fullmatch(to):
+    async def send(self, to: str, letter: Letter, reference: str) -> Accepted:
+        if not ADDRESS.fullmatch(to):
             raise Rejected("address", permanent=True)
         if not to.isascii():
             # Delivered only where every relay on the way speaks SMTPUTF8; nobody could be told that it failed.
             raise Rejected("address-not-ascii", permanent=True)
-        message = compose(
-            self._account, to, subject, text, message_id(reference, self._domain), self._clock.now()
-        )
+        account = self._account
+        message = compose(account, to, letter, message_id(reference, account.domain), self._clock.now())
+        sender = account.return_path.of(UUID(reference)) if account.return_path else account.sender
         async with self._slots:
-            return await self._deliver(to, message)
+            return await self._deliver(sender, to, message)
 
-    async def _deliver(self, to: str, message: bytes) -> Accepted:
+    async def _deliver(self, sender: str, to: str, message: bytes) -> Accepted:
         """A connection at rest may have died unseen: then, before any content went out, a new one is tried."""
         while self._resting:
             try:
-                return await self._deliver_by(self._resting.pop(), to, message)
+                return await self._deliver_by(self._resting.pop(), sender, to, message)
             except NoAnswer as error:
                 if error.maybe_accepted:
                     raise
-        return await self._deliver_by(await self._connect(), to, message)
+        return await self._deliver_by(await self._connect(), sender, to, message)
 
-    async def _deliver_by(self, client: SMTP, to: str, message: bytes) -> Accepted:
+    async def _deliver_by(self, client: SMTP, sender: str, to: str, message: bytes) -> Accepted:
         content_sent = False
+        # A relay that says how much it takes can refuse before the content is on the line.
+        size = [f"SIZE={len(message)}"] if client.supports_extension("size") else []
         try:
             async with asyncio.timeout(self._patience):
-                await client.mail(self._account.sender)
+                await client.mail(sender, options=size)
                 await client.rcpt(to)
                 content_sent = True
                 response = await client.data(message)
@@ -158,9 +129,10 @@ class SmtpMail:
             port=account.port,
             use_tls=account.security == "tls",
             start_tls=account.security == "starttls",
+            tls_context=self._tls,
             username=account.username,
             password=account.password,
-            local_hostname=self._domain,
+            local_hostname=account.domain,
             timeout=self._patience,
         )
         try:
@@ -169,51 +141,21 @@ class SmtpMail:
                 await client.ehlo()
         except SMTPResponseException as error:
             client.close()
-            # A relay that refuses us altogether says nothing about this mail.
+            # A relay that refuses us altogether, or our password, says nothing about this mail.
             raise Rejected(str(error.code), permanent=False) from None
         except (SMTPException, OSError, TimeoutError) as error:
             client.close()
-            raise NoAnswer(type(error).__name__, maybe_accepted=False) from None
+            raise NoAnswer(_reason(error), maybe_accepted=False) from None
         return client
 
 
-def message_id(reference: str, domain: str) -> str:
-    """Ours, and the same at every try: a mailbox shows a second copy once."""
-    if not _REFERENCE.fullmatch(reference):
-        raise ValueError("a reference has letters, digits, dots, hyphens and underscores")
-    return f"{reference}@{domain}"
-
-
-def compose(account: SmtpAccount, to: str, subject: str, text: str, identity: str, at: datetime) -> bytes:
-    """RFC 5322 with a Base64 body: lines of 76, no dots at their start, nothing a relay would re-write."""
-    body = base64.encodebytes(text.replace("\r\n", "\n").replace("\n", "\r\n").encode()).replace(
-        b"\n", b"\r\n"
-    )
-    head = (
-        f"From: {_encoded(account.sender_name)} <{account.sender}>\r\n"
-        f"To: {to}\r\n"
-        f"Subject: {_encoded(subject)}\r\n"
-        f"Date: {format_datetime(at.astimezone(UTC))}\r\n"
-        f"Message-ID: <{identity}>\r\n"
-        "Auto-Submitted: auto-generated\r\n"
-        "MIME-Version: 1.0\r\n"
-        'Content-Type: text/plain; charset="utf-8"\r\n'
-        "Content-Transfer-Encoding: base64\r\n"
-        "\r\n"
-    )
-    return head.encode("ascii") + body
-
-
-def _encoded(text: str) -> str:
-    """RFC 2047 words, folded; a line break in a subject would begin another header."""
-    if _CONTROL.search(text):
-        raise ValueError("a header is one line")
-    words, word = [], b""
-    for character in text:
-        encoded = character.encode()
-        if len(word) + len(encoded) > _ENCODED_WORD:
-            words.append(word)
-            word = b""
-        word += encoded
-    words.append(word)
-    return "\r\n ".join(f"=?utf-8?B?{base64.b64encode(part).decode()}?=" for part in words)
+def _reason(error: BaseException) -> str:
+    """Why there is no line, in a word that an operator can act on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return CERTIFICATE
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, SMTPException) and "STARTTLS" in str(error):
+        return NO_TLS
+    return type(error).__name__

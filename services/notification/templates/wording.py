@@ -54,6 +54,8 @@ class Text:
     body: str
     variables: Mapping[str, str]  # in the order of the text: one carrier numbers them
     codes: Mapping[str, str] = field(default_factory=dict)  # carrier → its name of the approved text
+    html: str | None = None  # the same text for mail readers that show more than letters
+    language: str = "zh"
 
     @property
     def parts(self) -> int:

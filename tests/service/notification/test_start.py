@@ -40,3 +40,13 @@ async def test_virtual_time_meets_no_real_carrier(system: System, tmp_path: Path
     assert "dysmsapi.aliyuncs.com" in _start(
         system.settings.model_copy(update={"aliyun_account_file": account})
     )
+
+
+async def test_a_mail_account_that_cannot_be_meant_stops_the_start(system: System, tmp_path: Path) -> None:
+    account = tmp_path / "smtp.json"
+    account.write_text(
+        '{"host": "127.0.0.1", "port": 25, "security": "ssl", "sender": "a@b.cn", "sender_name": "x"}'
+    )
+    assert "security is one of none, starttls, tls" in _start(
+        system.settings.model_copy(update={"smtp_account_file": account})
+    )
