@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from contracts.cycle import Cycle
@@ -98,10 +99,21 @@ async def _databases(urls: Mapping[str, str], clock: Clock) -> AsyncIterator[tup
     payment = Database(urls["payment"], clock=clock, pool_size=2, application="kaowu-evidence")
     notification = Database(urls["notification"], clock=clock, pool_size=2, application="kaowu-evidence")
     try:
+        for service, database in (("payment", payment), ("notification", notification)):
+            await _answers(service, database)
         yield payment, notification
     finally:
         await payment.dispose()
         await notification.dispose()
+
+
+async def _answers(service: str, database: Database) -> None:
+    try:
+        async with database.reading() as uow:
+            await uow.sql("select 1")
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        # Not the error's own words: they may hold the address with its password.
+        raise CannotProve(f"{service}'s database does not answer ({type(error).__name__})") from None
 
 
 def _vault(file: Path, environment: str) -> Vault:
