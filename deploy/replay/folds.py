@@ -194,21 +194,22 @@ PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
     "reconciled": (COUNTED_OF_CYCLE,),
     "break-found": (COUNTED_OF_CYCLE,),
     "break-closed": (COUNTED_OF_CYCLE,),
+    # A close that the backup knows as begun is put aside first: its number is the event's, not the next (migration 0006).
     "window-closed": (
-        f"""{_E}
-        insert into closings as c (cycle_id, closes_at, fingerprint, begun_at, closed_at, sequence, counts, sums_fen,
-                                   proof_root, proofs, last_proof)
-        select e.key, (e.p ->> 'closes_at')::timestamptz, 'replayed', e.at, (e.p ->> 'closed_at')::timestamptz,
-               e.sequence, e.p -> 'counts', e.p -> 'sums_fen', decode(e.p ->> 'proof_root', 'hex'),
-               (e.p ->> 'proofs')::bigint,
+        f"""{_E}, begun as (
+            delete from closings c using e
+            where c.cycle_id = e.key and c.closes_at = (e.p ->> 'closes_at')::timestamptz and c.closed_at is null
+            returning c.closes_at, c.fingerprint, c.begun_at, c.guard_stops
+        )
+        insert into closings (cycle_id, closes_at, fingerprint, begun_at, guard_stops, closed_at, sequence, counts,
+                              sums_fen, proof_root, proofs, last_proof)
+        select e.key, (e.p ->> 'closes_at')::timestamptz, coalesce(b.fingerprint, 'replayed'), coalesce(b.begun_at, e.at),
+               coalesce(b.guard_stops, 0), (e.p ->> 'closed_at')::timestamptz, e.sequence, e.p -> 'counts',
+               e.p -> 'sums_fen', decode(e.p ->> 'proof_root', 'hex'), (e.p ->> 'proofs')::bigint,
                -- As many as it says: who fell after it, at the same moment of a clock that stands still, may be there already.
                coalesce((select p.number from proofs p where p.closes_at = (e.p ->> 'closes_at')::timestamptz
                          order by p.number offset greatest((e.p ->> 'proofs')::bigint - 1, 0) limit 1), 0)
-        from e
-        on conflict (cycle_id, closes_at) do update
-        set closed_at = excluded.closed_at, sequence = excluded.sequence, counts = excluded.counts, guard = null,
-            sums_fen = excluded.sums_fen, proof_root = excluded.proof_root, proofs = excluded.proofs,
-            last_proof = excluded.last_proof
+        from e left join begun b on b.closes_at = (e.p ->> 'closes_at')::timestamptz
         """,
     ),
     "proofs-published": (
