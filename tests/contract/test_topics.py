@@ -1,6 +1,8 @@
 """The topics against the events: one writer each, and somebody who reads."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 from contracts.catalogue import EVENTS
 from contracts.topics import TOPICS, Topic
 
+FLOW = Path(__file__).parents[2] / "docs" / "flow.svg"
 SERVICES = {"registration", "confirmation", "payment", "notification"}
 
 
@@ -23,6 +26,14 @@ def test_a_topic_is_written_by_the_service_it_is_named_after() -> None:
             assert topic.owner in SERVICES
             assert topic.owner not in topic.consumers
             assert set(topic.consumers) <= SERVICES
+
+
+def test_the_picture_shows_who_reads_whom() -> None:
+    inboxes = re.findall(r'<text id="inbox-(\w+)"[^>]*>(.*?)</text>', FLOW.read_text(encoding="utf-8"))
+    shown = {reader: set(re.findall(r"<tspan[^>]*>(\w+)</tspan>", words)) for reader, words in inboxes}
+    assert shown == {
+        reader: {topic.owner for topic in TOPICS.values() if reader in topic.consumers} for reader in SERVICES
+    }
 
 
 def test_the_clock_of_the_broker_has_one_partition_and_the_time_of_the_broker() -> None:
