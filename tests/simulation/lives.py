@@ -21,7 +21,7 @@ import asyncpg
 from services.chassis import consuming, crash, db
 from services.chassis.db import UnitOfWork
 from services.chassis.jobs import Jobs
-from services.payment.handlers import recovering, settling, till
+from services.payment.handlers import recovering, refunding, settling, till
 
 _LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
 _PROBABLY_WAITS = 0.002  # real seconds after which the database is asked whether a statement waits for a lock
@@ -70,6 +70,8 @@ class Life:
     at_gate: bool = False
     statements: int = 0
     commits: int = 0
+    one_by_one: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of what its tasks do several times at once elsewhere."""
 
     async def turn(self) -> None:
         """Wait until it is this life's turn."""
@@ -145,6 +147,12 @@ def simulated() -> Iterator[None]:
         await at_gate()
         return await locking(jobs, statement, key)
 
+    giving_back = refunding.Refunds._one
+
+    async def give_back(refunds: refunding.Refunds, _places: asyncio.Semaphore, refund: Any) -> None:
+        async with (_LIFE.get() or Life()).one_by_one:
+            await giving_back(refunds, _places, refund)
+
     ended = asyncpg.transaction.Transaction.__aexit__
 
     async def ending(transaction: Any, kind: Any, error: Any, trace: Any) -> Any:
@@ -169,6 +177,7 @@ def simulated() -> Iterator[None]:
         patch.object(db, "_CONNECTION_WITHIN", 60.0),
         patch.object(settling, "AT_ONCE", 1),
         patch.object(recovering, "AT_ONCE", 1),
+        patch.object(refunding.Refunds, "_one", give_back),
         # Nobody waits behind another's transaction: each comes to the database by itself.
         patch.object(till, "WRITERS", 1 << 30),
         patch.object(consuming, "_BACKOFF", (0.0,) * len(consuming._BACKOFF)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from tests.simulation.chance import Chance
-from tests.simulation.outside import Manners
+from tests.simulation.gateway import Manners
 
 
 @dataclass(frozen=True, slots=True)

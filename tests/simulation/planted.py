@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any, Final
 from unittest.mock import patch
 
 from services.chassis import consuming, relay
-from services.chassis.db import UnitOfWork
 from tests.simulation import acting
 from tests.simulation.runner import Mutation
 from tests.support import switched_off
@@ -66,22 +63,6 @@ def _offsets_before_effects() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _without(words: str) -> Iterator[None]:
-    """Statements go out without what this pattern finds in them."""
-    run, change = UnitOfWork.sql, UnitOfWork.changed
-    bare = cache(partial(re.compile(words).sub, ""))
-
-    async def sql(uow: UnitOfWork, statement: str, *args: object) -> Any:
-        return await run(uow, bare(statement), *args)
-
-    async def changed(uow: UnitOfWork, statement: str, *args: object) -> int:
-        return await change(uow, bare(statement), *args)
-
-    with patch.object(UnitOfWork, "sql", sql), patch.object(UnitOfWork, "changed", changed):
-        yield
-
-
 # What each was found at when this was written: 62, 27, 38, 9, 1, 13, 34. The row lock is missed by whoever gets a message twice.
 PLANTED: Final[dict[str, Planted]] = {
     "inbox": Planted(switched_off.no_inbox, frozenset({"I6", "model"}), 250),
@@ -91,6 +72,6 @@ PLANTED: Final[dict[str, Planted]] = {
     "cursor after acknowledgement": Planted(_cursor_before_acknowledgement, frozenset({"I4", "I5"}), 20),
     "offsets after effects": Planted(_offsets_before_effects, frozenset({"I5"}), 60),
     "row lock": Planted(
-        lambda: _without(r"for update( of \w+)?( skip locked)?"), frozenset({"I3", "I8"}), 200
+        lambda: switched_off.without(r"for update( of \w+)?( skip locked)?"), frozenset({"I3", "I8"}), 200
     ),
 }

@@ -44,8 +44,9 @@ from services.payment.jobs import Turns, make_jobs
 from services.payment.settings import Settings as PaymentSettings
 from services.registration import app as registration
 from services.registration.settings import Settings as RegistrationSettings
+from tests.simulation.gateway import SimulatedGateway
 from tests.simulation.lives import is_interleaved
-from tests.simulation.outside import SimulatedCarriers, SimulatedGateway
+from tests.simulation.outside import SimulatedCarriers
 
 ORDER = ("registration", "confirmation", "payment", "notification")
 SECRET = "simulated-receipts-secret"
@@ -306,8 +307,8 @@ class Services:
         wording = Wording.load()
         # One at a time: which of several leaves first is not chance's to say.
         channels = (
-            Channel(Carrier.SMS, sending_by_sms(self.carriers), State.ACCEPTED, 1),
-            Channel(Carrier.EMAIL, sending_by_mail(self.carriers), State.DELIVERED, 1),
+            Channel.of_one(Carrier.SMS, "aliyun", sending_by_sms(self.carriers), State.ACCEPTED, 1),
+            Channel.of_one(Carrier.EMAIL, "smtp", sending_by_mail(self.carriers), State.DELIVERED, 1),
         )
         deliver = notification_jobs.delivery_jobs(
             [

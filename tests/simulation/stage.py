@@ -22,9 +22,10 @@ from deploy.local.postgres import UNSYNCED, EmbeddedPostgres
 from services.chassis.clock import ClockControl, RehearsalClock
 from services.chassis.relay import _PLANNER, Relay
 from tests.simulation.broker import SimulatedBroker
+from tests.simulation.gateway import SimulatedGateway
 from tests.simulation.ids import Ids, drawn_from
 from tests.simulation.lives import GatedConnection, Interleaver, simulated
-from tests.simulation.outside import SimulatedCarriers, SimulatedGateway
+from tests.simulation.outside import SimulatedCarriers
 from tests.simulation.services import CYCLE_FILE, ORDER, Services
 from tests.support.postgres import TestDatabases
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
@@ -58,4 +60,20 @@ def no_pull_forward() -> Iterator[None]:
         return ()
 
     with patch.object(Relay, "_earlier", staticmethod(earlier)):
+        yield
+
+
+@contextlib.contextmanager
+def without(words: str) -> Iterator[None]:
+    """Statements go out without what this pattern finds in them."""
+    run, change = UnitOfWork.sql, UnitOfWork.changed
+    bare = cache(partial(re.compile(words).sub, ""))
+
+    async def sql(uow: UnitOfWork, statement: str, *args: object) -> Any:
+        return await run(uow, bare(statement), *args)
+
+    async def changed(uow: UnitOfWork, statement: str, *args: object) -> int:
+        return await change(uow, bare(statement), *args)
+
+    with patch.object(UnitOfWork, "sql", sql), patch.object(UnitOfWork, "changed", changed):
         yield

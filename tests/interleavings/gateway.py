@@ -1,0 +1,76 @@
+"""A gateway that can be away, late to end an order, wrong about an amount, and behind itself: its answers may be old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from deploy.simulators.order_book import Order, Refusal, TradeState
+from services.payment.ports import AlreadyPaid, Answer, ChannelUnavailable, Closed, OrderState
+from tests.simulation.gateway import Now, SimulatedGateway
+
+Lands = Callable[[str], Awaitable[None]]
+
+
+class TownGateway(SimulatedGateway):
+    """As SimulatedGateway, and what a batch of interleavings wants of one."""
+
+    away = False
+    unheard = 0
+    """So many answers to orders placed that get lost."""
+
+    def __init__(self, now: Now, name: str, *, remembers: bool = True) -> None:
+        super().__init__(now, name, remembers=remembers)
+        self.behind: dict[str, Lands] = {}
+        self.asked = 0
+
+    def forget(self) -> None:
+        self.behind = {}
+        self.away, self.unheard = False, 0
+        self.refunds.takes, self.refunds.abnormal = timedelta(0), 0
+        self.refunds.refusing.clear()
+
+    def _line(self, fault: str, per_mille: float) -> None:
+        self.asked += 1
+        if self.away:
+            raise ChannelUnavailable("away")
+        if fault == "gateway's answer to an order lost" and self.unheard:
+            self.unheard -= 1
+            raise ChannelUnavailable("unheard")
+
+    async def close(self, order_no: str) -> Closed | AlreadyPaid:
+        if order_no in self.behind:
+            self._line("gateway away while an order is closed", 0)
+            return Closed(order_no)
+        return await super().close(order_no)
+
+    async def query(self, order_no: str) -> Answer:
+        lands = self.behind.pop(order_no, None)
+        if lands is None:
+            return await super().query(order_no)
+        if self.away:
+            self.behind[order_no] = lands
+        self._line("gateway away while it is asked", 0)
+        # What was true a second ago; what is true now comes by another way.
+        await lands(order_no)
+        return self._answer(order_no, OrderState.CLOSED)
+
+    # What people do
+
+    def pay(self, order_no: str, fen: int | None = None, currency: str = "CNY") -> Order:
+        """Somebody pays, perhaps another amount or currency than was ordered. Raises Refusal."""
+        self.book.open(order_no, self._now())
+        order = self.book.pay(order_no, self._now(), [])
+        order.amount_fen, order.currency = fen or order.amount_fen, currency
+        return order
+
+    def pay_before(self, order_no: str, at: datetime) -> Order | None:
+        """A payment that the gateway's other half knew of already, or None if its order is closed."""
+        order = self.book.find(order_no)
+        if order is None or order.state is not TradeState.NOTPAY:
+            return None
+        moment = max(order.placed_at.replace(microsecond=0), min(at, order.expires_at - timedelta(seconds=1)))
+        try:
+            return self.book.pay(order_no, moment, [])
+        except Refusal:
+            return None
