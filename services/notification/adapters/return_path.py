@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
@@ -31,11 +32,18 @@ class ReturnPath:
         if len(self._local) + 1 + _TOKEN > _LONGEST_LOCAL_PART:
             raise ValueError(f"longer than {_LONGEST_LOCAL_PART - 1 - _TOKEN} characters before the @")
         self._key = key
+        self._pattern = re.compile(
+            rf"{re.escape(self._local)}\+[^\s<>@,;:\"]{{0,64}}@{re.escape(self.domain)}", re.IGNORECASE
+        )
 
     def of(self, message_id: UUID) -> str:
         """The address that a bounce of this message comes to. In small letters: some servers change their case."""
         token = base64.b32encode(message_id.bytes + self._mac(message_id.bytes)).rstrip(b"=").decode().lower()
         return f"{self._local}+{token}@{self.domain}"
+
+    def addresses_in(self, header: str) -> list[str]:
+        """What looks like an address of ours in a header's value."""
+        return self._pattern.findall(header)
 
     def message_of(self, address: str) -> UUID | None:
         """Which message's address this is; None: it is another mailbox's, or the bare one. Raises Forged."""
