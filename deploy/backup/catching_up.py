@@ -29,7 +29,7 @@ from deploy.replay.topics import read_offsets
 from services.chassis import audit
 from services.chassis.db import Database, driver_url
 from services.chassis.tokens import Actor
-from services.notification.repository import messages
+from services.notification.repository import silence
 from services.payment.repository import recoveries
 
 _APPLICATION: Final = "kaowu-catch-up"
@@ -320,7 +320,7 @@ async def _tell_to_ask(service: str, url: str, backup_at: datetime, at: datetime
             if service == "payment":
                 await recoveries.begin(uow, backup_at)
             else:
-                await messages.ask_first(uow, backup_at)
+                await silence.ask_first(uow, backup_at)
     finally:
         await database.dispose()
 

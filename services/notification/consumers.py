@@ -98,7 +98,12 @@ async def keep_desk_hours(
 
 
 async def tell_due(uow: UnitOfWork, events: Sequence[payment.Due], *, teller: Teller) -> None:
-    news = {event.registration_id: News(standing=Standing.AWAITING) for event in events}
+    news = {
+        event.registration_id: News(
+            standing=Standing.AWAITING, pay_by=told.told_close(event.closes_at, teller.cycle)
+        )
+        for event in events
+    }
     await teller.tell(uow, events, [told.due(event, teller.cycle) for event in events], news=news)
 
 
@@ -119,7 +124,12 @@ async def tell_expired(uow: UnitOfWork, events: Sequence[payment.Expired], *, te
 
 
 async def tell_reinstated(uow: UnitOfWork, events: Sequence[payment.Reinstated], *, teller: Teller) -> None:
-    news = {event.registration_id: News(standing=_standing_after(event)) for event in events}
+    news = {
+        event.registration_id: News(
+            standing=_standing_after(event), pay_by=told.told_close(event.closes_at, teller.cycle)
+        )
+        for event in events
+    }
     await teller.tell(uow, events, [told.reinstated(event, teller.cycle) for event in events], news=news)
 
 
@@ -134,7 +144,11 @@ async def tell_refunded(uow: UnitOfWork, events: Sequence[payment.Refunded], *, 
 async def tell_payment_window_moved(
     uow: UnitOfWork, events: Sequence[payment.WindowMoved], *, teller: Teller
 ) -> None:
-    await teller.tell(uow, events, [told.payment_window_moved(event, teller.cycle) for event in events])
+    news = {
+        event.registration_id: News(pay_by=told.told_close(event.closes_at, teller.cycle)) for event in events
+    }
+    said = [told.payment_window_moved(event, teller.cycle) for event in events]
+    await teller.tell(uow, events, said, news=news)
 
 
 HANDLERS: Final[Mapping[type[Event], Handler]] = {

@@ -76,15 +76,77 @@ class Standing(StrEnum):
 
 
 # Said only as long as it is true. Everything else tells what happened, and that stays true.
+_OWING: Final = frozenset({Standing.NONE, Standing.AWAITING})
 HOLDS_WHILE: Final[Mapping[Occasion, frozenset[Standing]]] = {
-    Occasion.CLOSING_SOON: frozenset({Standing.NONE, Standing.AWAITING}),
+    Occasion.DUE: _OWING,
+    Occasion.CLOSING_SOON: _OWING,
+    Occasion.PAYMENT_WINDOW_MOVED: _OWING,
+    Occasion.EXPIRED: frozenset({Standing.NONE, Standing.EXPIRED, Standing.CANCELLED}),
+    Occasion.REINSTATED: _OWING | {Standing.PAID},
 }
+# What makes an earlier message untrue: the same person is told of something later.
+OVERTAKEN_BY: Final[Mapping[Occasion, frozenset[Occasion]]] = {
+    # An extension has reminders of its own, and of several that wait only the latest is worth hearing.
+    Occasion.CLOSING_SOON: frozenset(
+        {Occasion.CLOSING_SOON, Occasion.PAYMENT_WINDOW_MOVED, Occasion.REINSTATED}
+    ),
+    Occasion.PAYMENT_WINDOW_MOVED: frozenset({Occasion.PAYMENT_WINDOW_MOVED}),
+    Occasion.DESK_WINDOW_MOVED: frozenset({Occasion.DESK_WINDOW_MOVED}),
+    Occasion.EXPIRED: frozenset({Occasion.REINSTATED}),
+    Occasion.LAPSED: frozenset({Occasion.REINSTATED}),
+    Occasion.REINSTATED: frozenset({Occasion.EXPIRED}),
+}
+# These ask for something and say nothing else: once its moment is over they must not go out.
+ASKS: Final = frozenset(
+    {
+        Occasion.RETURNED,
+        Occasion.DUE,
+        Occasion.CLOSING_SOON,
+        Occasion.DESK_WINDOW_MOVED,
+        Occasion.PAYMENT_WINDOW_MOVED,
+    }
+)
+# These name the close of payment beside what they tell: sent late, they name the one that counts by then.
+NAMES_THE_CLOSE: Final = frozenset({Occasion.DUE, Occasion.APPROVED})
 
 
 def still_holds(occasion: Occasion, standing: Standing) -> bool:
-    """Whether a message may still go out."""
+    """Whether a message is still true of somebody of this standing."""
     allowed = HOLDS_WHILE.get(occasion)
     return allowed is None or standing in allowed
+
+
+def end_unsent(
+    occasion: Occasion,
+    standing: Standing,
+    *,
+    overtaken: bool,
+    deadline: datetime | None,
+    at: datetime,
+) -> State | None:
+    """How a message ends whose turn has come but that must not go out any more; None: it goes out."""
+    if overtaken or not still_holds(occasion, standing):
+        return State.SUPERSEDED
+    if occasion in ASKS and deadline is not None and deadline <= at:
+        return State.EXPIRED
+    return None
+
+
+# No receipt: the carrier is asked so long after it took the message, each time once; then the message has run out.
+ASK_AFTER: Final = (
+    timedelta(minutes=15),
+    timedelta(hours=1),
+    timedelta(hours=6),
+    timedelta(hours=24),
+    timedelta(hours=71),
+)
+RUNS_OUT_AFTER: Final = timedelta(hours=72)
+NO_RECEIPT: Final = "no-receipt"
+TOO_LATE: Final = "too-late"  # what it asks for was over before it could be sent
+ERASED: Final = "erased"  # whom it is about asked us to forget how to reach them
+RAN_OUT: Final = frozenset(
+    {NO_RECEIPT, TOO_LATE}
+)  # the reasons of `expired`; any other is one of `undelivered`
 
 
 class Failure(StrEnum):

@@ -21,7 +21,7 @@ from services.chassis.vault import Vault
 from services.notification.domain.life import State, reason_word
 from services.notification.handlers.contacts import row_of
 from services.notification.ports import NoAnswer, Rejected, Sent
-from services.notification.repository import messages
+from services.notification.repository import messages, silence
 from services.notification.repository.messages import Outcome
 
 log = structlog.get_logger(__name__)
@@ -41,11 +41,11 @@ async def ask_about_accepted(
     places = asyncio.Semaphore(at_once)
     while True:
         async with database.reading() as uow:
-            rows = await messages.accepted_to_ask(uow, carrier, _BATCH)
+            rows = await silence.accepted_to_ask(uow, carrier, _BATCH)
         if not rows:
             return None
 
-        async def ask(row: messages.Asked) -> tuple[UUID, Sent | None]:
+        async def ask(row: silence.Asked) -> tuple[UUID, Sent | None]:
             async with places:
                 address = vault.decrypt_text(row.address, row=row_of(row.registration_id, "phone"))
                 return row.message_id, await find(address, row.since, str(row.message_id))
@@ -64,7 +64,7 @@ async def ask_about_accepted(
             if sent is not None and sent.delivered is not None
         ]
         async with database.unit_of_work() as uow:
-            await messages.asked(uow, [message_id for message_id, _ in told])
+            await silence.asked(uow, [message_id for message_id, _ in told])
             if outcomes:
                 ended = {outcome.message_id for outcome in outcomes}
                 people = {row.registration_id for row in rows if row.message_id in ended}

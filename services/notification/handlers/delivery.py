@@ -24,22 +24,24 @@ from services.chassis.db import Database, Row
 from services.chassis.vault import Vault
 from services.notification.domain.life import (
     CHANNEL_PAUSE,
+    ERASED,
     GIVEN_UP,
     LEASE,
+    TOO_LATE,
     Failure,
-    Standing,
     State,
     next_try,
     reason_word,
-    still_holds,
 )
 from services.notification.domain.occasions import Occasion
+from services.notification.domain.urgency import BY_AGE_EVERY
 from services.notification.domain.words import variables
 from services.notification.handlers.asking import FOUND, Find, ask_about_accepted
 from services.notification.handlers.contacts import row_of
 from services.notification.handlers.flow import Flow
+from services.notification.handlers.holding import close_of, end_of, note_superseded
 from services.notification.ports import Accepted, NoAnswer, Rejected
-from services.notification.repository import messages
+from services.notification.repository import messages, silence
 from services.notification.repository.messages import Claim, Result
 from services.notification.templates.wording import Text, Wording
 
@@ -76,6 +78,7 @@ class Outgoing:
     text: Text
     ask_since: datetime | None
     until: float  # on the loop's clock: what is not begun by then is given back
+    erased: bool = False
 
 
 @dataclass(slots=True)
@@ -127,6 +130,7 @@ class Delivery:
         self._database, self._cycle, self._wording, self._vault = database, cycle, wording, vault
         self.ending: Callable[[], bool] = lambda: False
         """Whether the process wants to end: what is under way comes back and is recorded, nothing more is claimed."""
+        self._batches = 0
 
     async def deliver(self) -> datetime | None:
         """Send everything that is due; the moment when the next message is."""
@@ -166,15 +170,25 @@ class Delivery:
     async def _claim(self) -> tuple[list[Outgoing], datetime | None]:
         """The next batch, its texts on record; without one, when there will be one."""
         carrier = self._channel.carrier
+        self._batches += 1
         async with self._database.unit_of_work() as uow:
             until = self._cycle.quiet_until(uow.at)
             if carrier is Carrier.SMS and until > uow.at:
                 await messages.postpone(uow, until)
-            rows = await messages.pick(uow, carrier, BATCH)
-            await messages.supersede(uow, [row.message_id for row in rows if not _holds(row)])
-            batch = [self._outgoing(row) for row in rows if _holds(row)]
+            rows = await messages.pick(uow, carrier, BATCH, by_age=self._batches % BY_AGE_EVERY == 0)
+            ends = {row.message_id: end_of(row, uow.at) for row in rows}
+            untrue = [row for row in rows if ends[row.message_id] is State.SUPERSEDED]
+            await messages.supersede(uow, [row.message_id for row in untrue])
+            batch = [self._outgoing(row) for row in rows if ends[row.message_id] is None]
             await messages.claim(uow, [_claim_of(one) for one in batch], uow.at + LEASE)
             due_at = None if batch else await messages.next_due(uow, carrier)
+        note_superseded(carrier, untrue)
+        late = {row.message_id: row.registration_id for row in rows if ends[row.message_id] is State.EXPIRED}
+        if late:
+            # Its people are locked before it, as everywhere, so not in the transaction that found it.
+            async with self._database.unit_of_work() as uow:
+                await silence.expire(uow, late, TOO_LATE)
+                due_at = due_at if batch else await messages.next_due(uow, carrier)
         again = sum(row.state == State.SENDING for row in rows)
         if again:
             AMBIGUOUS.labels(carrier).inc(again)
@@ -200,7 +214,7 @@ class Delivery:
 
     def _outgoing(self, row: Row) -> Outgoing:
         occasion, carrier = Occasion(row.occasion), self._channel.carrier
-        said = variables(occasion, orjson.loads(row.facts), row.tail, self._cycle)
+        said = variables(occasion, {**orjson.loads(row.facts), **close_of(row)}, row.tail, self._cycle)
         address = row.address and self._vault.decrypt_text(
             row.address, row=row_of(row.registration_id, _COLUMN[carrier])
         )
@@ -213,6 +227,7 @@ class Delivery:
             text=self._wording.render(carrier, occasion, row.variant, said),
             ask_since=None if row.ask_since is None else max(row.ask_since, row.created_at),
             until=asyncio.get_running_loop().time() + PATIENCE,
+            erased=row.erased_at is not None,
         )
 
     async def _send_in_time(self, one: Outgoing) -> Result:
@@ -223,7 +238,7 @@ class Delivery:
 
     async def _send(self, one: Outgoing) -> Result:
         if one.address is None:
-            return self._ended(one, "no-address", None)
+            return self._ended(one, ERASED if one.erased else "no-address", None)
         return await self._known(one, one.address) or await self._send_now(one, one.address)
 
     async def _send_now(self, one: Outgoing, address: str) -> Result:
@@ -316,10 +331,6 @@ class Delivery:
             reason_code=reason,
             ambiguous=ambiguous,
         )
-
-
-def _holds(row: Row) -> bool:
-    return still_holds(Occasion(row.occasion), Standing(row.standing))
 
 
 def _is_due(at: datetime | None, now: datetime) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
@@ -14,11 +14,14 @@ from contracts.cycle import Cycle
 from contracts.event import RegistrationEvent
 from contracts.reasons import Carrier
 from services.chassis.db import UnitOfWork
+from services.notification.domain.calling import CallPatience
+from services.notification.domain.life import Standing
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.quiet import first_moment
 from services.notification.domain.reference import reference_of
 from services.notification.domain.told import Desks, Told
-from services.notification.repository import messages, recipients
+from services.notification.domain.urgency import urgency_of
+from services.notification.repository import calls, messages, recipients
 from services.notification.repository.messages import Draft
 from services.notification.repository.recipients import News
 from services.notification.templates.wording import Wording
@@ -36,6 +39,7 @@ class Teller:
     wording: Wording
     on_contacts_wanted: Callable[[], None]
     on_messages: Callable[[], None]
+    patience: CallPatience = field(default_factory=CallPatience)
 
     async def tell(
         self,
@@ -75,6 +79,8 @@ class Teller:
                 uow, cycle_id, of_cycle, sets_confirm_by=sets_confirm_by, new_contact=new_contact
             ):
                 uow.after_commit(self.on_contacts_wanted)
+        if news and any(said.standing is not Standing.NONE or said.pay_by for said in news.values()):
+            await calls.settle(uow, sorted(news))
 
     async def desks(self, uow: UnitOfWork) -> Desks:
         """The desks' hours as of now."""
@@ -82,6 +88,7 @@ class Teller:
 
     def _draft(self, event: RegistrationEvent, told: Told, at: datetime) -> Draft:
         envelope = event.envelope
+        first = {channel: first_moment(channel, told.deadline, at, self.cycle) for channel in Carrier}
         return Draft(
             registration_id=event.registration_id,
             variant=told.variant,
@@ -90,7 +97,9 @@ class Teller:
             deadline=told.deadline,
             correlation_id=envelope.correlation_id,
             caused_by=envelope.event_id,
-            first={channel: first_moment(channel, told.deadline, at, self.cycle) for channel in Carrier},
+            first=first,
+            urgency=urgency_of(told.occasion, told.deadline, at),
+            call_at=self.patience.call_at(told.occasion, told.deadline, first[Carrier.SMS]),
             reference={
                 channel: reference_of(envelope.event_id, told.occasion, channel) for channel in Carrier
             },

@@ -7,45 +7,45 @@ is recorded only for the claim it belongs to, so a process that was overtaken ca
 # ruff: noqa: S608 -- what is put into statements here are constants of this service
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from contracts import notification
 from contracts.reasons import Carrier
-from services.chassis import outbox
 from services.chassis.db import Row, UnitOfWork
-from services.notification.domain.life import State, sources_of
+from services.notification.domain.life import OVERTAKEN_BY, State, sources_of
 from services.notification.domain.occasions import Occasion
+from services.notification.domain.urgency import Urgency
 from services.notification.repository import recipients
+from services.notification.repository.saying import RETURNING, SAID, say_all
 from services.notification.tables import WAITING, one_of
 
 _WAITING: Final = one_of("m.state", WAITING)
 
 # A plan made while the table is empty is kept for the life of a connection: it would read a million messages to
 # find two hundred. These leave the planner only the indexes.
-_PIN = """
+PIN = """
 select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true)
 """
 _CREATE = """
 with created as (
 insert into messages (message_id, registration_id, occasion, variant, instance, channel, state, facts,
-    deadline_at, created_at, state_at, not_before, due_at, template_version, correlation_id, caused_by)
+    deadline_at, created_at, state_at, not_before, due_at, template_version, correlation_id, caused_by, priority, call_at)
 select c.reference, t.registration_id, $1, t.variant, t.instance, c.channel, 'created', t.facts::jsonb,
     t.deadline_at, $2, $2, c.first, case when r.contact_known = r.contact_wanted then c.first end,
-    c.version, t.correlation_id, t.caused_by
+    c.version, t.correlation_id, t.caused_by, t.priority, c.call_at
 from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::uuid[],
-            $10::timestamptz[], $11::timestamptz[], $12::int[], $13::int[], $14::uuid[], $15::uuid[])
+            $10::timestamptz[], $11::timestamptz[], $12::int[], $13::int[], $14::uuid[], $15::uuid[],
+            $16::smallint[], $17::timestamptz[])
      as t(registration_id, variant, instance, facts, deadline_at, correlation_id, caused_by,
-          sms_first, email_first, sms_version, email_version, sms_reference, email_reference)
+          sms_first, email_first, sms_version, email_version, sms_reference, email_reference, priority, call_at)
 join recipients r on r.registration_id = t.registration_id
-cross join lateral (values ('sms', t.sms_first, t.sms_version, t.sms_reference),
-                           ('email', t.email_first, t.email_version, t.email_reference))
-     as c(channel, first, version, reference)
+cross join lateral (values ('sms', t.sms_first, t.sms_version, t.sms_reference, t.call_at),
+                           ('email', t.email_first, t.email_version, t.email_reference, null))
+     as c(channel, first, version, reference, call_at)
 on conflict (registration_id, occasion, instance, channel) do nothing
 returning due_at
 )
@@ -56,14 +56,38 @@ update messages m set due_at = $2, not_before = greatest(m.not_before, $2)
 where m.channel = 'sms' and {_WAITING} and m.due_at <= $1
   and not coalesce(m.deadline_at > $1 and m.deadline_at <= $2, false)
 """
-_PICK = f"""
-select m.message_id, m.occasion, m.variant, m.facts::text as facts, m.state, m.claims, m.tries, m.ask_since, m.created_at,
-       r.registration_id, r.tail, r.standing, case $1 when 'sms' then r.phone else r.email end as address
-from messages m join recipients r on r.registration_id = m.registration_id
-where m.channel = $1 and {_WAITING} and m.due_at <= $2
-order by m.due_at limit $3
-for update of m skip locked
+_DUE = f"""
+select m.* from messages m where m.channel = $1 and {_WAITING} and m.due_at <= $2
 """
+_OLDEST: Final = f"{_DUE} order by m.due_at limit $3 for update skip locked"
+# Class by class, so that of a class that waits for the morning only the first entry of its index is looked at.
+_MOST_URGENT: Final = f"""
+select d.* from unnest(array[{", ".join(str(int(urgency)) for urgency in Urgency)}]) as u(priority)
+cross join lateral ({_DUE} and m.priority = u.priority order by m.due_at limit $3 for update skip locked) d
+limit $3
+"""
+_OVERTAKEN: Final = " or ".join(
+    f"(m.occasion = '{earlier}' and {one_of('l.occasion', later)})"
+    for earlier, later in sorted(OVERTAKEN_BY.items())
+)
+
+
+def _pick(due: str) -> str:
+    # `overtaken`: the ids of events begin with the moment at which they were said.
+    return f"""
+with m as materialized ({due})
+select m.message_id, m.occasion, m.variant, m.facts::text as facts, m.state, m.claims, m.tries, m.ask_since,
+       m.created_at, m.deadline_at, m.provider, r.registration_id, r.tail, r.standing, r.language, r.pay_by,
+       r.contact_at, r.contact_known = r.contact_wanted as contact_sure, r.erased_at,
+       case $1 when 'sms' then r.phone else r.email end as address,
+       exists (select from messages l where l.registration_id = m.registration_id
+               and l.channel = m.channel and l.caused_by > m.caused_by and ({_OVERTAKEN})) as overtaken
+from m join recipients r on r.registration_id = m.registration_id
+"""
+
+
+_PICK_MOST_URGENT: Final = _pick(_MOST_URGENT)
+_PICK_OLDEST: Final = _pick(_OLDEST)
 _CLAIM = f"""
 update messages m set state = 'sending', state_at = $2, due_at = $3, claims = m.claims + 1,
     ambiguous = m.ambiguous + case when m.state = 'sending' or (m.ask_since is not null and m.channel = 'email')
@@ -76,53 +100,25 @@ from unnest($1::uuid[], $4::int[], $5::text[], $6::text[], $7::int[])
 where m.message_id = t.message_id and {one_of("m.state", sources_of(State.SENDING))}
 """
 _SUPERSEDE = f"""
-update messages m set state = 'superseded', state_at = $2, due_at = null
+update messages m set state = 'superseded', state_at = $2, due_at = null, call_at = null
 where m.message_id = any($1::uuid[]) and {one_of("m.state", sources_of(State.SUPERSEDED))}
 """
 _NEXT_DUE = f"""
 select m.due_at from messages m where m.channel = $1 and {_WAITING} and m.due_at is not null
 order by m.due_at limit 1
 """
-_SAID = """
-, totals as (
-    select registration_id, count(*) as total from recorded
-    where state in ('delivered', 'undelivered') group by registration_id
-), counted as (
-    update recipients r set version = r.version + t.total from totals t
-    where r.registration_id = t.registration_id
-    returning r.registration_id, r.version, r.cycle_id, t.total
-)
-select c.registration_id, c.cycle_id, c.version - c.total as version, m.occasion, m.channel,
-       m.template_version, m.state, m.reason_code, m.correlation_id, m.caused_by
-from recorded m join counted c on c.registration_id = m.registration_id
-where m.state in ('delivered', 'undelivered')
-order by c.registration_id, m.state, m.message_id
-"""
-_RETURNING = """
-    returning m.message_id, m.registration_id, m.occasion, m.channel, m.template_version, m.state,
-              m.reason_code, m.correlation_id, m.caused_by
-"""
 _RECORD = f"""
 with recorded as (
     update messages m set state = t.state, state_at = $9, due_at = t.due_at, tries = m.tries + t.tried,
         ambiguous = m.ambiguous + t.ambiguous, provider_ref = coalesce(t.provider_ref, m.provider_ref),
-        carrier_code = coalesce(t.carrier_code, m.carrier_code), reason_code = t.reason_code
+        carrier_code = coalesce(t.carrier_code, m.carrier_code), reason_code = t.reason_code,
+        call_at = case when t.state <> 'delivered' then m.call_at end
     from unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
                 $8::int[], $10::int[])
          as t(message_id, claim, state, due_at, provider_ref, carrier_code, reason_code, ambiguous, tried)
     where m.message_id = t.message_id and m.claims = t.claim and m.state = 'sending'
-    {_RETURNING}
-){_SAID}
-"""
-_ASK_FIRST = f"""
-update messages m set ask_since = least(coalesce(m.ask_since, $1), $1)
-where {_WAITING} or (m.state = 'accepted' and m.channel = 'sms')
-"""
-_ACCEPTED_TO_ASK = """
-select m.message_id, m.registration_id, greatest(m.ask_since, m.created_at) as since, r.phone as address
-from messages m join recipients r on r.registration_id = m.registration_id
-where m.channel = $1 and m.state = 'accepted' and m.ask_since is not null and r.phone is not null
-order by m.state_at limit $2
+    {RETURNING}
+){SAID}
 """
 _REFERRED = (
     "select message_id, registration_id from messages where message_id = any($1::uuid[]) and channel = 'sms'"
@@ -131,37 +127,14 @@ _RECEIVE = f"""
 with recorded as (
     update messages m set state = t.state, state_at = $6, due_at = null,
         provider_ref = coalesce(m.provider_ref, t.provider_ref), carrier_code = t.carrier_code,
-        reason_code = t.reason_code
+        reason_code = t.reason_code, call_at = case when t.state <> 'delivered' then m.call_at end
     from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
          as t(message_id, state, provider_ref, carrier_code, reason_code)
     where m.message_id = t.message_id and (m.claims > 0 or m.ask_since is not null)
       and {one_of("m.state", sources_of(State.DELIVERED) & sources_of(State.UNDELIVERED))}
-    {_RETURNING}
-){_SAID}
+    {RETURNING}
+){SAID}
 """
-_SAID_ROWS = """
-unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[], $9::uuid[])
-     as f(registration_id, cycle_id, sequence, occasion, channel, template_version, reason_code,
-          correlation_id, caused_by)
-"""
-
-
-def _say(event: type[notification.Delivered | notification.Undeliverable]) -> str:
-    fields = ("registration_id", "cycle_id", "occasion", "channel", "template_version", "reason_code")
-    return outbox.insert_select(
-        event,
-        {name: f"f.{name}" for name in fields},
-        source=_SAID_ROWS,
-        key="f.registration_id::text",
-        sequence="f.sequence",
-        occurred_at="$10::timestamptz",
-        correlation_id="f.correlation_id",
-        causation_id="f.caused_by::text",
-    )
-
-
-_SAY_DELIVERED: Final = _say(notification.Delivered)
-_SAY_UNDELIVERABLE: Final = _say(notification.Undeliverable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +151,8 @@ class Draft:
     first: Mapping[Carrier, datetime]
     version: Mapping[Carrier, int]
     reference: Mapping[Carrier, UUID]
+    urgency: Urgency
+    call_at: datetime | None  # when to look whether it has told its person
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,16 +193,6 @@ class Outcome:
     reason_code: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A message that a carrier has, and to which number it went."""
-
-    message_id: UUID
-    registration_id: UUID
-    since: datetime
-    address: bytes
-
-
 async def create(uow: UnitOfWork, occasion: Occasion, drafts: Sequence[Draft]) -> bool:
     """Keep these, for both channels each; those that are there already stay as they are.
 
@@ -251,20 +216,25 @@ async def create(uow: UnitOfWork, occasion: Occasion, drafts: Sequence[Draft]) -
         [d.version[email] for d in drafts],
         [d.reference[sms] for d in drafts],
         [d.reference[email] for d in drafts],
+        [int(d.urgency) for d in drafts],
+        [d.call_at for d in drafts],
     )
     return bool(rows[0].sendable)
 
 
 async def postpone(uow: UnitOfWork, until: datetime) -> int:
     """Every SMS that is due now waits until then, save those that would come too late. Returns how many."""
-    await uow.sql(_PIN)
+    await uow.sql(PIN)
     return await uow.changed(_POSTPONE, uow.at, until)
 
 
-async def pick(uow: UnitOfWork, channel: Carrier, limit: int) -> Sequence[Row]:
-    """Lock messages that are due, whichever process asks first; with what is needed to render and address them."""
-    await uow.sql(_PIN)
-    return await uow.sql(_PICK, str(channel), uow.at, limit)
+async def pick(uow: UnitOfWork, channel: Carrier, limit: int, *, by_age: bool = False) -> Sequence[Row]:
+    """Lock messages that are due, whichever process asks first; with what is needed to judge, render and address them.
+
+    The most urgent ones; `by_age`: those that have waited longest.
+    """
+    await uow.sql(PIN)
+    return await uow.sql(_PICK_OLDEST if by_age else _PICK_MOST_URGENT, str(channel), uow.at, limit)
 
 
 async def claim(uow: UnitOfWork, claims: Sequence[Claim], lease_until: datetime) -> None:
@@ -296,7 +266,7 @@ async def next_due(uow: UnitOfWork, channel: Carrier) -> datetime | None:
 
 async def record(uow: UnitOfWork, results: Sequence[Result]) -> None:
     """What came of a batch, and the events of those that ended."""
-    await uow.sql(_PIN)
+    await uow.sql(PIN)
     ended = {r.registration_id for r in results if r.state in (State.DELIVERED, State.UNDELIVERED)}
     if ended:
         await recipients.lock(uow, sorted(ended))
@@ -313,32 +283,12 @@ async def record(uow: UnitOfWork, results: Sequence[Result]) -> None:
         uow.at,
         [int(r.tried) for r in results],
     )
-    await _say_all(uow, rows)
-
-
-async def ask_first(uow: UnitOfWork, since: datetime) -> int:
-    """Restored from a backup of then: what has not ended may have left since. Returns how many."""
-    return await uow.changed(_ASK_FIRST, since)
-
-
-async def accepted_to_ask(uow: UnitOfWork, channel: Carrier, limit: int) -> list[Asked]:
-    """Messages that had left before a restore, and of which the carrier may have said more since."""
-    rows = await uow.sql(_ACCEPTED_TO_ASK, str(channel), limit)
-    return [Asked(row.message_id, row.registration_id, row.since, row.address) for row in rows]
-
-
-async def asked(uow: UnitOfWork, ids: Sequence[UUID]) -> None:
-    """What the carrier knew of these is known; their receipts, if any are still to come, come by themselves."""
-    if ids:
-        await uow.changed(
-            "update messages set ask_since = null where message_id = any($1::uuid[]) and state = 'accepted'",
-            ids,
-        )
+    await say_all(uow, rows)
 
 
 async def referred(uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, UUID]:
     """Which of these are SMS of ours, and whose."""
-    await uow.sql(_PIN)
+    await uow.sql(PIN)
     return {row.message_id: row.registration_id for row in await uow.sql(_REFERRED, ids)}
 
 
@@ -354,32 +304,5 @@ async def receive(uow: UnitOfWork, outcomes: Sequence[Outcome], people: set[UUID
         [o.reason_code for o in outcomes],
         uow.at,
     )
-    await _say_all(uow, rows)
+    await say_all(uow, rows)
     return len(rows)
-
-
-async def _say_all(uow: UnitOfWork, rows: Sequence[Row]) -> None:
-    """One event per message that ended; a registration's are numbered in the order in which they are added here."""
-    # Delivered ones come first, in the numbers as in the log, because each type is one statement.
-    numbered: Counter[UUID] = Counter()
-    said: dict[str, list[tuple[object, ...]]] = {State.DELIVERED: [], State.UNDELIVERED: []}
-    for row in rows:
-        numbered[row.registration_id] += 1
-        said[row.state].append(
-            (
-                row.registration_id,
-                row.cycle_id,
-                row.version + numbered[row.registration_id],
-                row.occasion,
-                row.channel,
-                row.template_version,
-                row.reason_code,
-                row.correlation_id,
-                row.caused_by,
-            )
-        )
-    for state, statement in ((State.DELIVERED, _SAY_DELIVERED), (State.UNDELIVERED, _SAY_UNDELIVERABLE)):
-        if said[state]:
-            columns = [list(column) for column in zip(*said[state], strict=True)]
-            await uow.sql(statement, *columns, uow.at)
-            uow.events_added += len(said[state])

@@ -13,17 +13,18 @@ from services.notification.domain.told import Hours
 
 # A row that is there and has nothing new is locked by this and not written.
 _KEEP = """
-insert into recipients (registration_id, cycle_id, site_id, confirm_by, standing, contact_try_at)
-select t.registration_id, $2, t.site_id, t.confirm_by, t.standing, $6
-from unnest($1::uuid[], $3::text[], $4::timestamptz[], $5::text[])
-     as t(registration_id, site_id, confirm_by, standing)
+insert into recipients (registration_id, cycle_id, site_id, confirm_by, standing, contact_try_at, pay_by)
+select t.registration_id, $2, t.site_id, t.confirm_by, t.standing, $6, t.pay_by
+from unnest($1::uuid[], $3::text[], $4::timestamptz[], $5::text[], $9::timestamptz[])
+     as t(registration_id, site_id, confirm_by, standing, pay_by)
 on conflict (registration_id) do update set
     site_id = coalesce(excluded.site_id, recipients.site_id),
     confirm_by = case when $7 then excluded.confirm_by else recipients.confirm_by end,
     standing = case when excluded.standing = 'none' then recipients.standing else excluded.standing end,
+    pay_by = coalesce(excluded.pay_by, recipients.pay_by),
     contact_wanted = recipients.contact_wanted + case when $8 then 1 else 0 end,
     contact_try_at = case when $8 then $6 else recipients.contact_try_at end
-where excluded.site_id is not null or $7 or $8 or excluded.standing <> 'none'
+where excluded.site_id is not null or $7 or $8 or excluded.standing <> 'none' or excluded.pay_by is not null
 returning xmax = 0 as is_new
 """
 _HOLD_BACK = """
@@ -75,6 +76,7 @@ class News:
     site_id: str | None = None
     standing: Standing = Standing.NONE
     confirm_by: datetime | None = None
+    pay_by: datetime | None = None  # the close of payment, as told
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ async def keep(
         uow.at,
         sets_confirm_by,
         new_contact,
+        [row.pay_by for row in rows],
     )
     if new_contact:
         await uow.sql(_HOLD_BACK, ids)

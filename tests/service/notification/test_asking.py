@@ -14,7 +14,7 @@ from deploy.local.databases import DatabaseLogin
 from deploy.simulators.aliyun import DEAD_PREFIX, REFUSED_PREFIX, SILENT_PREFIX
 from deploy.simulators.outage import Outage
 from services.chassis.consuming import Record
-from services.notification.repository import messages
+from services.notification.repository import silence
 from tests.service.notification.system import System, closing_soon, due, moment, paid
 from tests.support.postgres import TestDatabases
 
@@ -40,7 +40,7 @@ class Backups:
         if heard:
             await self._system.process.consumers.on_batch(list(heard))
         async with self._system.database.unit_of_work() as uow:
-            await messages.ask_first(uow, self.at)
+            await silence.ask_first(uow, self.at)
 
     async def drop(self) -> None:
         await self._system.database.dispose()

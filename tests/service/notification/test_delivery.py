@@ -14,9 +14,17 @@ from contracts.notification import Delivered, Undeliverable
 from deploy.simulators.aliyun import DEAD_PREFIX, REFUSED_PREFIX, SILENT_PREFIX
 from deploy.simulators.outage import Outage
 from services.notification.adapters import aliyun, smtp
-from services.notification.domain.life import CHANNEL_PAUSE, LEASE, NEXT, State, sources_of
+from services.notification.domain.life import (
+    CHANNEL_PAUSE,
+    LEASE,
+    NEXT,
+    NO_RECEIPT,
+    TOO_LATE,
+    State,
+    sources_of,
+)
 from services.notification.handlers import delivery
-from services.notification.repository import messages
+from services.notification.repository import messages, silence
 from services.notification.repository.messages import Claim, Outcome, Result
 from tests.service.notification.system import System, due, expired, moment, receipts
 
@@ -194,17 +202,19 @@ async def test_statements_and_domain_come_to_the_same_verdict(system: System) ->
     await system.deliver(expired(one))
     message_id = (await system.messages(one, "expired"))["sms"]["message_id"]
 
+    reasons = {State.UNDELIVERED: "refused", State.EXPIRED: "no-receipt"}
+
     async def put(state: State) -> None:
         await system.write(
             "update messages set state = $2, claims = 1, body = 'x', reason_code = $3, due_at = $4 where message_id = $1",
             message_id,
             str(state),
-            "refused" if state is State.UNDELIVERED else None,
+            reasons.get(state),
             moment("2024-02-01 10:00") if state in (State.CREATED, State.SENDING) else None,
         )
 
     async def record(to: State) -> None:
-        reason = "refused" if to is State.UNDELIVERED else None
+        reason = reasons.get(to)
         due_at = moment("2024-03-01 10:00") if to is State.CREATED else None
         async with system.database.unit_of_work() as uow:
             await messages.record(uow, [Result(message_id, 1, one, to, due_at=due_at, reason_code=reason)])
@@ -222,7 +232,17 @@ async def test_statements_and_domain_come_to_the_same_verdict(system: System) ->
         async with system.database.unit_of_work() as uow:
             await messages.supersede(uow, [message_id])
 
+    async def run_out(_: State) -> None:
+        async with system.database.unit_of_work() as uow:
+            await silence.expire(uow, {message_id: one}, NO_RECEIPT)
+
+    async def come_too_late(_: State) -> None:
+        async with system.database.unit_of_work() as uow:
+            await silence.expire(uow, {message_id: one}, TOO_LATE)
+
     changes = [
+        (run_out, State.EXPIRED, frozenset({State.ACCEPTED})),
+        (come_too_late, State.EXPIRED, frozenset({State.CREATED, State.SENDING})),
         (claim, State.SENDING, sources_of(State.SENDING)),
         (supersede, State.SUPERSEDED, sources_of(State.SUPERSEDED)),
         (receive, State.DELIVERED, sources_of(State.DELIVERED)),

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from contracts import confirmation, registration
+from contracts import confirmation, payment, registration
 from contracts.event import Event, RegistrationEvent
 from contracts.reasons import ChangedField, ReasonCode, WindowReason
 from services.chassis import migrations
@@ -63,15 +63,25 @@ async def test_nothing_is_sent_before_the_contact_is_known(system: System) -> No
 
 async def test_every_occasion_of_every_event_is_told_by_both_channels(system: System) -> None:
     (one,) = await system.registered()
-    system.at("2024-02-05 10:00")
-    await system.deliver(*_all_events(one))
-    await system.settle()
+    for event in _all_events(one):
+        # A window is moved for whoever still owes.
+        await system.deliver(*[due(one)] * isinstance(event, payment.WindowMoved), event)
+        await system.settle()
     rows = await system.rows("select occasion, channel, state from messages where registration_id = $1", one)
     assert {row["occasion"] for row in rows} == set(Occasion)
-    # Paid, expired and rejected came too: the reminders are all over.
-    assert {row["state"] for row in rows if row["occasion"] != "closing-soon"} == {"delivered"}
-    assert {row["state"] for row in rows if row["occasion"] == "closing-soon"} == {"superseded"}
+    assert {row["state"] for row in rows} == {"delivered"}
     assert await system.parked() == []
+
+
+async def test_of_everything_at_once_only_what_is_still_true_is_told(system: System) -> None:
+    (one,) = await system.registered()
+    await system.deliver(*_all_events(one))
+    await system.settle()
+    rows = await system.rows("select occasion, state from messages where registration_id = $1", one)
+    # Paid, forfeited and reinstated came too: whatever asked for the fee, and the forfeiture, are over.
+    over = {"due", "closing-soon", "payment-window-moved", "expired", "lapsed"}
+    assert {row["occasion"] for row in rows if row["state"] == "superseded"} == over
+    assert {row["occasion"] for row in rows if row["state"] == "delivered"} == set(Occasion) - over
 
 
 def _all_events(registration_id: UUID) -> Iterator[Event]:
@@ -248,9 +258,9 @@ async def test_a_reminder_is_not_sent_to_who_has_paid_meanwhile(system: System) 
     system.at("2024-02-02 08:00")
     await system.settle()
     assert await system.states(one, "closing-soon") == {"sms": "superseded", "email": "superseded"}
-    assert await system.states(one, "due") == {"sms": "delivered", "email": "delivered"}
+    assert await system.states(one, "due") == {"sms": "superseded", "email": "superseded"}
     assert await system.states(one, "paid") == {"sms": "delivered", "email": "delivered"}
-    assert {event.occasion for event in await system.told()} == {"pre-registered", "due", "paid"}
+    assert {event.occasion for event in await system.told()} == {"pre-registered", "paid"}
 
 
 async def test_hours_that_the_office_set_are_told(system: System) -> None:

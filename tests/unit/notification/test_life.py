@@ -14,9 +14,11 @@ from contracts.cycle import Cycle
 from contracts.notification import Undeliverable
 from contracts.reasons import Carrier
 from services.notification.domain import life, quiet
+from services.notification.domain.calling import CallPatience
 from services.notification.domain.life import Failure, NotAllowed, Standing, State
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.parts import parts
+from services.notification.domain.urgency import Urgency, urgency_of
 
 AT = datetime(2024, 2, 1, 4, tzinfo=UTC)
 CYCLE = Cycle.read(Path(__file__).parents[3] / "deploy/cycles/2024-health-leshan.toml")
@@ -90,16 +92,83 @@ def test_an_answer_that_may_hide_a_copy_is_followed_by_fewer_tries() -> None:
     assert tries(Failure.AMBIGUOUS) < tries(Failure.UNREACHED)
 
 
-def test_a_paid_candidate_is_not_reminded_to_pay() -> None:
-    assert life.still_holds(Occasion.CLOSING_SOON, Standing.AWAITING)
-    assert life.still_holds(Occasion.CLOSING_SOON, Standing.NONE)
+def ends(occasion: Occasion, standing: Standing, *, overtaken: bool = False, left: int = 60) -> State | None:
+    deadline = AT + timedelta(minutes=left)
+    return life.end_unsent(occasion, standing, overtaken=overtaken, deadline=deadline, at=AT)
+
+
+@pytest.mark.parametrize("occasion", [Occasion.CLOSING_SOON, Occasion.DUE, Occasion.PAYMENT_WINDOW_MOVED])
+def test_only_who_still_owes_is_asked_to_pay(occasion: Occasion) -> None:
+    assert ends(occasion, Standing.AWAITING) is None
+    assert ends(occasion, Standing.NONE) is None
     for over in (Standing.PAID, Standing.EXPIRED, Standing.CANCELLED):
-        assert not life.still_holds(Occasion.CLOSING_SOON, over)
+        assert ends(occasion, over) is State.SUPERSEDED
+
+
+@pytest.mark.parametrize("standing", [Standing.PAID, Standing.AWAITING])
+def test_who_was_reinstated_does_not_hear_of_the_forfeiture_that_was_lifted(standing: Standing) -> None:
+    assert ends(Occasion.EXPIRED, standing) is State.SUPERSEDED
+    assert ends(Occasion.EXPIRED, Standing.EXPIRED) is None
+    assert ends(Occasion.EXPIRED, Standing.EXPIRED, overtaken=True) is State.SUPERSEDED
 
 
 def test_what_happened_is_told_whatever_came_after() -> None:
-    for occasion in set(Occasion) - {Occasion.CLOSING_SOON}:
+    for occasion in set(Occasion) - set(life.HOLDS_WHILE):
         assert all(life.still_holds(occasion, standing) for standing in Standing)
+    assert ends(Occasion.PAID, Standing.PAID, left=-600) is None
+    assert ends(Occasion.EXPIRED, Standing.EXPIRED, left=-600) is None
+
+
+@pytest.mark.parametrize("occasion", sorted(life.ASKS))
+def test_what_asks_for_something_does_not_go_out_once_it_is_over(occasion: Occasion) -> None:
+    assert ends(occasion, Standing.AWAITING, left=1) is None
+    assert ends(occasion, Standing.AWAITING, left=0) is State.EXPIRED
+    assert ends(occasion, Standing.AWAITING, left=-1, overtaken=True) is State.SUPERSEDED
+
+
+@pytest.mark.parametrize(
+    ("occasion", "hours", "urgency"),
+    [
+        (Occasion.EXPIRED, None, Urgency.FINAL),
+        (Occasion.REINSTATED, 300, Urgency.FINAL),
+        (Occasion.CLOSING_SOON, 24, Urgency.FINAL),
+        (Occasion.CLOSING_SOON, 24.1, Urgency.ORDINARY),
+        (Occasion.RETURNED, 2, Urgency.FINAL),
+        (Occasion.APPROVED, 2, Urgency.ORDINARY),
+        (Occasion.PAID, None, Urgency.RECORD),
+        (Occasion.PRE_REGISTERED, 2, Urgency.ORDINARY),
+    ],
+)
+def test_whoever_would_lose_something_goes_first(
+    occasion: Occasion, hours: float | None, urgency: Urgency
+) -> None:
+    deadline = None if hours is None else AT + timedelta(hours=hours)
+    assert urgency_of(occasion, deadline, AT) is urgency
+
+
+@pytest.mark.parametrize(
+    ("occasion", "deadline", "first", "call_at"),
+    [
+        # The reminder of the last day: eight hours before the close, so that six hours before it all are told.
+        ("closing-soon", "2024-02-09T00:00", "2024-02-08T08:00", "2024-02-08T16:00"),
+        ("closing-soon", "2024-02-09T00:00", "2024-02-08T18:00", "2024-02-08T18:30"),
+        ("closing-soon", "2024-02-09T00:00", "2024-02-06T08:00", None),
+        ("expired", None, "2024-02-09T08:00", "2024-02-10T08:00"),
+        ("lapsed", "2024-02-09T00:00", "2024-02-01T08:00", "2024-02-02T08:00"),
+        ("returned", "2024-02-09T00:00", "2024-02-01T08:00", "2024-02-03T08:00"),
+        ("returned", "2024-02-03T00:00", "2024-02-01T08:00", "2024-02-02T00:00"),
+        ("returned", "2024-02-01T12:00", "2024-02-01T08:00", "2024-02-01T08:30"),
+        ("paid", None, "2024-02-01T08:00", None),
+        ("due", "2024-02-09T00:00", "2024-02-01T08:00", None),
+    ],
+)
+def test_a_desk_calls_whom_nothing_has_told_in_time(
+    occasion: str, deadline: str | None, first: str, call_at: str | None
+) -> None:
+    found = CallPatience().call_at(
+        Occasion(occasion), beijing(deadline) if deadline else None, beijing(first)
+    )
+    assert found == (beijing(call_at) if call_at else None)
 
 
 @pytest.mark.parametrize(
