@@ -204,7 +204,7 @@ class Owing(Ground):
         for closing in closings:
             tree = ProofTree()
             for row in await self.rows(
-                "select leaf from proofs where closes_at = $1 and number <= $2 order by registration_id",
+                "select leaf from proofs where closes_at = $1 and number <= $2 order by registration_id, number",
                 closing["closes_at"],
                 closing["last_proof"],
             ):
@@ -213,6 +213,25 @@ class Owing(Ground):
                 wrong.append(
                     f"the root of {closing['proofs']} proofs is not that of the {tree.leaves} there are"
                 )
+        later = await self.rows(
+            "select after_proof, last_proof, proof_root, proofs from later_roots order by sequence"
+        )
+        for root in later:
+            tree = ProofTree()
+            for row in await self.rows(
+                "select p.leaf from proofs p join closings c on c.closes_at = p.closes_at and p.number > c.last_proof "
+                "where p.number > $1 and p.number <= $2 order by p.number",
+                root["after_proof"],
+                root["last_proof"],
+            ):
+                tree.add(row["leaf"])
+            if (tree.root(), tree.leaves) != (root["proof_root"], root["proofs"]):
+                wrong.append(
+                    f"the later root of {root['proofs']} proofs is not that of the {tree.leaves} there are"
+                )
+        said_later = sum(fact.word == "proofs-published" for fact in facts)
+        if said_later != len(later):
+            wrong.append(f"{len(later)} later roots were said {said_later} times")
         closes = sum(fact.word == "window-closed" for fact in facts)
         if closes != len(closings):
             wrong.append(f"{len(closings)} closes were said {closes} times")

@@ -20,6 +20,7 @@ KILLS = 20
 RIVALS = 5
 RIVAL = ("tests.faults.rivals", "run")
 FEW = 30_000
+LATE = 120
 SMALL = {"PAYMENT_SWEEP_CHUNK": "50"}
 
 
@@ -68,6 +69,40 @@ async def _dies(ground: Owing, chance: random.Random, forfeited: int) -> None:
     await asyncio.sleep(chance.uniform(0, 0.1))
     await process.kill()
     ground.reached["killed at some moment of the sweep"] += 1
+
+
+async def test_who_falls_after_the_close_was_published_is_under_one_later_root_whenever_the_service_dies(
+    tmp_path: Path,
+) -> None:
+    """Row 7 for approvals whose news came late: their close is published already."""
+    async with owing(tmp_path, extra=SMALL) as ground:
+        system = ground.system
+        await ground.owe(LATE)
+        assert system.clock_control is not None
+        system.clock_control.jump(ground.closes_at)
+        await ground.at_rest()
+        for point in ("sweep-in-chunk", "sweep-after-chunk", "close-in-later-proofs"):
+            process = ground.payment.process
+            await process.kill()
+            await ground.owe(LATE)
+            await system.restart("payment", {"KAOWU_CRASH_AT": f"{point}:1"}, wait=False)
+            process = ground.payment.process
+            await ground.eventually(lambda: not process.alive, f"payment reaching {point}")  # noqa: B023
+            assert process.exit_code == KILLED, process.tail()
+            ground.reached[f"died at {point}"] += 1
+        await system.restart("payment", wait=False)
+
+        async def all_published() -> bool:
+            said = await ground.rows("select coalesce(sum(proofs), 0)::int as n from later_roots")
+            return bool(said[0]["n"] == 3 * LATE)
+
+        await ground.eventually(all_published, "a root over everybody who fell late", 180)
+        await ground.at_rest()
+        fought = await ground.fought()
+        assert await ground.standing() == {"expired": 4 * LATE}
+    fought.holds({7: "died at close-in-later-proofs"})
+    assert fought.reached["died at sweep-in-chunk"]
+    assert fought.reached["died at sweep-after-chunk"]
 
 
 async def test_a_crowd_is_forfeited_by_a_service_that_dies_at_its_second(tmp_path: Path) -> None:
