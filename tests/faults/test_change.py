@@ -71,6 +71,14 @@ async def _migrate(
     battle.reached[f"the migration of {service} waited for a lock"] += said.decode().count(WAITING)
 
 
+_PROVEN = """
+    select exists (select from closings where closed_at is not null)
+       and not exists (select from obligations where status in ('awaiting', 'held'))
+       and (select count(*) from proofs) = (select coalesce(sum(proofs), 0) from closings)
+           + (select coalesce(sum(proofs), 0) from later_roots)
+"""
+
+
 @pytest.mark.faults(needs="the history of git")
 async def test_a_new_version_is_rolled_out_beside_the_one_before_in_the_middle_of_the_cycle(
     tmp_path: Path,
@@ -115,6 +123,13 @@ async def test_a_new_version_is_rolled_out_beside_the_one_before_in_the_middle_o
             for name in ("registration", "confirmation"):
                 await system.roll_out(name)
         battle.reached["rolled out"] += 1
+
+        async def everybody_is_proven() -> bool:
+            """What n-1 forfeits after its close was published is put under a root by n, when its own turn comes (30 s)."""
+            async with _connected(battle, "payment") as connection:
+                return bool(await connection.fetchval(_PROVEN))
+
+        await battle.eventually(everybody_is_proven, "a published root over each forfeiture", within=300)
 
     fought = await fight(tmp_path, breaks, people=60, code=before)
     fought.holds({56: "rolled out"})
