@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 from pathlib import Path
 
 from rich.console import Console
 
 from tests.interleavings import runner
-from tests.interleavings.planted import PLANTED
 from tests.interleavings.playing import SIZE
 
 
@@ -22,12 +20,10 @@ def main() -> int:
     parser.add_argument("--batch", type=int, help="this one only, twice")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--planted", choices=sorted(PLANTED), help="with --batch: this protection taken away")
     given = parser.parse_args()
     console = Console(width=120)
     if given.batch is not None:
-        mutation = PLANTED[given.planted].mutation if given.planted else contextlib.nullcontext
-        return 0 if runner.repeat(given.batch, console, mutation) else 1
+        return 0 if runner.repeat(given.batch, console) else 1
     first = given.first // SIZE
     batches = range(first, first + -(-given.runs // SIZE))
     totals = runner.play(batches, workers=given.workers, minutes=given.minutes, say=console.print)

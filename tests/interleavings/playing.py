@@ -53,6 +53,7 @@ _WITHOUT: Final = {
     "revive": 1,
 }
 _AFTERWARDS: Final = {
+    "order by alipay": 1,
     "order by wechat": 1,
     "pay": 8,
     "notice": 5,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import uvloop
 from rich.console import Console
@@ -25,7 +23,6 @@ from tests.interleavings.playing import SIZE, Batch
 from tests.interleavings.reaching import missed
 from tests.interleavings.town import Town, keep_to_one_processor, town
 
-Mutation: TypeAlias = Callable[[], AbstractContextManager[Any]]
 MOST_FAILURES: Final = 5
 
 
@@ -171,13 +168,12 @@ def show(totals: Totals, console: Console) -> None:
         console.print(f"    repeat: python -m tests.interleavings --batch {number}", highlight=False)
 
 
-def repeat(number: int, console: Console, mutation: Mutation = contextlib.nullcontext) -> bool:
+def repeat(number: int, console: Console) -> bool:
     """One batch again, twice over to see that it repeats. True when it passes."""
 
     async def twice(one: Town) -> bool:
-        with mutation():
-            first, broken = await attempt(one, number)
-            again, _ = await attempt(one, number)
+        first, broken = await attempt(one, number)
+        again, _ = await attempt(one, number)
         same = digest(first) == digest(again)
         console.print(f"repeats step by step: {'yes' if same else 'NO'}")
         console.print(broken or f"batch {number} passes", highlight=False, markup=False)

@@ -28,6 +28,8 @@ from services.payment.handlers.settling import Gateways
 from services.payment.handlers.till import Till
 from services.payment.jobs import Turns
 from tests.interleavings.gateway import TownGateway
+from tests.simulation.chance import Chance
+from tests.simulation.gateway import Manners
 from tests.simulation.lives import Interleaver, simulated
 from tests.simulation.services import CYCLE_FILE
 from tests.simulation.stage import _by_socket, _connected, server
@@ -98,8 +100,9 @@ class Town:
         await self.superuser.execute(self._wipe)
         gc.collect()
         self.given.clear()
-        self.wechat.forget()
-        self.alipay.forget()
+        for gateway in (self.wechat, self.alipay):
+            gateway.begin(Chance(0), Manners())
+            gateway.forget()
         self.control._write(opens, 0.0)
         payment = self.cycle.windows.payment.model_copy(
             update={"earlier_close_may_cost_per_mille": earlier_may_cost_per_mille}

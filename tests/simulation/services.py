@@ -307,8 +307,8 @@ class Services:
         wording = Wording.load()
         # One at a time: which of several leaves first is not chance's to say.
         channels = (
-            Channel.of_one(Carrier.SMS, "aliyun", sending_by_sms(self.carriers), State.ACCEPTED, 1),
-            Channel.of_one(Carrier.EMAIL, "smtp", sending_by_mail(self.carriers), State.DELIVERED, 1),
+            Channel(Carrier.SMS, sending_by_sms(self.carriers), State.ACCEPTED, 1),
+            Channel(Carrier.EMAIL, sending_by_mail(self.carriers), State.DELIVERED, 1),
         )
         deliver = notification_jobs.delivery_jobs(
             [
