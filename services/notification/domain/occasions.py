@@ -33,33 +33,47 @@ class Kind(StrEnum):
     """What a variable of a template holds."""
 
     TEXT = "text"
+    TAIL = "tail"  # last four of the registration number
+    PHONE = "phone"  # of an office: nobody's own has a variable
+    LINK = "link"
+    MONEY = "money"
+    NUMBER = "number"
+    SPAN = "span"
     DEADLINE = "deadline"  # a moment by which something must be done: the consequence stands beside it
     MOMENT = "moment"
     LIST = "list"  # sentences; in an email only
 
 
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """What a template may say. `longest`: how many characters of it an SMS has room for; what is longer is cut short there."""
+
+    kind: Kind
+    longest: int = 35  # what the strictest carrier in use takes of any variable
+
+
 # Every variable a template may use. Nobody's name, ID number, phone or address is among them, so none can be said.
-VARIABLES: Final[Mapping[str, Kind]] = {
-    "tail": Kind.TEXT,  # last four of the registration number
-    "exam": Kind.TEXT,
-    "contact": Kind.TEXT,  # the exam site's phone
-    "website": Kind.TEXT,
-    "desk": Kind.TEXT,
-    "place": Kind.TEXT,
-    "phone": Kind.TEXT,  # the desk's
-    "note": Kind.TEXT,  # who will name the days of an undated desk
-    "form": Kind.TEXT,
-    "by": Kind.TEXT,  # who decided
-    "reasons": Kind.TEXT,
-    "remedies": Kind.LIST,
-    "why": Kind.TEXT,
-    "amount": Kind.TEXT,
-    "left": Kind.TEXT,
-    "opening": Kind.MOMENT,
-    "deadline": Kind.DEADLINE,
-    "reopening": Kind.DEADLINE,  # until when one may pre-register again
-    "closed": Kind.MOMENT,
-    "paid": Kind.MOMENT,
+VARIABLES: Final[Mapping[str, Variable]] = {
+    "tail": Variable(Kind.TAIL, 4),
+    "exam": Variable(Kind.TEXT),
+    "contact": Variable(Kind.PHONE, 15),  # the exam site's
+    "website": Variable(Kind.LINK),
+    "desk": Variable(Kind.TEXT),
+    "place": Variable(Kind.TEXT),
+    "phone": Variable(Kind.PHONE, 15),  # the desk's
+    "note": Variable(Kind.TEXT, 20),  # who will name the days of an undated desk
+    "form": Variable(Kind.NUMBER, 12),
+    "by": Variable(Kind.TEXT, 12),  # who decided
+    "reasons": Variable(Kind.TEXT),
+    "remedies": Variable(Kind.LIST),
+    "why": Variable(Kind.TEXT),
+    "amount": Variable(Kind.MONEY, 12),
+    "left": Variable(Kind.SPAN, 22),
+    "opening": Variable(Kind.MOMENT),
+    "deadline": Variable(Kind.DEADLINE),
+    "reopening": Variable(Kind.DEADLINE),  # until when one may pre-register again
+    "closed": Variable(Kind.MOMENT),
+    "paid": Variable(Kind.MOMENT),
 }
 
 # Words that no template may ask for, said by name in the refusal.

@@ -214,7 +214,9 @@ class Delivery:
 
     def _outgoing(self, row: Row) -> Outgoing:
         occasion, carrier = Occasion(row.occasion), self._channel.carrier
-        said = variables(occasion, {**orjson.loads(row.facts), **close_of(row)}, row.tail, self._cycle)
+        facts = {**orjson.loads(row.facts), **close_of(row)}
+        phrases = self._wording.phrases(carrier, occasion, row.variant, row.language)
+        said = variables(occasion, facts, row.tail, self._cycle, phrases)
         address = row.address and self._vault.decrypt_text(
             row.address, row=row_of(row.registration_id, _COLUMN[carrier])
         )
@@ -224,7 +226,7 @@ class Delivery:
             claim=row.claims + 1,
             tries=row.tries + 1,
             address=address,
-            text=self._wording.render(carrier, occasion, row.variant, said),
+            text=self._wording.render(carrier, occasion, row.variant, said, row.language),
             ask_since=None if row.ask_since is None else max(row.ask_since, row.created_at),
             until=asyncio.get_running_loop().time() + PATIENCE,
             erased=row.erased_at is not None,
@@ -339,4 +341,4 @@ def _is_due(at: datetime | None, now: datetime) -> bool:
 
 def _claim_of(one: Outgoing) -> Claim:
     text = one.text
-    return Claim(one.message_id, text.version, text.subject, text.body, text.parts)
+    return Claim(one.message_id, text.version, text.subject, text.body, text.parts, language=text.language)

@@ -94,9 +94,10 @@ update messages m set state = 'sending', state_at = $2, due_at = $3, claims = m.
                                    then 1 else 0 end,
     -- A mail server cannot be asked: that this may be a second copy is counted, once.
     ask_since = case when m.channel = 'email' then null else m.ask_since end,
-    template_version = t.version, subject = t.subject, body = t.body, parts = t.parts
-from unnest($1::uuid[], $4::int[], $5::text[], $6::text[], $7::int[])
-     as t(message_id, version, subject, body, parts)
+    template_version = t.version, subject = t.subject, body = t.body, parts = t.parts,
+    language = t.language
+from unnest($1::uuid[], $4::int[], $5::text[], $6::text[], $7::int[], $8::text[])
+     as t(message_id, version, subject, body, parts, language)
 where m.message_id = t.message_id and {one_of("m.state", sources_of(State.SENDING))}
 """
 _SUPERSEDE = f"""
@@ -164,6 +165,7 @@ class Claim:
     subject: str
     body: str
     parts: int
+    language: str = "zh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ async def claim(uow: UnitOfWork, claims: Sequence[Claim], lease_until: datetime)
             [c.subject for c in claims],
             [c.body for c in claims],
             [c.parts for c in claims],
+            [c.language for c in claims],
         )
 
 

@@ -2,46 +2,34 @@
 
 `<occasion>/<channel>[.<variant>].<language>.txt` is a head (`version: 1`, and `aliyun: SMS_…`, the carrier's
 code of the approved text, or `subject: …`), an empty line, and the text. A text that asks for what it must not know,
-leaves out what it must say, or names a deadline without its consequence stops the service from starting.
+leaves out what it must say, or names a deadline without its consequence stops the service from starting. Chinese is
+whole; any other language is `words.<language>.toml` and as many of the texts as there are: what it lacks is sent in Chinese.
 """
 
 from __future__ import annotations
 
-import re
+import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Self
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.reasons import Carrier
-from services.notification.domain.occasions import CONTENTS, FORBIDDEN, VARIABLES, Contents, Kind, Occasion
+from services.notification.domain.occasions import CONTENTS, VARIABLES, Occasion
 from services.notification.domain.parts import parts
-from services.notification.domain.words import Variables
+from services.notification.domain.phrases import CHINESE, ZH, Phrases
+from services.notification.domain.words import Variables, fit
+from services.notification.templates import reading
+from services.notification.templates.reading import VARIABLE, Form, Key, Refused
 
 TEMPLATES: Final = Path(__file__).parent
-LANGUAGE: Final = "zh"
-_FILE: Final = re.compile(r"(?P<channel>[a-z]+)(?:\.(?P<variant>[a-z]+))?\.(?P<language>[a-z]{2})\.txt")
-_HEAD: Final = re.compile(r"(?P<key>[a-z]+): (?P<value>\S.*)")
-# How each carrier of SMS names a text that it approved. The second one's name is there once it has approved.
-_CARRIER_CODES: Final = {"aliyun": re.compile(r"SMS_[0-9]{4,}"), "tencent": re.compile(r"[0-9]{4,}")}
-_KEYS: Final = {Carrier.SMS: {"version", "aliyun"}, Carrier.EMAIL: {"version", "subject"}}
-_MAY: Final = {Carrier.SMS: {"tencent"}, Carrier.EMAIL: set[str]()}
-_VARIABLE: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_CONSEQUENCE: Final = "逾期"
-_LONGEST_SMS: Final = 500  # of an approved text, carrier's limit
-_DEADLINES: Final = {name for name, kind in VARIABLES.items() if kind is Kind.DEADLINE}
-_LISTS: Final = {name for name, kind in VARIABLES.items() if kind is Kind.LIST}
 
 
 class TemplatesInvalid(ValueError):
     """Everything that is wrong with the files, one line each."""
-
-
-class _Refused(Exception):
-    """What is wrong with one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +43,7 @@ class Text:
     variables: Mapping[str, str]  # in the order of the text: one carrier numbers them
     codes: Mapping[str, str] = field(default_factory=dict)  # carrier → its name of the approved text
     html: str | None = None  # the same text for mail readers that show more than letters
-    language: str = "zh"
+    language: str = CHINESE
 
     @property
     def parts(self) -> int:
@@ -63,60 +51,73 @@ class Text:
         return parts(self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    codes: Mapping[str, str]
-    version: int
-    subject: Template
-    body: Template
-    source: str
-    names: tuple[str, ...]
-
-
 class Wording:
     """Every template, checked and compiled."""
 
-    def __init__(self, forms: Mapping[tuple[Carrier, Occasion, str], _Form]) -> None:
+    def __init__(self, forms: Mapping[Key, Form], languages: Mapping[str, Phrases]) -> None:
         self._forms = dict(forms)
+        self.languages = dict(languages)
 
     @classmethod
-    def load(cls, root: Path = TEMPLATES, language: str = LANGUAGE) -> Self:
+    def load(cls, root: Path = TEMPLATES) -> Self:
         """Raises TemplatesInvalid with all that is wrong."""
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined,
-            autoescape=False,  # plain text, nothing is HTML
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        forms: dict[tuple[Carrier, Occasion, str], _Form] = {}
-        problems: list[str] = []
+        plain, marked = _environment(escape=False), _environment(escape=True)
+        languages, problems = _languages(root)
+        forms: dict[Key, Form] = {}
         for path in sorted(root.glob("*/*.txt")):
             try:
-                key, of = _place(path)
-                if of == language:
-                    forms[key] = _read(path, key[0], CONTENTS[key[1:]], environment)
-            except _Refused as refused:
+                key = reading.place(path)
+                if key[3] not in languages:
+                    raise Refused(f"there is no words.{key[3]}.toml")
+                forms[key] = reading.read(
+                    path, key[0], CONTENTS[key[1], key[2]], languages[key[3]], plain, marked
+                )
+            except Refused as refused:
                 problems.append(f"{path.parent.name}/{path.name}: {refused}")
-        problems += _missing(forms, language)
-        codes: dict[tuple[str, str], tuple[Carrier, Occasion, str]] = {}
+        problems += [f"{name}: missing or refused" for name in cls(forms, languages).lacking(CHINESE)]
+        codes: dict[tuple[str, str], Key] = {}
         for key, form in forms.items():
             for carrier, code in form.codes.items():
                 if codes.setdefault((carrier, code), key) != key:
                     problems.append(f"{key[1]}: {code} is the code of another text too")
         if problems:
             raise TemplatesInvalid("\n".join(problems))
-        return cls(forms)
+        return cls(forms, languages)
 
-    def __iter__(self) -> Iterator[tuple[Carrier, Occasion, str]]:
+    def __iter__(self) -> Iterator[Key]:
         return iter(self._forms)
 
-    def version(self, channel: Carrier, occasion: Occasion, variant: str) -> int:
-        """Which edition of a text is sent now."""
-        return self._forms[channel, occasion, variant].version
+    def lacking(self, language: str) -> list[str]:
+        """The files that a language has not; of any but Chinese they are sent in Chinese."""
+        return [
+            f"{occasion}/{channel}{'.' if variant else ''}{variant}.{language}.txt"
+            for occasion, variant in CONTENTS
+            for channel in Carrier
+            if (channel, occasion, variant, language) not in self._forms
+        ]
 
-    def render(self, channel: Carrier, occasion: Occasion, variant: str, said: Variables) -> Text:
+    def version(self, channel: Carrier, occasion: Occasion, variant: str, language: str = CHINESE) -> int:
+        """Which edition of a text is sent now."""
+        return self._form(channel, occasion, variant, language)[0].version
+
+    def source(self, key: Key) -> str:
+        """A text as it stands in its file."""
+        return self._forms[key].source
+
+    def phrases(self, channel: Carrier, occasion: Occasion, variant: str, language: str) -> Phrases:
+        """The words in which this text is filled: its own language's, which may not be the one asked for."""
+        return self._form(channel, occasion, variant, language)[1]
+
+    def render(
+        self, channel: Carrier, occasion: Occasion, variant: str, said: Variables, language: str = CHINESE
+    ) -> Text:
         """Fill a text. Raises jinja2.UndefinedError when the facts lack what it says."""
-        form = self._forms[channel, occasion, variant]
+        form, phrases = self._form(channel, occasion, variant, language)
+        if channel is Carrier.SMS:
+            said = {
+                name: fit(value, VARIABLES[name].longest, phrases) if isinstance(value, str) else value
+                for name, value in said.items()
+            }
         return Text(
             form.codes.get("aliyun", ""),
             form.version,
@@ -124,6 +125,8 @@ class Wording:
             form.body.render(said),
             {name: value for name in form.names if isinstance(value := said[name], str)},
             form.codes,
+            form.html.render(said) if form.html else None,
+            phrases.language,
         )
 
     def approved(self, carrier: str = "aliyun") -> dict[str, str]:
@@ -134,125 +137,44 @@ class Wording:
             if (code := form.codes.get(carrier)) is not None
         }
 
+    def _form(
+        self, channel: Carrier, occasion: Occasion, variant: str, language: str
+    ) -> tuple[Form, Phrases]:
+        form = self._forms.get((channel, occasion, variant, language))
+        if form is not None:
+            return form, self.languages[language]
+        return self._forms[channel, occasion, variant, CHINESE], ZH
 
-def _noted(form: _Form, carrier: str) -> str:
+
+def _environment(*, escape: bool) -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=escape, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _noted(form: Form, carrier: str) -> str:
     numbers = {name: number for number, name in enumerate(form.names, 1)}
-    return _VARIABLE.sub(
+    return VARIABLE.sub(
         lambda match: f"{{{numbers[match[1]]}}}" if carrier == "tencent" else f"${{{match[1]}}}", form.source
     )
 
 
-def _place(path: Path) -> tuple[tuple[Carrier, Occasion, str], str]:
-    match = _FILE.fullmatch(path.name)
-    if match is None or match["channel"] not in {str(c) for c in Carrier}:
-        raise _Refused("not named <sms|email>[.<variant>].<language>.txt")
-    variant = match["variant"] or ""
-    known = {str(occasion): occasion for occasion in Occasion}
-    if path.parent.name not in known:
-        raise _Refused("its folder is no occasion")
-    occasion = known[path.parent.name]
-    if (occasion, variant) not in CONTENTS:
-        raise _Refused(f"{occasion} has no variant {variant!r}")
-    return (Carrier(match["channel"]), occasion, variant), match["language"]
-
-
-def _missing(forms: Mapping[tuple[Carrier, Occasion, str], _Form], language: str) -> list[str]:
-    return [
-        f"{occasion}/{channel}{'.' if variant else ''}{variant}.{language}.txt: missing or refused"
-        for occasion, variant in CONTENTS
-        for channel in Carrier
-        if (channel, occasion, variant) not in forms
-    ]
-
-
-def _read(
-    path: Path, channel: Carrier, contents: Contents, environment: ImmutableSandboxedEnvironment
-) -> _Form:
-    head, body = _split(path.read_text(encoding="utf-8"), channel)
-    subject = head.get("subject", "")
-    used: set[str] = set()
-    try:
-        for source in (subject, body):
-            used |= _used(environment.parse(source), channel)
-    except TemplateSyntaxError as error:
-        raise _Refused(f"line {error.lineno} of the text: {error.message}") from None
-    _check_variables(used, contents, channel)
-    if used & _DEADLINES and _CONSEQUENCE not in body:
-        raise _Refused(f"names a deadline but not what happens if it is missed ({_CONSEQUENCE}…)")
-    if channel is Carrier.SMS:
-        _check_sms(body)
-    return _Form(
-        codes={carrier: head[carrier] for carrier in _CARRIER_CODES if carrier in head},
-        version=int(head["version"]),
-        subject=environment.from_string(subject),
-        body=environment.from_string(body),
-        source=body,
-        names=tuple(dict.fromkeys(_VARIABLE.findall(body)))
-        if channel is Carrier.SMS
-        else tuple(sorted(used)),
-    )
-
-
-def _split(content: str, channel: Carrier) -> tuple[dict[str, str], str]:
-    top, _, body = content.partition("\n\n")
-    head: dict[str, str] = {}
-    for line in top.splitlines():
-        match = _HEAD.fullmatch(line)
-        if match is None or match["key"] not in _KEYS[channel] | _MAY[channel]:
-            raise _Refused(f"the head knows {sorted(_KEYS[channel])}, not {line.partition(':')[0]!r}")
-        head[match["key"]] = match["value"].strip()
-    if lacking := _KEYS[channel] - set(head):
-        raise _Refused(f"the head lacks {sorted(lacking)}")
-    if not head["version"].isdigit() or int(head["version"]) < 1:
-        raise _Refused("version is not 1, 2, 3, …")
-    for carrier, form in _CARRIER_CODES.items():
-        if carrier in head and not form.fullmatch(head[carrier]):
-            raise _Refused(f"{carrier} is not a template code ({form.pattern})")
-    if not body.strip():
-        raise _Refused("there is no text after the head")
-    return head, body.rstrip("\n")
-
-
-def _used(tree: nodes.Template, channel: Carrier) -> set[str]:
-    """Names that the text asks for. Text and names only, and in an email a loop over sentences."""
-    plain = (nodes.Output, nodes.TemplateData, nodes.Name)
-    loops = {loop.target.name for loop in tree.find_all(nodes.For) if isinstance(loop.target, nodes.Name)}
-    names: set[str] = set()
-    for node in tree.find_all(nodes.Node):
-        if isinstance(node, nodes.For):
-            if (
-                channel is Carrier.SMS
-                or not isinstance(node.iter, nodes.Name)
-                or node.iter.name not in _LISTS
-            ):
-                raise _Refused("a loop is for an email, over a list")
-        elif not isinstance(node, plain):
-            raise _Refused(f"only {{{{ variable }}}} may stand in a text, no {type(node).__name__.lower()}")
-        elif isinstance(node, nodes.Name) and node.name not in loops:
-            names.add(node.name)
-    said = {n.name for out in tree.find_all(nodes.Output) for n in out.nodes if isinstance(n, nodes.Name)}
-    if lists := said & _LISTS:
-        raise _Refused(f"{sorted(lists)} is a list: loop over it")
-    return names
-
-
-def _check_variables(used: set[str], contents: Contents, channel: Carrier) -> None:
-    if personal := used & FORBIDDEN:
-        raise _Refused(f"{sorted(personal)} is personal: no message may say it")
-    if unknown := used - (contents.must | contents.may):
-        raise _Refused(f"{sorted(unknown)} is not known of this occasion")
-    if missing := contents.must - used:
-        raise _Refused(f"{sorted(missing)} must be said")
-    if channel is Carrier.SMS and (lists := used & _LISTS):
-        raise _Refused(f"{sorted(lists)} is a list: for an email only")
-
-
-def _check_sms(body: str) -> None:
-    if "\n" in body:
-        raise _Refused("an SMS is one line")
-    if {"【", "】"} & set(body):
-        raise _Refused("the carrier adds the signature in 【】 itself")
-    if len(body) > _LONGEST_SMS:
-        raise _Refused(f"longer than {_LONGEST_SMS} characters")
-    if not body.startswith("考生{{ tail }}："):
-        raise _Refused("an SMS begins with 考生 and the last four of the registration number")
+def _languages(root: Path) -> tuple[dict[str, Phrases], list[str]]:
+    """Each language's words, and what is wrong with the files that hold them."""
+    found, problems = {CHINESE: ZH}, []
+    known = {one.name for one in fields(Phrases)} - {"language"}
+    for path in sorted(root.glob("words.*.toml")):
+        language = path.name.split(".")[1]
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            problems.append(f"{path.name}: {error}")
+            continue
+        if set(content) != known:
+            problems.append(f"{path.name}: not the words that are needed: {sorted(set(content) ^ known)}")
+            continue
+        lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
+        phrases = Phrases(language=language, **{**content, **lists})
+        problems += [f"{path.name}: {problem}" for problem in phrases.problems()]
+        found[language] = phrases
+    return found, problems

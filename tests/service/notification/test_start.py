@@ -22,7 +22,7 @@ def _start(settings: Settings) -> str:
 async def test_a_bad_template_stops_the_start(
     system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(wording.Wording.load.__func__, "__defaults__", (tmp_path, "zh"))  # type: ignore[attr-defined]  # a class method's function
+    monkeypatch.setattr(wording.Wording.load.__func__, "__defaults__", (tmp_path,))  # type: ignore[attr-defined]  # a class method's function
     assert "expired/sms.zh.txt: missing" in _start(system.settings)
 
 

@@ -307,5 +307,5 @@ async def test_a_desk_nobody_knows_is_parked_and_not_told(system: System) -> Non
 
 
 async def test_every_template_is_the_carriers_too(system: System) -> None:
-    assert len(Wording.load().approved()) == len(CONTENTS)
+    assert len(Wording.load().approved()) == len(CONTENTS) * len(Wording.load().languages)
     assert system.world.sms.refused == {}

@@ -10,7 +10,12 @@ from jinja2 import UndefinedError
 
 from contracts.reasons import Carrier
 from services.notification.domain.occasions import FORBIDDEN, VARIABLES, Occasion
+from services.notification.domain.phrases import ZH
+from services.notification.domain.words import fit, variables
 from services.notification.templates.wording import TEMPLATES, TemplatesInvalid, Wording
+from tests.unit.notification.stories import CYCLE
+
+PAID_AT = "2024-02-01T02:00:00+00:00"
 
 SMS = "version: 1\naliyun: SMS_310240118\n\n"
 EMAIL = "version: 1\nsubject: 未按时缴费\n\n"
@@ -41,7 +46,7 @@ def test_the_committed_templates_load(root: Path) -> None:
         (SMS + GOOD.replace("{{ contact }}", "0833"), "['contact'] must be said"),
         (SMS + GOOD.replace("考生", "{{ name }}"), "['name'] is personal"),
         (SMS + GOOD + "{{ id_number }}", "['id_number'] is personal"),
-        (SMS + GOOD.replace("考生", "您好，考生"), "begins with 考生"),
+        (SMS + GOOD.replace("考生", "您好，考生"), "begins with '考生{{ tail }}：'"),
         (SMS + "【卫考】" + GOOD, "adds the signature"),
         (SMS + GOOD + "\n第二行", "one line"),
         (SMS + GOOD + "字" * 500, "longer than 500"),
@@ -110,9 +115,74 @@ def test_a_file_nobody_would_ever_send_is_refused(root: Path, name: str, says: s
     assert says in problem(root)
 
 
-def test_another_language_may_stand_beside_it(root: Path) -> None:
-    (root / "lapsed/sms.en.txt").write_text("not read yet", encoding="utf-8")
-    Wording.load(root)
+def test_what_a_language_lacks_is_said_and_sent_in_chinese(root: Path) -> None:
+    (root / "lapsed/sms.en.txt").unlink()
+    wording = Wording.load(root)
+    assert wording.lacking("en") == ["lapsed/sms.en.txt"]
+    assert wording.lacking("zh") == []
+    assert wording.phrases(Carrier.SMS, Occasion.LAPSED, "", "en").language == "zh"
+    assert wording.phrases(Carrier.SMS, Occasion.LAPSED, "", "ii").language == "zh"
+    assert wording.phrases(Carrier.EMAIL, Occasion.LAPSED, "", "en").language == "en"
+
+
+def test_a_language_is_its_words_and_its_texts(root: Path) -> None:
+    """Yi, say: a file of words and one text are enough to begin with."""
+    words = (root / "words.en.toml").read_text(encoding="utf-8")
+    (root / "words.ii.toml").write_text(
+        words.replace('"Candidate {{ tail }}: "', '"ꀋꂯ{{ tail }}："'), encoding="utf-8"
+    )
+    (root / "paid/sms.ii.txt").write_text(
+        "version: 1\naliyun: SMS_310249999\n\nꀋꂯ{{ tail }}：{{ amount }} {{ paid }}", encoding="utf-8"
+    )
+    wording = Wording.load(root)
+    said = variables(
+        Occasion.PAID, {"amount_fen": 28_000, "paid_at": PAID_AT}, "4321", CYCLE, wording.languages["ii"]
+    )
+    text = wording.render(Carrier.SMS, Occasion.PAID, "", said, "ii")
+    assert (text.body, text.language) == ("ꀋꂯ4321：CNY 280 10:00 Thu 1 Feb 2024 Beijing time", "ii")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("[zones]", "[zone]"), "not the words that are needed: ['zone', 'zones']"),
+        (('"unpaid"', '"unpaid'), "words.en.toml: "),
+        (('photo = "photo"\n', ""), "words.en.toml: reasons.photo"),
+        (('"Sat", "Sun"', '"Weekend"'), "weekdays are seven"),
+    ],
+)
+def test_words_that_are_wrong_are_refused(root: Path, change: tuple[str, str], says: str) -> None:
+    path = root / "words.en.toml"
+    content = path.read_text(encoding="utf-8")
+    # One of the two keys only: the other is a value.
+    before, after = ('unpaid = "the', "unpaid = the") if change[0] == '"unpaid"' else change
+    assert before in content
+    path.write_text(content.replace(before, after, 1), encoding="utf-8")
+    assert says in problem(root)
+
+
+def test_a_text_in_a_language_without_words_is_refused(root: Path) -> None:
+    (root / "words.en.toml").unlink()
+    assert "paid/sms.en.txt: there is no words.en.toml" in problem(root)
+
+
+@pytest.mark.parametrize(
+    "number", ["990101199001011234", "99010119900101123X", "13912345678", "990101900101123"]
+)
+@pytest.mark.parametrize("channel", Carrier)
+def test_somebodys_number_in_a_text_is_refused(root: Path, channel: Carrier, number: str) -> None:
+    path = root / f"expired/{channel}.zh.txt"
+    path.write_text(path.read_text(encoding="utf-8").rstrip() + f"问{number}", encoding="utf-8")
+    assert "may be somebody's own" in problem(root)
+
+
+def test_a_long_name_is_cut_short_in_an_sms_at_its_last_whole_member() -> None:
+    desk = CYCLE.site("municipal").name
+    assert len(desk) > VARIABLES["desk"].longest
+    assert fit(desk, 35, ZH) == "武警四川省总队医院，解放军第42医院，乐山市精神病医院等"
+    assert fit(desk, len(desk), ZH) == desk
+    assert fit("字" * 40, 35, ZH) == "字" * 34 + "等"
+    assert fit("one, two, three", 14, Wording.load().languages["en"]) == "one and more"
 
 
 def test_all_problems_are_said_at_once(root: Path) -> None:
