@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 
 from contracts.refusals import Code, Refused
 from services.chassis.db import Database
@@ -14,7 +15,7 @@ from services.chassis.http import allow, signed_by
 from services.chassis.tokens import Actor
 from services.notification.handlers.receipts import take_receipts
 from services.notification.ports import Sms
-from services.notification.repository import reports
+from services.notification.repository import recipients, reports
 
 _FIRST = UUID(int=0)
 
@@ -86,5 +87,25 @@ def public_routes(database: Database, sms: Sms, receipts_secret: str) -> APIRout
             raise Refused(Code.NOT_FOUND, "没有这个地址，请检查后再试。")
         await take_receipts(database, sms, await request.body())
         return {"code": 0, "msg": "接收成功"}
+
+    return router
+
+
+def language_routes(database: Database, languages: Collection[str]) -> APIRouter:
+    """In which language a candidate is written to."""
+    router = APIRouter()
+
+    @router.put("/registrations/{registration_id}/language")
+    async def write_in(
+        registration_id: UUID,
+        language: Annotated[str, Body(embed=True)],
+        _: Annotated[Actor, allow("candidate:{registration_id}")],
+    ) -> dict[str, Any]:
+        if language not in languages:
+            raise Refused(Code.INVALID, f"没有这种语言的通知，可选：{'、'.join(sorted(languages))}。")
+        async with database.unit_of_work() as uow:
+            if not await recipients.set_language(uow, registration_id, language):
+                raise Refused(Code.NOT_FOUND, "还没有这个报名的通知，请稍后再试。")
+        return {"registration_id": registration_id, "language": language}
 
     return router

@@ -7,20 +7,26 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import structlog
+
 from contracts.reasons import Carrier
 from services.chassis.jobs import Job
 from services.chassis.process import CannotStart, Plumbing, Process
 from services.notification import api, jobs
 from services.notification.adapters import aliyun, smtp
+from services.notification.adapters.bounces import BounceBox
 from services.notification.adapters.registration import RegistrationContacts
 from services.notification.consumers import HANDLERS
 from services.notification.domain.life import State
 from services.notification.domain.moments import UnknownZone, zone_in_words
+from services.notification.domain.words import unfit
 from services.notification.handlers.delivery import Channel, Delivery, Send
 from services.notification.handlers.telling import Teller
 from services.notification.ports import Accepted, Letter, Mail, Sms
 from services.notification.settings import Settings
 from services.notification.templates.wording import TemplatesInvalid, Text, Wording
+
+log = structlog.get_logger(__name__)
 
 _RECEIPTS_BODY = 4 * 1024 * 1024  # a push of some thousand receipts
 _SHORTEST_SECRET = 16
@@ -35,7 +41,8 @@ def create_app(settings: Settings) -> Process:
         clock=plumbing.clock,
         connections=settings.sms_in_flight,
     )
-    mail = smtp.SmtpMail(_mail_account(settings), clock=plumbing.clock, connections=settings.mails_in_flight)
+    mail_account = _mail_account(settings)
+    mail = smtp.SmtpMail(mail_account, clock=plumbing.clock, connections=settings.mails_in_flight)
     contacts = RegistrationContacts(settings.registration_internal_url, settings.service_token_file)
     channels = (
         Channel(Carrier.SMS, sending_by_sms(sms), State.ACCEPTED, settings.sms_in_flight, sms.find),
@@ -61,10 +68,13 @@ def create_app(settings: Settings) -> Process:
     teller = Teller(plumbing.cycle, wording, fetch.wake, _wake(deliver))
     return Process(
         plumbing,
-        public=[api.public_routes(plumbing.database, sms, secret)],
+        public=[
+            api.public_routes(plumbing.database, sms, secret),
+            api.language_routes(plumbing.database, wording.languages),
+        ],
         handlers=HANDLERS,
         deps={"teller": teller},
-        jobs=[fetch, *deliver],
+        jobs=[fetch, *deliver, *_bounces(settings, mail_account, plumbing)],
         resources=[_closing(sms, mail, contacts)],
         max_body=_RECEIPTS_BODY,
     )
@@ -83,6 +93,11 @@ def _checked(settings: Settings, plumbing: Plumbing) -> tuple[Wording, str]:
         ) from None
     if len(secret) < _SHORTEST_SECRET:
         raise CannotStart(f"the secret of the receipts' path is shorter than {_SHORTEST_SECRET} characters")
+    if too_long := unfit(plumbing.cycle):
+        raise CannotStart("; ".join(too_long))
+    for language in wording.languages:
+        if lacking := wording.lacking(language):
+            log.warning("sent-in-chinese", language=language, texts=lacking)
     return wording, secret
 
 
@@ -91,6 +106,19 @@ def _mail_account(settings: Settings) -> smtp.SmtpAccount:
         return smtp.SmtpAccount.read(settings.smtp_account_file)
     except smtp.AccountInvalid as error:
         raise CannotStart(f"mail: {error}") from None
+
+
+def _bounces(settings: Settings, account: smtp.SmtpAccount, plumbing: Plumbing) -> list[Job]:
+    """The job that reads the office's mailbox of bounces, if there is one."""
+    maildir = settings.bounces_maildir
+    if maildir is None:
+        return []
+    if account.return_path is None:
+        raise CannotStart("bounces_maildir is read for return paths: the mail account names none (bounces)")
+    if not (maildir / "new").is_dir() or not (maildir / "cur").is_dir():
+        raise CannotStart(f"{maildir} is no maildir (new, cur, tmp)")
+    every = timedelta(seconds=settings.bounces_seconds)
+    return [jobs.bounces_job(plumbing.database, BounceBox(maildir, account.return_path), every)]
 
 
 def sending_by_sms(sms: Sms) -> Send:

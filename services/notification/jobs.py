@@ -9,6 +9,8 @@ from functools import partial
 from services.chassis.db import Database
 from services.chassis.jobs import Job
 from services.chassis.vault import Vault
+from services.notification.domain.calling import CallPatience
+from services.notification.handlers.bounces import Box, read_bounces
 from services.notification.handlers.contacts import fetch_contacts
 from services.notification.handlers.delivery import Delivery
 from services.notification.ports import ContactBook
@@ -40,3 +42,12 @@ def delivery_jobs(deliveries: Sequence[tuple[str, Delivery]], pace: timedelta = 
         delivery.ending = partial(getattr, job, "ending")
         jobs.append(job)
     return jobs
+
+
+def bounces_job(database: Database, box: Box, every: timedelta) -> Job:
+    """Reads what came back, in one process at a time."""
+
+    async def run() -> None:
+        await read_bounces(database, box, CallPatience())
+
+    return Job("read-bounces", run, every=every)

@@ -20,6 +20,11 @@ class Settings(ServiceSettings):
         description="JSON: endpoint, access key, signature, and the secret's file"
     )
     smtp_account_file: Path = Field(description="JSON: host, port, security, sender, and the password's file")
+    bounces_maildir: Path | None = Field(
+        default=None,
+        description="the maildir that mail to the return paths is delivered to; none: nobody reads it",
+    )
+    bounces_seconds: float = Field(default=60.0, ge=1, le=3600, description="how often it is read")
     receipts_secret_file: Path = Field(
         description="last part of the path that the carrier pushes receipts to"
     )

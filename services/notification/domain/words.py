@@ -15,7 +15,7 @@ from services.notification.domain.moments import (
     start_in_words,
     yuan,
 )
-from services.notification.domain.occasions import Occasion
+from services.notification.domain.occasions import VARIABLES, Occasion
 from services.notification.domain.phrases import ZH, Phrases
 from services.notification.domain.told import Facts
 
@@ -52,6 +52,23 @@ def fit(value: str, longest: int, phrases: Phrases) -> str:
     # Where a member ends: before a separator, which may be the first thing that has no room.
     cut = max(value.rfind(mark, 0, room + 1) for mark in "、，,")
     return value[: cut if cut > 0 else room] + phrases.and_more
+
+
+def unfit(cycle: Cycle) -> list[str]:
+    """What the cycle says that no SMS has room for and nobody may shorten: an address, a phone, who is to be asked."""
+    said = [("contact_phone", "contact", cycle.contact_phone)]
+    for site in cycle.sites:
+        said += [
+            (f"site {site.id}: place", "place", site.place or ""),
+            (f"site {site.id}: phone", "phone", site.phone or ""),
+            (f"site {site.id}: undated_note", "note", site.undated_note or ""),
+        ]
+    said += [(f"review level {level.id}: name", "by", level.name) for level in cycle.review_levels]
+    return [
+        f"{where} has {len(value)} characters, an SMS has room for {VARIABLES[name].longest}"
+        for where, name, value in said
+        if len(value) > VARIABLES[name].longest
+    ]
 
 
 def _number(said: Variables, fact: str, value: int, phrases: Phrases) -> None:

@@ -67,6 +67,7 @@ set opens_at = excluded.opens_at, closes_at = excluded.closes_at, sequence = exc
 where desks.sequence < excluded.sequence
 """
 _DESKS = "select site_id, opens_at, closes_at from desks where cycle_id = $1"
+_SET_LANGUAGE = "update recipients set language = $2 where registration_id = $1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +189,8 @@ async def set_desk(
 async def desk_hours(uow: UnitOfWork, cycle_id: str) -> dict[str, Hours]:
     """Every desk that the office set hours for."""
     return {row.site_id: Hours(row.opens_at, row.closes_at) for row in await uow.sql(_DESKS, cycle_id)}
+
+
+async def set_language(uow: UnitOfWork, registration_id: UUID, language: str) -> bool:
+    """In which language they are written to from now on. False: nobody is known by this id."""
+    return bool(await uow.changed(_SET_LANGUAGE, registration_id, language))

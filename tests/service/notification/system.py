@@ -111,7 +111,7 @@ class System(ServiceUnderTest):
         """A new process of the service on the same database."""
         self.process = create_app(self.settings)
         self.cycle = self.process.plumbing.cycle
-        self.fetch_job, self.sms_job, self.mail_job = self.process.jobs.jobs
+        self.fetch_job, self.sms_job, self.mail_job, *_ = self.process.jobs.jobs
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=self.process.public), base_url="http://notification.test"
         )
