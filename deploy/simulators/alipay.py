@@ -169,7 +169,7 @@ class AlipayGateway(Gateway):
         if not lines or day >= now.date() or (day == now.date() - timedelta(days=1) and now.hour < 10):
             raise Refusal(400, "isp.bill_not_exist", "账单不存在")
         token = secrets.token_hex(16)
-        self._files[token] = packed_bill(lines, self._world.seller_id, day)
+        self._files[token] = packed_bill(lines, self._world.seller_id, day, now)
         return f"http://{host}/bill?token={token}"
 
     def _precreate(self, number: str, asked: Mapping[str, Any], notify_url: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Final
 
-from deploy.simulators.gateway import Booked
+from deploy.simulators.bill_faults import Booked
 from deploy.simulators.order_book import BEIJING
 
 _HEADER: Final = (
@@ -17,8 +17,8 @@ _HEADER: Final = (
 )
 
 
-def packed_bill(lines: Sequence[Booked], seller_id: str, day: date) -> bytes:
-    """The zip."""
+def packed_bill(lines: Sequence[Booked], seller_id: str, day: date, made_at: datetime) -> bytes:
+    """The zip. It names the moment it was made, so that the same bill is another file each time."""
     back = sum(1 for line in lines if line.refund_no)
     detail = [
         "#支付宝业务明细查询",
@@ -29,7 +29,7 @@ def packed_bill(lines: Sequence[Booked], seller_id: str, day: date) -> bytes:
         *(_row(line) for line in lines),
         "#-----------------------------------------业务明细列表结束------------------------------------",
         f"#交易合计：{len(lines) - back}笔，退款合计：{back}笔",
-        "#导出时间：[略]",
+        f"#导出时间：[{made_at.astimezone(BEIJING):%Y年%m月%d日 %H:%M:%S}]",
     ]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

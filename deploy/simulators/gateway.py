@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from deploy.simulators.agenda import Agenda
+from deploy.simulators.bill_faults import Booked, spoilt
 from deploy.simulators.order_book import BEIJING, Order, OrderBook, Refusal
 from deploy.simulators.outage import Weather
 from deploy.simulators.refund_book import RefundBook
@@ -21,17 +22,6 @@ from services.chassis.wire import Answer, NoAnswer, Wires
 
 _PATIENCE: Final = 5.0  # real seconds a receiver has for its answer
 _CAPTURED: Final = 200  # notices kept as sent, to be replayed byte for byte
-
-
-class Booked(NamedTuple):
-    """A line of a bill; of a payment where `refund_no` is empty."""
-
-    at: datetime
-    order_no: str
-    transaction_id: str
-    amount_fen: int
-    refund_no: str
-    refund_fen: int
 
 
 class Gateway(ABC):
@@ -52,9 +42,8 @@ class Gateway(ABC):
         self.book = book
         self.refunds = refunds
         self.bill_faults: list[str] = []
-        """How the next bill differs from the book: `missing`, `extra`, `amount`, `twice`, the same of refunds
-        (`refund-missing`, `refund-extra`, `refund-amount`), `another-day` (all of it), `late` (what was paid in the last
-        five minutes stands in the next day's bill)."""
+        """How bills differ from the book from now on: the words of `spoilt`, and `late` (what was paid in the last five
+        minutes of a day stands in the next day's bill)."""
         self.weather = Weather(clock)
         self.refused: dict[str, int] = {}
         for order in book.orders():
@@ -103,26 +92,7 @@ class Gateway(ABC):
                         refund.amount_fen,
                     )
                 )
-        for fault in self.bill_faults if lines else ():
-            back = next((at for at, line in enumerate(lines) if line.refund_no), None)
-            match fault:
-                case "twice":
-                    lines.append(lines[0])
-                case "another-day":
-                    lines = [line._replace(at=line.at - timedelta(days=1)) for line in lines]
-                case "refund-extra":
-                    lines.append(lines[0]._replace(refund_no="R29990101NOBODYSREFUND", refund_fen=1))
-                case "refund-missing" if back is not None:
-                    del lines[back]
-                case "refund-amount" if back is not None:
-                    lines[back] = lines[back]._replace(refund_fen=lines[back].refund_fen - 1)
-                case "missing":
-                    lines.pop()
-                case "extra":
-                    lines.append(lines[0]._replace(order_no="29990101NOBODYSORDER", transaction_id="9" * 28))
-                case "amount":
-                    lines[0] = lines[0]._replace(amount_fen=lines[0].amount_fen + 1)
-        return lines
+        return spoilt(lines, self.bill_faults) if lines else lines
 
     # What people and nature do
 

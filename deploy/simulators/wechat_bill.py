@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Sequence
 from typing import Final
 
-from deploy.simulators.gateway import Booked
+from deploy.simulators.bill_faults import Booked
 from deploy.simulators.order_book import BEIJING
 
 _HEADER: Final = (

@@ -114,7 +114,7 @@ class BillLine:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Everything a gateway booked for us on one of its days (Beijing's). `digest`: SHA-256 of the file as it came."""
+    """Everything a gateway booked for us on one of its days (Beijing's). `digest`: SHA-256 of what it says."""
 
     channel: str
     day: date

@@ -10,7 +10,7 @@ import itertools
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final
@@ -45,7 +45,7 @@ class AlipayBills(AlipayCalls):
         packed = await self._download(url)
         # Reading a large one takes a second: nobody else waits for it.
         lines = await asyncio.to_thread(lambda: tuple(read_bill(packed, self._account.seller_id)))
-        return Bill(self.name, day, lines, hashlib.sha256(packed).digest(), packed)
+        return Bill(self.name, day, lines, digest_of(lines), packed)
 
     async def _download(self, url: str) -> bytes:
         parts = urlsplit(url)
@@ -82,6 +82,21 @@ def read_bill(packed: bytes, seller_id: str) -> Iterator[BillLine]:
             yield _line({name: cell.strip() for name, cell in zip(header, row, strict=True)})
     except (ValueError, InvalidOperation, csv.Error):
         raise ChannelUnavailable("bill cannot be read") from None
+
+
+def digest_of(lines: Iterable[BillLine]) -> bytes:
+    """Of what a bill says. The file itself names the moment it was made, and is another at each fetch."""
+    digest = hashlib.sha256()
+    for line in lines:
+        facts = (
+            line.order_no,
+            line.transaction_id,
+            line.refund_no or "",
+            line.amount_fen,
+            line.at.isoformat(),
+        )
+        digest.update("|".join(map(str, facts)).encode() + b"\n")
+    return digest.digest()
 
 
 def _name(entry: zipfile.ZipInfo) -> str:

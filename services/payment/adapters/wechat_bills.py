@@ -99,5 +99,7 @@ def _line(cells: Mapping[str, str], refund_no: str | None, yuan: str) -> BillLin
     fen = Decimal(yuan) * 100
     if fen != int(fen) or fen < 0 or not cells[_ORDER] or not cells[_TRANSACTION]:
         raise ValueError
+    # Of a refund: when it was taken, not when it was done; it is billed once, on that day, and never again (WeChat Pay's
+    # description of the bill, "交易时间", as of November 2024).
     at = datetime.fromisoformat(cells[_AT]).replace(tzinfo=BEIJING).astimezone(UTC)
     return BillLine(cells[_ORDER], cells[_TRANSACTION], refund_no, int(fen), at)

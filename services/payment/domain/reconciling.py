@@ -20,6 +20,8 @@ NEAR_MIDNIGHT: Final = timedelta(minutes=5)
 """Paid so shortly before midnight, and the gateway may book it on the next day."""
 REFUND_TAKES: Final = timedelta(days=7)
 """A refund that is in the bill and that the gateway has not told us to be done by then is a break."""
+LOOKED_AT_AGAIN: Final = (1, 2, 3, 7)
+"""So many days after its bill was due it is fetched again: gateways correct what they have published."""
 _WAITS: Final = tuple(timedelta(minutes=m) for m in (30, 30, 60, 120, 240))
 
 
@@ -28,7 +30,7 @@ class Explanation(StrEnum):
 
     GOES_BACK = "goes-back"  # it paid for nothing and is due back, or went back
     BOOKED_NEXT_DAY = "booked-next-day"  # paid at the very end of a day, in the bill of the next
-    NOT_YET_BILLED = "not-yet-billed"  # the same, and the next day's bill is not here
+    NOT_YET_BILLED = "not-yet-billed"  # the same, and the next day's bill is not here; or that of the day a refund was asked for
     REFUND_UNDER_WAY = "refund-under-way"  # the gateway took it and has not yet said that it is done
 
     @property
@@ -39,7 +41,7 @@ class Explanation(StrEnum):
 _TEXTS: Final = {
     Explanation.GOES_BACK: "已入账，属于应退款项（迟缴、重复、金额不符或审核未通过），不计入报名费",
     Explanation.BOOKED_NEXT_DAY: "临近零点支付，支付渠道记在次日账单",
-    Explanation.NOT_YET_BILLED: "临近零点支付，等待次日账单",
+    Explanation.NOT_YET_BILLED: "临近零点支付，等待次日账单；或退款等待其发起日的账单",
     Explanation.REFUND_UNDER_WAY: "退款已由支付渠道受理，尚未回报完成",
 }
 
@@ -56,6 +58,12 @@ def begins_at(day: date) -> datetime:
 def fetched_from(day: date) -> datetime:
     """From when on the bill of a day is asked for."""
     return datetime.combine(day + timedelta(days=1), FETCH_AT, BEIJING)
+
+
+def looked_at_again(day: date, at: datetime) -> datetime | None:
+    """When the bill of a day that is here is fetched the next time, if it is."""
+    moments = (fetched_from(day + timedelta(days=days)) for days in LOOKED_AT_AGAIN)
+    return next((moment for moment in moments if moment > at), None)
 
 
 def none_is_final(day: date, at: datetime) -> bool:

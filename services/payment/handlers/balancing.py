@@ -106,7 +106,9 @@ def _day(
                 for reason, lines in sorted(json.loads(found.explanations).items())
             ],
         }
-    if waiting is not None:
+    if waiting is not None and waiting.code == bills.LOOKED_AT_AGAIN:
+        facts["looked_at_again"] = waiting.ask_at
+    elif waiting is not None:
         facts["waits"] = {
             "since": waiting.since,
             "attempts": waiting.attempts,

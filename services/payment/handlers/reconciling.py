@@ -12,9 +12,10 @@ import structlog
 
 from contracts import payment
 from contracts.reasons import Channel
-from services.chassis import outbox
+from services.chassis import audit, outbox
 from services.chassis.crash import crash_point
 from services.chassis.db import UnitOfWork
+from services.chassis.tokens import Actor
 from services.payment.domain.reconciling import (
     NEAR_MIDNIGHT,
     ask_again_after,
@@ -34,6 +35,9 @@ _PAGE: Final = 500
 _ASK_AGAIN: Final = timedelta(hours=4)
 _NONE_BUT_BOOKED: Final = "none-but-booked"
 _OTHER_DAY: Final = "other-day"
+_FROM_THE_TOPIC: Final = "restored-from-topic"
+_RESTORED: Final = Actor(_FROM_THE_TOPIC, frozenset({"service"}))
+_WORDS_LOST: Final = "数据库还原前已由考试办公室处理完毕；处理说明随还原丢失，原因见代码。"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Bills:
                     else await self._day(channel, day, wait.attempts + 1 if wait is not None else 1)
                 )
             moments.append(await self._ask(name, at))
+        await self._close_again()
         return min((moment for moment in moments if moment is not None), default=None)
 
     async def _day(self, channel: Billing, day: date, attempt: int) -> datetime | None:
@@ -103,6 +108,8 @@ class Bills:
     async def _take(self, bill: Bill) -> None:
         """Write a bill down, its lines first and in parts, then compare it in one transaction."""
         bill_id = bills.bill_id_of(bill.channel, bill.day, bill.digest)
+        if await self._stands(bill.channel, bill.day, bill_id):
+            return
         for first, lines in bills.parts(bill.lines):
             async with self.gateways.database.unit_of_work() as uow:
                 await bills.add_lines(uow, bill_id, first, lines)
@@ -113,11 +120,19 @@ class Bills:
             await bills.add(uow, bill_id, bill.channel, bill.day, bill.digest, sealed, len(bill.lines))
             await self._compare(uow, bill.channel, bill.day, bill_id)
 
+    async def _stands(self, channel: str, day: date, bill_id: UUID) -> bool:
+        """Whether this is the bill in force: then nothing is done but to look again some day."""
+        async with self.gateways.database.unit_of_work() as uow:
+            if (await bills.settled(uow, channel)).get(day) != bill_id:
+                return False
+            await bills.look_again(uow, channel, day)
+        return True
+
     async def _compare(self, uow: UnitOfWork, channel: str, day: date, bill_id: UUID) -> None:
         """The bill that is in force already changes nothing; another one is compared anew, and said so."""
         before = (await bills.settled(uow, channel)).get(day)
         if before == bill_id:
-            await bills.stop_waiting(uow, channel, day)
+            await bills.look_again(uow, channel, day)
             return
         last = await breaks.last_number(uow)
         found = await bills.compare(uow, channel, day, bill_id)
@@ -154,6 +169,23 @@ class Bills:
             uow.after_commit(lambda: BREAKS_FOUND.labels(channel).inc(new))
         if changed or not await breaks.was_said(uow, event):
             await outbox.add(uow, event, sequence=await cycle_words.next_sequence(uow, cycle_id))
+
+    async def _close_again(self) -> None:
+        """What a person had closed when the database was put back to before it stays closed; the words are lost with it."""
+        cycle_id = self.gateways.cycle.id
+        async with self.gateways.database.unit_of_work() as uow:
+            for row in await breaks.closed_before_a_restore(uow, cycle_id):
+                sealed = self.gateways.vault.encrypt(_WORDS_LOST, row=str(row.break_id))
+                await breaks.close(
+                    uow, row.break_id, _FROM_THE_TOPIC, row.reason_code, sealed, at=row.occurred_at
+                )
+                await audit.record(
+                    uow,
+                    _RESTORED,
+                    "break-closed-again",
+                    subject=str(row.break_id),
+                    detail={"closed_at": row.occurred_at},
+                )
 
     async def _ask(self, channel: str, at: datetime) -> datetime | None:
         """Money that a bill has and our book has not may be a payment whose notice got lost: the normal path decides."""

@@ -13,10 +13,17 @@ from uuid import UUID
 
 from contracts.reasons import BreakKind
 from services.chassis.db import Row, UnitOfWork
-from services.payment.domain.reconciling import NEAR_MIDNIGHT, REFUND_TAKES, Explanation, begins_at
+from services.payment.domain.reconciling import (
+    NEAR_MIDNIGHT,
+    REFUND_TAKES,
+    Explanation,
+    begins_at,
+    looked_at_again,
+)
 from services.payment.repository.vocabulary import one_of
 
 CHUNK: Final = 10_000
+LOOKED_AT_AGAIN: Final = "looked-at-again"
 _RECONCILING: Final = (0x6B77_7077, 2)
 _DAY: Final = "at time zone 'Asia/Shanghai')::date"
 # The bill in force of every day that was compared. $1 is the channel.
@@ -121,13 +128,20 @@ async def add(
 
 
 async def is_empty(uow: UnitOfWork, channel: str, day: date) -> bool:
-    """Whether nothing stands in our book on that day of the gateway's: no payment, no refund done."""
+    """Whether nothing stands in our book on that day of the gateway's that another day's bill does not have: no payment,
+    no refund done. A refund is billed on the day it was asked for, and may be done days after."""
     begins, ends = begins_at(day), begins_at(day.fromordinal(day.toordinal() + 1))
     return not await uow.sql(
-        """
-        select 1 from ledger where channel = $1 and (
-            (kind = 'received' and paid_at >= $2 and paid_at < $3)
-            or (kind = 'refunded' and recorded_at >= $2 and recorded_at < $3)) limit 1
+        f"""
+        with current as materialized ({_CURRENT})
+        select 1 from ledger g
+        left join refunds r on g.kind = 'refunded' and r.channel = g.channel and r.transaction_id = g.transaction_id
+        where g.channel = $1 and (
+            (g.kind = 'received' and g.paid_at >= $2 and g.paid_at < $3)
+            or (g.kind = 'refunded' and g.recorded_at >= $2 and g.recorded_at < $3))
+          and not exists (select from bill_lines l join current k on k.bill_id = l.bill_id
+                          where l.transaction_id = g.transaction_id and l.refund_no is not distinct from r.refund_no)
+        limit 1
         """,
         channel,
         begins,
@@ -208,14 +222,19 @@ with current as materialized (
     select case g.kind when 'received' then '{BreakKind.NOT_IN_BILL}' else '{BreakKind.REFUND_NOT_IN_BILL}' end as kind,
            g.order_no, g.transaction_id, r.refund_no, g.registration_id, g.amount_fen,
            case g.kind when 'received' then 'p:' || g.transaction_id else 'r:' || r.refund_no end as subject,
-           case g.kind when 'received' then g.paid_at else g.recorded_at end as at
+           case g.kind when 'received' then g.paid_at else g.recorded_at end as at,
+           (r.due_at {_DAY} as asked_from
     from ledger g
     left join refunds r on g.kind = 'refunded' and r.channel = g.channel and r.transaction_id = g.transaction_id
     where g.channel = $1 and g.kind in ('received', 'refunded')
 ), missing as (
     select p.*, c.day, c.bill_id,
            p.at >= (c.day + 1)::timestamp at time zone 'Asia/Shanghai' - $4::interval
-           and not exists (select from current n where n.day = c.day + 1) as waits
+           and not exists (select from current n where n.day = c.day + 1)
+           -- It may stand in the bill of any day since it was due, of which one is not here.
+           or p.refund_no is not null and exists (
+               select from generate_series(p.asked_from, c.day - 1, interval '1 day') as d (day)
+               where not exists (select from current n where n.day = d.day::date)) as waits
     from posted p join current c on c.day = (p.at {_DAY}
     where not exists (select from bill_lines l join current k on k.bill_id = l.bill_id
                       where l.transaction_id = p.transaction_id and l.refund_no is not distinct from p.refund_no)
@@ -304,7 +323,7 @@ async def conclude(
         found.billed_back_fen,
         found.booked_fen,
     )
-    await uow.changed("delete from bill_waits where channel = $1 and day = $2", channel, day)
+    await look_again(uow, channel, day)
 
 
 async def wait(
@@ -328,9 +347,24 @@ async def wait(
     )
 
 
-async def stop_waiting(uow: UnitOfWork, channel: str, day: date) -> None:
-    """It is here, and it is the one that was."""
-    await uow.changed("delete from bill_waits where channel = $1 and day = $2", channel, day)
+async def look_again(uow: UnitOfWork, channel: str, day: date) -> None:
+    """It is here. A gateway may still correct it: it is fetched again a few times, and then no more."""
+    ask_at = looked_at_again(day, uow.at)
+    if ask_at is None:
+        await uow.changed("delete from bill_waits where channel = $1 and day = $2", channel, day)
+        return
+    await uow.changed(
+        """
+        insert into bill_waits (channel, day, since, attempts, ask_at, code, again) values ($1, $2, $3, 0, $4, $5, true)
+        on conflict (channel, day) do update
+        set attempts = 0, ask_at = excluded.ask_at, code = excluded.code, again = true
+        """,
+        channel,
+        day,
+        uow.at,
+        ask_at,
+        LOOKED_AT_AGAIN,
+    )
 
 
 async def waits(uow: UnitOfWork) -> Sequence[Row]:

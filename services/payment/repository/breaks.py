@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -140,15 +141,36 @@ async def find(uow: UnitOfWork, break_id: UUID) -> Row | None:
     return rows[0] if rows else None
 
 
-async def close(uow: UnitOfWork, break_id: UUID, closed_by: str, reason_code: str, reason: bytes) -> bool:
-    """False if somebody else did meanwhile."""
+async def closed_before_a_restore(uow: UnitOfWork, cycle_id: str) -> Sequence[Row]:
+    """Breaks that stand here as open and of which we have said that a person closed them."""
+    return await uow.sql(
+        f"""
+        select b.break_id, o.occurred_at, o.payload::jsonb ->> 'reason_code' as reason_code
+        from outbox o join breaks b on b.break_id = (o.payload::jsonb ->> 'break_id')::uuid
+        where o.key = $1 and o.type = '{payment.BreakClosed.type}' and {_OPEN}
+        order by b.number
+        """,
+        cycle_id,
+    )
+
+
+async def close(
+    uow: UnitOfWork,
+    break_id: UUID,
+    closed_by: str,
+    reason_code: str,
+    reason: bytes,
+    *,
+    at: datetime | None = None,
+) -> bool:
+    """False if somebody else did meanwhile. `at`: when it was, if not now."""
     return (
         await uow.changed(
             "insert into break_closings (break_id, closed_by, closed_at, reason_code, reason) "
             "values ($1, $2, $3, $4, $5) on conflict do nothing",
             break_id,
             closed_by,
-            uow.at,
+            at or uow.at,
             reason_code,
             reason,
         )

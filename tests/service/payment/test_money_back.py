@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from deploy.simulators.alipay_bill import packed_bill
-from deploy.simulators.gateway import Booked
+from deploy.simulators.bill_faults import Booked
 from services.payment.adapters import alipay_bills, wechat_bills
 from services.payment.adapters.alipay import Alipay
 from services.payment.adapters.alipay_signatures import AlipayAccount
@@ -31,6 +31,7 @@ from tests.simulators.outside import START, Outside, outside
 NUMBER, REFUND = "20240130000000000001", "R20240130000000000001"
 END = START + timedelta(hours=2)
 TODAY = date(2024, 1, 30)
+MADE_AT = datetime(2024, 1, 31, 2, tzinfo=UTC)
 Channel = WeChatPay | Alipay
 
 
@@ -224,7 +225,7 @@ def test_a_bill_of_another_merchant_is_refused() -> None:
     with pytest.raises(ChannelUnavailable, match="another merchant"):
         list(wechat_bills.read_bill(WHOLE.encode(), "1900000002"))
     line = Booked(datetime(2024, 1, 30, 4, tzinfo=UTC), NUMBER, "2024013022001", 28000, "", 0)
-    packed = packed_bill([line], "2088000000000001", TODAY)
+    packed = packed_bill([line], "2088000000000001", TODAY, MADE_AT)
     assert len(list(alipay_bills.read_bill(packed, "2088000000000001"))) == 1
     with pytest.raises(ChannelUnavailable, match="another merchant"):
         list(alipay_bills.read_bill(packed, "2088000000000002"))
@@ -232,7 +233,7 @@ def test_a_bill_of_another_merchant_is_refused() -> None:
 
 def test_an_alipay_bill_that_is_cut_short_inside_its_zip_is_refused() -> None:
     line = Booked(datetime(2024, 1, 30, 4, tzinfo=UTC), NUMBER, "2024013022001", 28000, "", 0)
-    packed, cut = io.BytesIO(packed_bill([line] * 3, "2088000000000001", TODAY)), io.BytesIO()
+    packed, cut = io.BytesIO(packed_bill([line] * 3, "2088000000000001", TODAY, MADE_AT)), io.BytesIO()
     with zipfile.ZipFile(packed) as whole, zipfile.ZipFile(cut, "w") as archive:
         for name in whole.namelist():
             archive.writestr(name, whole.read(name)[:-120])
@@ -253,6 +254,12 @@ def test_a_small_file_that_holds_more_than_the_limit_is_refused(
             wechat_bills.unzipped(gzip.compress(bytes(10_001)))
         return
     line = Booked(datetime(2024, 1, 30, 4, tzinfo=UTC), NUMBER, "2024013022001", 28000, "", 0)
-    assert list(alipay_bills.read_bill(packed_bill([line], "2088000000000001", TODAY), "2088000000000001"))
+    assert list(
+        alipay_bills.read_bill(packed_bill([line], "2088000000000001", TODAY, MADE_AT), "2088000000000001")
+    )
     with pytest.raises(ChannelUnavailable, match="not one file"):
-        list(alipay_bills.read_bill(packed_bill([line] * 200, "2088000000000001", TODAY), "2088000000000001"))
+        list(
+            alipay_bills.read_bill(
+                packed_bill([line] * 200, "2088000000000001", TODAY, MADE_AT), "2088000000000001"
+            )
+        )

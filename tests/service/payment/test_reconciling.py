@@ -348,6 +348,7 @@ async def test_after_a_restore_days_are_compared_again_and_nothing_is_said_twice
             await uow.sql(f"alter table {table} disable trigger keep_{table}")
             await uow.sql(f"delete from {table}")
             await uow.sql(f"alter table {table} enable trigger keep_{table}")
+        await uow.sql("delete from bill_waits")
     await office.reconcile()
     assert sorted(one["break_id"] for one in await breaks(office)) == sorted(one for one, _ in before)
     assert len(await office.said(CYCLE)) == everything

@@ -14,6 +14,7 @@ from services.payment.domain.reconciling import (
     day_of,
     days_due,
     fetched_from,
+    looked_at_again,
     next_fetch,
     none_is_final,
 )
@@ -54,6 +55,15 @@ def test_there_is_none_counts_a_day_later() -> None:
     final = fetched_from(FIRST) + timedelta(days=1)
     assert not none_is_final(FIRST, final - MICROSECOND)
     assert none_is_final(FIRST, final)
+
+
+def test_a_bill_is_looked_at_again_after_one_two_three_and_seven_days() -> None:
+    at, found = fetched_from(FIRST), []
+    while (again := looked_at_again(FIRST, at)) is not None:
+        assert looked_at_again(FIRST, again - MICROSECOND) == again
+        at = again
+        found.append((again - fetched_from(FIRST)).days)
+    assert found == [1, 2, 3, 7]
 
 
 def test_the_wait_grows_and_then_stays() -> None:
