@@ -24,7 +24,7 @@ URGENT: Final = ("#b42318", "#ff9d8f")
 
 _PIECE: Final = re.compile(r"(\{\{.*?\}\}|\{%.*?%\})")
 _NAME: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_LABELLED: Final = re.compile(r"(?P<label>[^：:{}。，]{1,40})[：:] ?(?P<value>\{\{\s*\w+\s*\}\}\S{0,4})")
+_LABELLED: Final = re.compile(r"(?P<label>[^：:{}。，（(]{1,40})[：:] ?(?P<value>\{\{\s*\w+\s*\}\}\S{0,4})")
 _FONT: Final = "-apple-system,'PingFang SC','Microsoft YaHei','Noto Sans CJK SC',Roboto,Arial,sans-serif"
 _DARK: Final = "".join(
     f".{name}{{{what}:{colours[1]}!important}}"
