@@ -59,6 +59,7 @@ class Surroundings:
     service_tokens: Mapping[str, Path]
     accounts: Mapping[str, str]
     real_broker: bool = True
+    bounces: str = ""  # where mail lies that came back
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, service: str) -> dict[str, str]:
@@ -105,6 +106,8 @@ class Surroundings:
                 "SMTP_ACCOUNT_FILE": self.accounts.get("smtp", ""),
                 "RECEIPTS_SECRET_FILE": str(self.keys.receipts_secret_file),
             }
+            if self.bounces:
+                told |= {"BOUNCES_MAILDIR": self.bounces, "BOUNCES_SECONDS": "5"}
             if registration := self.addresses.get("registration"):
                 told["REGISTRATION_INTERNAL_URL"] = registration.internal_url
             return told

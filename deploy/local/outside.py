@@ -46,6 +46,16 @@ class Outside:
         accounts: Mapping[str, str] = self.whereabouts["accounts"]
         return accounts
 
+    @property
+    def authority(self) -> str:
+        """The certificate of whoever vouches for the simulated relay."""
+        return str(Path(self.accounts["smtp"]).with_name("authority.pem"))
+
+    @property
+    def bounces(self) -> str:
+        """The maildir where mail lies that came back."""
+        return str(self.whereabouts["bounces"])
+
 
 class OutsideStart:
     """It makes its keys while database and broker start, so starting it comes in two halves."""

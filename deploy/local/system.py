@@ -214,6 +214,7 @@ class LocalSystem:
                 name: keys.service_token_file(name, at=self.clock.now()) for name in self._wanted
             },
             accounts=self.outside.accounts if self.outside else {},
+            bounces=self.outside.bounces if self.outside else "",
             real_broker=self.rungs["kafka"]["rung"] != "last resort",
             extra=self._extra,
         )
@@ -228,7 +229,9 @@ class LocalSystem:
         process = self.services[name].process
         command = [sys.executable, "-m", *(module or (f"services.{name}", "run"))]
         root = self._code.get(name, ROOT)
-        process.start(command, cwd=root, env={**self.surroundings.of(name), **(extra or {})})
+        # A version from before account files named an authority trusts what the machine does.
+        trusted = {} if root == ROOT or not self.outside else {"SSL_CERT_FILE": self.outside.authority}
+        process.start(command, cwd=root, env={**self.surroundings.of(name), **trusted, **(extra or {})})
         self.directory.started(name, process.pid or 0)
 
     async def _ready(self, name: str) -> None:
