@@ -1,4 +1,4 @@
-"""What `kaowu bench streams` and `kaowu bench close` do and say."""
+"""What `kaowu bench streams`, `close` and `messages` do and say."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deploy.bench import close as closes
+from deploy.bench import messages as storms
 from deploy.bench import peers, pretix, rabbitmq, record
 from deploy.bench.figures import Figure
 from deploy.bench.scale import SCALES
@@ -38,6 +39,15 @@ async def close(scale: str, parts: Sequence[str], *, as_json: bool, directory: P
             err.print(f"left out: {why}", markup=False)
     return await _bench(
         "close", closes.PARTS, scale, parts, as_json=as_json, directory=directory, recorded=recorded
+    )
+
+
+async def messages(
+    scale: str, parts: Sequence[str], *, as_json: bool, directory: Path, recorded: bool
+) -> int:
+    """1 if somebody was told twice without reason, or not at all. Its peers need no packages but ours."""
+    return await _bench(
+        "messages", storms.PARTS, scale, parts, as_json=as_json, directory=directory, recorded=recorded
     )
 
 

@@ -51,7 +51,7 @@ def environment(
 ) -> Mapping[str, str]:
     """Of `python -m services.payment`, or of a program that puts it together itself."""
     keys = LocalKeys.of(stage.directory / "keys", [SERVICE])
-    accounts = credentials(stage).write_account_files(gateway_url, gateway_url, "127.0.0.1:9", 9)
+    accounts = credentials(stage).write_account_files(gateway_url, gateway_url, NOWHERE, 9, NOWHERE)
     return {
         "KAOWU_ENVIRONMENT": "local",
         "KAOWU_CYCLE_FILE": str(cycle_file),

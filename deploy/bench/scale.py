@@ -26,6 +26,12 @@ class Scale:
     callbacks: int  # a round
     shop_orders: int  # of pretix
     deferred_jobs: int  # of procrastinate
+    # of the messages
+    forfeited: int  # people, two messages each
+    storm_rounds: int
+    peer_seconds: int
+    waiting: int  # messages, half of them SMS
+    sending_seconds: int  # a round
     processes: tuple[int, ...] = (1, 2, 4)
     rate: int = 500
 
@@ -46,6 +52,11 @@ SMALL: Final = Scale(
     callbacks=4_000,
     shop_orders=500,
     deferred_jobs=2_000,
+    forfeited=50_000,
+    storm_rounds=3,
+    peer_seconds=4,
+    waiting=120_000,
+    sending_seconds=8,
 )
 FULL: Final = Scale(
     name="full",
@@ -63,5 +74,10 @@ FULL: Final = Scale(
     callbacks=10_000,
     shop_orders=5_000,
     deferred_jobs=20_000,
+    forfeited=1_000_000,
+    storm_rounds=1,
+    peer_seconds=30,
+    waiting=1_000_000,
+    sending_seconds=40,
 )
 SCALES: Final = {scale.name: scale for scale in (SMALL, FULL)}

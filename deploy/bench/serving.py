@@ -67,18 +67,21 @@ async def serving(
         [sys.executable, "-m", "services.payment", "run"], env={**inherited(os.environ), **told}, cwd=ROOT
     )
     try:
-        await _ready(child, internal)
+        await until_ready(child, internal)
         assert child.pid is not None
         yield Service(port, child.pid)
     finally:
         await child.stop(patience=30.0)
 
 
-async def _ready(child: Child, port: int) -> None:
+async def until_ready(child: Child, port: int) -> None:
+    """Raises Failed when it ends first, or takes too long."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not child.alive:
-            raise Failed(f"payment ended while it started:\n{child.log.read_text(errors='replace')[-2000:]}")
+            raise Failed(
+                f"{child.name} ended while it started:\n{child.log.read_text(errors='replace')[-2000:]}"
+            )
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /ready HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
@@ -89,4 +92,4 @@ async def _ready(child: Child, port: int) -> None:
         except OSError:
             pass
         await asyncio.sleep(0.1)
-    raise Failed(f"payment was not ready within 60 s:\n{child.log.read_text(errors='replace')[-2000:]}")
+    raise Failed(f"{child.name} was not ready within 60 s:\n{child.log.read_text(errors='replace')[-2000:]}")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from deploy.bench import record
 from deploy.bench.backlog import behind
@@ -18,7 +17,6 @@ from deploy.bench.contender import Violated
 from deploy.bench.evidence import Evidence
 from deploy.bench.figures import Figure, Goal, percentile
 from deploy.bench.latency import between
-from deploy.cli import app
 
 RELAY = Figure(
     name="P4 relay / raw aiokafka",
@@ -129,9 +127,3 @@ def test_exactly_so_many_events_are_left_behind(ends: list[int], data: st.DataOb
     start = behind(end, events)
     assert sum(end[part] - start[part] for part in end) == events
     assert all(0 <= start[part] <= end[part] for part in end)
-
-
-def test_a_benchmark_that_is_not_built_says_so_and_fails() -> None:
-    done = CliRunner().invoke(app, ["bench", "messages"])
-    assert done.exit_code == 1
-    assert "not built yet, nothing was measured" in done.output
