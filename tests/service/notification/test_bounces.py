@@ -122,7 +122,7 @@ def test_a_bounce_is_for_the_one_message_whose_address_it_came_to() -> None:
     assert read_bounce(report(), elsewhere) is Left.FORGED
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     cut=st.integers(0, 1200),
     junk=st.binary(max_size=80),
