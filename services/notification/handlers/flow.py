@@ -30,6 +30,7 @@ class Flow(Generic[M, R]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._waiting.clear()
         for sender in self._senders:
             sender.cancel()
         await asyncio.gather(*self._senders, return_exceptions=True)
@@ -56,6 +57,9 @@ class Flow(Generic[M, R]):
     def put(self, messages: Iterable[M]) -> None:
         """These go next."""
         self._waiting.extend(messages)
+        self._start()
+
+    def _start(self) -> None:
         for _ in range(min(len(self._waiting), self._at_once - len(self._senders))):
             sender = asyncio.create_task(self._work())
             self._senders.add(sender)
@@ -91,4 +95,6 @@ class Flow(Generic[M, R]):
         self._senders.discard(sender)
         if not sender.cancelled() and sender.exception() is not None:
             self._failed.append(sender)
+        elif not sender.cancelled():
+            self._start()  # more may have been put between its end and this
         self._moved.set()
