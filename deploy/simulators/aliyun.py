@@ -108,7 +108,7 @@ class AliyunCarrier(SmsCarrier):
         """What went to one number on one day (in Beijing), oldest first, a page at a time."""
         number, day = parameters.get("PhoneNumber", ""), parameters.get("SendDate", "")
         if not NUMBER.fullmatch(number) or number.startswith(REFUSED_PREFIX):
-            raise Refusal(200, "isv.MOBILENUMBER_ILLEGAL", "手机号码格式错误")
+            raise Refusal(200, "isv.MOBILE_NUMBER_ILLEGAL", "手机号码格式错误")
         try:
             size, page = int(parameters["PageSize"]), int(parameters["CurrentPage"])
             asked = date.fromisoformat(day)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -13,14 +14,18 @@ from contracts.reasons import Carrier
 from services.chassis.jobs import Job
 from services.chassis.process import CannotStart, Plumbing, Process
 from services.notification import api, jobs
-from services.notification.adapters import aliyun, smtp
+from services.notification.adapters import aliyun, smtp, tencent
 from services.notification.adapters.bounces import BounceBox
 from services.notification.adapters.registration import RegistrationContacts
 from services.notification.consumers import HANDLERS
 from services.notification.domain.life import State
+from services.notification.domain.limits import NumberLimits
 from services.notification.domain.moments import UnknownZone, zone_in_words
 from services.notification.domain.words import unfit
-from services.notification.handlers.delivery import Channel, Delivery, Send
+from services.notification.handlers.delivery import Delivery
+from services.notification.handlers.outgoing import Channel, Provider, Send
+from services.notification.handlers.routing import Routing
+from services.notification.handlers.scoreboard import Scoreboard
 from services.notification.handlers.telling import Teller
 from services.notification.ports import Accepted, Letter, Mail, Sms
 from services.notification.settings import Settings
@@ -36,31 +41,50 @@ def create_app(settings: Settings) -> Process:
     """The service, put together; nothing is connected yet. Raises CannotStart."""
     plumbing = Plumbing.of(settings)
     wording, secret = _checked(settings, plumbing)
-    sms = aliyun.AliyunSms(
-        aliyun.AliyunAccount.read(settings.aliyun_account_file),
-        clock=plumbing.clock,
-        connections=settings.sms_in_flight,
-    )
+    carriers = _carriers(settings, plumbing)
     mail_account = _mail_account(settings)
     mail = smtp.SmtpMail(mail_account, clock=plumbing.clock, connections=settings.mails_in_flight)
     contacts = RegistrationContacts(settings.registration_internal_url, settings.service_token_file)
-    channels = (
-        Channel(Carrier.SMS, sending_by_sms(sms), State.ACCEPTED, settings.sms_in_flight, sms.find),
-        # A mailbox that says 250 has it: nothing more is heard of a mail that arrives.
-        Channel(Carrier.EMAIL, sending_by_mail(mail), State.DELIVERED, settings.mails_in_flight),
+    shares = _shares(settings, carriers)
+    by_sms = Channel(
+        Carrier.SMS,
+        {
+            name: Provider(
+                name,
+                sending_by_sms(sms),
+                shares[name],
+                sms.find,
+                sms.shows_after,
+                lists_all=sms.lists_all,
+                by_serial=sms.by_serial,
+            )
+            for name, sms in carriers.items()
+        },
+        State.ACCEPTED,
+        settings.sms_in_flight,
+    )
+    # A mailbox that says 250 has it: nothing more is heard of a mail that arrives.
+    by_mail = Channel.of_one(
+        Carrier.EMAIL, "smtp", sending_by_mail(mail), State.DELIVERED, settings.mails_in_flight
+    )
+    scoreboard = Scoreboard(shares)
+    routing = Routing(
+        by_sms,
+        scoreboard,
+        of_numbers=_of_numbers(settings),
+        parts_a_day=settings.sms_parts_a_day,
+        zone=plumbing.cycle.zone,
+    )
+    through = partial(
+        Delivery,
+        database=plumbing.database,
+        cycle=plumbing.cycle,
+        wording=wording,
+        vault=plumbing.vault,
     )
     deliveries = [
-        (
-            str(channel.carrier),
-            Delivery(
-                channel,
-                database=plumbing.database,
-                cycle=plumbing.cycle,
-                wording=wording,
-                vault=plumbing.vault,
-            ),
-        )
-        for channel in channels
+        (str(Carrier.SMS), through(by_sms, routing=routing, scoreboard=scoreboard)),
+        (str(Carrier.EMAIL), through(by_mail)),
     ]
     pace = timedelta(seconds=settings.delivery_pace_seconds)
     deliver = jobs.delivery_jobs(deliveries, pace)
@@ -69,13 +93,24 @@ def create_app(settings: Settings) -> Process:
     return Process(
         plumbing,
         public=[
-            api.public_routes(plumbing.database, sms, secret),
+            api.public_routes(plumbing.database),
             api.language_routes(plumbing.database, wording.languages),
+            api.carrier_routes(plumbing.database, carriers, shares, secret),
         ],
         handlers=HANDLERS,
         deps={"teller": teller},
-        jobs=[fetch, *deliver, *_bounces(settings, mail_account, plumbing)],
-        resources=[_closing(sms, mail, contacts)],
+        jobs=[
+            fetch,
+            *deliver,
+            jobs.pull_job(
+                plumbing.database,
+                list(carriers.values()),
+                timedelta(seconds=settings.receipts_pull_seconds),
+            ),
+            jobs.forget_job(plumbing.database),
+            *_bounces(settings, mail_account, plumbing),
+        ],
+        resources=[_closing(carriers, mail, contacts)],
         max_body=_RECEIPTS_BODY,
     )
 
@@ -121,11 +156,42 @@ def _bounces(settings: Settings, account: smtp.SmtpAccount, plumbing: Plumbing) 
     return [jobs.bounces_job(plumbing.database, BounceBox(maildir, account.return_path), every)]
 
 
+def _carriers(settings: Settings, plumbing: Plumbing) -> dict[str, aliyun.AliyunSms | tencent.TencentSms]:
+    """By name, whoever carries most of it first. Raises CannotStart."""
+    found: dict[str, aliyun.AliyunSms | tencent.TencentSms] = {}
+    connections = settings.sms_in_flight
+    try:
+        account = aliyun.AliyunAccount.read(settings.aliyun_account_file)
+        found["aliyun"] = aliyun.AliyunSms(account, clock=plumbing.clock, connections=connections)
+        if settings.tencent_account_file is not None:
+            second = tencent.TencentAccount.read(settings.tencent_account_file)
+            found["tencent"] = tencent.TencentSms(second, clock=plumbing.clock, connections=connections)
+    except aliyun.AccountInvalid as error:
+        raise CannotStart(f"SMS: {error}") from None
+    return found
+
+
+def _shares(settings: Settings, carriers: Mapping[str, Sms]) -> dict[str, float]:
+    if "tencent" not in carriers:
+        return dict.fromkeys(carriers, 100.0)
+    second = settings.sms_share_of_tencent
+    return {"aliyun": 100.0 - second, "tencent": second}
+
+
+def _of_numbers(settings: Settings) -> dict[str, NumberLimits]:
+    same, most = timedelta(seconds=settings.sms_same_text_seconds), settings.sms_per_template
+    return {
+        "aliyun": NumberLimits(same, most),
+        "tencent": NumberLimits(same, most, settings.tencent_per_number),
+    }
+
+
 def sending_by_sms(sms: Sms) -> Send:
-    """An SMS goes out by its template and variables."""
+    """An SMS goes out by its template and variables, under the name that this carrier has for the template."""
 
     async def send(to: str, text: Text, reference: str) -> Accepted:
-        return await sms.send(to, text.template, text.variables, text.body, reference)
+        code = text.codes.get(sms.name, text.template)
+        return await sms.send(to, code, text.variables, text.body, reference)
 
     return send
 
@@ -149,12 +215,14 @@ def _wake(deliver: list[Job]) -> Callable[[], None]:
 
 @asynccontextmanager
 async def _closing(
-    sms: aliyun.AliyunSms, mail: smtp.SmtpMail, contacts: RegistrationContacts
+    carriers: Mapping[str, aliyun.AliyunSms | tencent.TencentSms],
+    mail: smtp.SmtpMail,
+    contacts: RegistrationContacts,
 ) -> AsyncIterator[None]:
     await mail.check()
     try:
         yield
     finally:
-        for client in (sms, mail, contacts):
+        for client in (*carriers.values(), mail, contacts):
             with contextlib.suppress(Exception):
                 await client.aclose()

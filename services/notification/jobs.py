@@ -13,7 +13,9 @@ from services.notification.domain.calling import CallPatience
 from services.notification.handlers.bounces import Box, read_bounces
 from services.notification.handlers.contacts import fetch_contacts
 from services.notification.handlers.delivery import Delivery
-from services.notification.ports import ContactBook
+from services.notification.handlers.pulling import pull_receipts
+from services.notification.handlers.routing import forget_what_left
+from services.notification.ports import ContactBook, Sms
 
 
 def fetch_job(
@@ -30,6 +32,20 @@ def fetch_job(
         every=timedelta(seconds=10),
         pace=pace,
     )
+
+
+def pull_job(database: Database, carriers: Sequence[Sms], every: timedelta) -> Job:
+    """Receipts that carriers keep for us. One process at a time: each is given once, to whoever asks first."""
+
+    async def run() -> None:
+        await pull_receipts(database, carriers)
+
+    return Job(name="pull-receipts", run=run, every=every, pace=every)
+
+
+def forget_job(database: Database) -> Job:
+    """Drops what no limit reaches any more."""
+    return Job(name="forget-sent", run=lambda: forget_what_left(database), every=timedelta(minutes=10))
 
 
 def delivery_jobs(deliveries: Sequence[tuple[str, Delivery]], pace: timedelta = timedelta(0)) -> list[Job]:

@@ -79,6 +79,16 @@ class Sms(Protocol):
         """How long after it took a message it may still answer `find` with None."""
         ...
 
+    @property
+    def lists_all(self) -> bool:
+        """Whether `find` knows of every message after that; else only of those with a receipt."""
+        ...
+
+    @property
+    def by_serial(self) -> bool:
+        """Whether what it pushes names a message by its own number alone."""
+        ...
+
     async def send(
         self, to: str, template: str, variables: Mapping[str, str], text: str, reference: str
     ) -> Accepted:

@@ -19,6 +19,32 @@ class Settings(ServiceSettings):
     aliyun_account_file: Path = Field(
         description="JSON: endpoint, access key, signature, and the secret's file"
     )
+    tencent_account_file: Path | None = Field(
+        default=None,
+        description="JSON: endpoint, key, application, signature, and the secret's file; without it Aliyun is alone",
+    )
+    sms_share_of_tencent: float = Field(
+        default=50, ge=0, le=100, description="per cent of the SMS while both carriers are well"
+    )
+    sms_same_text_seconds: float = Field(
+        default=30, ge=0, description="between two SMS of one text to one number"
+    )
+    sms_per_template: int = Field(
+        default=50, ge=1, description="SMS of one text to one number in sliding 24 hours, at one carrier"
+    )
+    tencent_per_number: int | None = Field(
+        default=10,
+        ge=1,
+        description="SMS to one number in a day of the calendar, as set in Tencent's console",
+    )
+    sms_parts_a_day: int | None = Field(
+        default=None,
+        ge=1,
+        description="parts of SMS that may be paid for in a day; the last fifth is for the urgent",
+    )
+    receipts_pull_seconds: float = Field(
+        default=60, ge=1, description="between two pulls of the receipts that a carrier keeps"
+    )
     smtp_account_file: Path = Field(description="JSON: host, port, security, sender, and the password's file")
     bounces_maildir: Path | None = Field(
         default=None,
@@ -38,6 +64,7 @@ class Settings(ServiceSettings):
 
     def external_endpoints(self) -> list[str]:
         """The carriers that messages would go through."""
-        sms = json.loads(self.aliyun_account_file.read_text(encoding="utf-8"))
+        accounts = [self.aliyun_account_file, self.tencent_account_file]
+        sms = [json.loads(one.read_text(encoding="utf-8")) for one in accounts if one is not None]
         mail = json.loads(self.smtp_account_file.read_text(encoding="utf-8"))
-        return [str(sms["endpoint"]), f"{mail['host']}:{mail['port']}"]
+        return [*(str(one["endpoint"]) for one in sms), f"{mail['host']}:{mail['port']}"]

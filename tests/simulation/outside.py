@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
@@ -27,6 +27,10 @@ class SimulatedCarriers:
     """Sms and Mail before carriers that take, refuse, stay silent, and send receipts for SMS."""
 
     name: ClassVar[str] = "aliyun"
+    shows_after: ClassVar[timedelta] = timedelta(0)
+    lists_all: ClassVar[bool] = True
+    by_serial: ClassVar[bool] = False
+    thanks: ClassVar[Mapping[str, object]] = {"code": 0}
     now: Now
     chance: Chance = field(default_factory=lambda: Chance(0))
     manners: Manners = field(default_factory=Manners)
@@ -82,6 +86,10 @@ class SimulatedCarriers:
         del to, since
         await at_gate()
         return Sent(None, "") if self.taken[reference] else None
+
+    async def pull(self) -> None:
+        """It keeps no receipts."""
+        return
 
     def _report(self, reference: str, dead: bool) -> None:
         """A carrier pushes the receipts of one moment together."""

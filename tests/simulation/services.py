@@ -27,6 +27,7 @@ from services.confirmation import app as confirmation
 from services.confirmation.settings import Settings as ConfirmationSettings
 from services.notification import api as notification_api
 from services.notification import jobs as notification_jobs
+from services.notification.api.carriers import carrier_routes
 from services.notification.app import sending_by_mail, sending_by_sms
 from services.notification.consumers import HANDLERS as NOTIFICATION_HANDLERS
 from services.notification.domain.life import State
@@ -307,8 +308,8 @@ class Services:
         wording = Wording.load()
         # One at a time: which of several leaves first is not chance's to say.
         channels = (
-            Channel(Carrier.SMS, sending_by_sms(self.carriers), State.ACCEPTED, 1),
-            Channel(Carrier.EMAIL, sending_by_mail(self.carriers), State.DELIVERED, 1),
+            Channel.of_one(Carrier.SMS, "aliyun", sending_by_sms(self.carriers), State.ACCEPTED, 1),
+            Channel.of_one(Carrier.EMAIL, "smtp", sending_by_mail(self.carriers), State.DELIVERED, 1),
         )
         deliver = notification_jobs.delivery_jobs(
             [
@@ -339,7 +340,10 @@ class Services:
         fetch = notification_jobs.fetch_job(plumbing.database, contacts, plumbing.vault, on_messages)
         return Process(
             plumbing,
-            public=[notification_api.public_routes(plumbing.database, self.carriers, SECRET)],
+            public=[
+                notification_api.public_routes(plumbing.database),
+                carrier_routes(plumbing.database, {"aliyun": self.carriers}, {"aliyun": 100.0}, SECRET),
+            ],
             handlers=NOTIFICATION_HANDLERS,
             deps={"teller": Teller(plumbing.cycle, wording, fetch.wake, on_messages)},
             jobs=[fetch, *deliver],

@@ -90,6 +90,8 @@ class AliyunSms:
     shows_after = timedelta(
         seconds=30
     )  # what it took is among its details at once, with a receipt or without
+    lists_all = True
+    by_serial = False
     thanks: Mapping[str, object] = {"code": 0, "msg": "接收成功"}
 
     def __init__(self, account: AliyunAccount, *, clock: Clock, connections: int = 32) -> None:

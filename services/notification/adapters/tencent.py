@@ -103,6 +103,8 @@ class TencentSms:
     name = "tencent"
     # Only what has a receipt can be found, and most have one within minutes.
     shows_after = timedelta(minutes=10)
+    lists_all = False
+    by_serial = True
     thanks: Mapping[str, object] = {"result": 0, "errmsg": "OK"}
 
     def __init__(self, account: TencentAccount, *, clock: Clock, connections: int = 32) -> None:

@@ -35,7 +35,11 @@ _LATER: Final = timedelta(minutes=1)
 
 
 async def ask_about_accepted(
-    database: Database, vault: Vault, find: Find, carrier: Carrier, at_once: int
+    database: Database,
+    vault: Vault,
+    finder: Callable[[str | None], Find | None],
+    carrier: Carrier,
+    at_once: int,
 ) -> datetime | None:
     """Ask about every message that had left before a restore; when to ask again, if a question was not answered."""
     places = asyncio.Semaphore(at_once)
@@ -48,6 +52,8 @@ async def ask_about_accepted(
         async def ask(row: silence.Asked) -> tuple[UUID, Sent | None]:
             async with places:
                 address = vault.decrypt_text(row.address, row=row_of(row.registration_id, "phone"))
+                find = finder(row.provider)
+                assert find is not None, "of a channel whose carriers can be asked"
                 return row.message_id, await find(address, row.since, str(row.message_id))
 
         answers = await asyncio.gather(*(ask(row) for row in rows), return_exceptions=True)

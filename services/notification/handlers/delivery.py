@@ -7,43 +7,37 @@ message is sent again under the same reference, counted as possibly a second cop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias
-from uuid import UUID
+from typing import Final
 
 import orjson
 import structlog
-from prometheus_client import Counter
 
 from contracts.cycle import Cycle
 from contracts.reasons import Carrier
 from services.chassis.crash import crash_point
 from services.chassis.db import Database, Row
 from services.chassis.vault import Vault
-from services.notification.domain.life import (
-    CHANNEL_PAUSE,
-    ERASED,
-    GIVEN_UP,
-    LEASE,
-    TOO_LATE,
-    Failure,
-    State,
-    next_try,
-    reason_word,
-)
+from services.notification.domain.life import CHANNEL_PAUSE, LEASE, TOO_LATE, State
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.urgency import BY_AGE_EVERY
 from services.notification.domain.words import variables
-from services.notification.handlers.asking import FOUND, Find, ask_about_accepted
+from services.notification.handlers.asking import ask_about_accepted
 from services.notification.handlers.contacts import row_of
 from services.notification.handlers.flow import Flow
 from services.notification.handlers.holding import close_of, end_of, note_superseded
-from services.notification.ports import Accepted, NoAnswer, Rejected
+from services.notification.handlers.outgoing import COLUMN, Channel, Outgoing, Tried
+from services.notification.handlers.receipts import take_early
+from services.notification.handlers.routing import Routing
+from services.notification.handlers.scoreboard import Scoreboard
+from services.notification.handlers.sending import AMBIGUOUS, PARTS, TRIES, Sending
 from services.notification.repository import messages, silence
 from services.notification.repository.messages import Claim, Result
-from services.notification.templates.wording import Text, Wording
+from services.notification.templates.wording import Wording
+
+__all__ = ["AMBIGUOUS", "BATCH", "PARTS", "PATIENCE", "TRIES", "Channel", "Delivery"]
 
 log = structlog.get_logger(__name__)
 
@@ -52,33 +46,6 @@ TOGETHER: Final = 128  # are recorded together
 HELD: Final = 2.0  # real seconds: what came back longer ago is recorded with fewer
 # Real seconds from a claim until its message is begun; with two of the longest calls after it, still below the lease.
 PATIENCE: Final = 45.0
-TRIES: Final = Counter(
-    "kaowu_message_tries", "Messages handed to a carrier, by outcome", ["channel", "outcome"]
-)
-PARTS: Final = Counter("kaowu_sms_parts", "Parts that accepted SMS were cut into")
-AMBIGUOUS: Final = Counter(
-    "kaowu_messages_ambiguous",
-    "Tries whose outcome was never learned: at most so many copies too many",
-    ["channel"],
-)
-
-Send: TypeAlias = Callable[[str, Text, str], Awaitable[Accepted]]
-_COLUMN: Final[Mapping[Carrier, str]] = {Carrier.SMS: "phone", Carrier.EMAIL: "email"}
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One message ready to leave."""
-
-    message_id: UUID
-    registration_id: UUID
-    claim: int
-    tries: int
-    address: str | None
-    text: Text
-    ask_since: datetime | None
-    until: float  # on the loop's clock: what is not begun by then is given back
-    erased: bool = False
 
 
 @dataclass(slots=True)
@@ -109,24 +76,22 @@ class Run:
         return self.came_back > 0 and self.failed >= min(BATCH, self.came_back)
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """One way out. `accepted`: what the carrier's yes means here; `in_flight`: how many at a time; `find`: how it is asked."""
-
-    carrier: Carrier
-    send: Send
-    accepted: State
-    in_flight: int
-    find: Find | None = None
-
-
 class Delivery:
     """Sends what is due on one channel."""
 
     def __init__(
-        self, channel: Channel, *, database: Database, cycle: Cycle, wording: Wording, vault: Vault
+        self,
+        channel: Channel,
+        *,
+        database: Database,
+        cycle: Cycle,
+        wording: Wording,
+        vault: Vault,
+        routing: Routing | None = None,
+        scoreboard: Scoreboard | None = None,
     ) -> None:
-        self._channel = channel
+        self._channel, self._routing, self._scoreboard = channel, routing, scoreboard
+        self._sending = Sending(channel, database.clock, scoreboard)
         self._database, self._cycle, self._wording, self._vault = database, cycle, wording, vault
         self.ending: Callable[[], bool] = lambda: False
         """Whether the process wants to end: what is under way comes back and is recorded, nothing more is claimed."""
@@ -134,10 +99,11 @@ class Delivery:
 
     async def deliver(self) -> datetime | None:
         """Send everything that is due; the moment when the next message is."""
-        find, channel = self._channel.find, self._channel
-        ask_at = find and await ask_about_accepted(
-            self._database, self._vault, find, channel.carrier, channel.in_flight
-        )
+        channel, ask_at = self._channel, None
+        if channel.first.find is not None:
+            ask_at = await ask_about_accepted(
+                self._database, self._vault, channel.finder, channel.carrier, channel.in_flight
+            )
         due_at = await self._deliver_all()
         return min((at for at in (ask_at, due_at) if at is not None), default=None)
 
@@ -179,7 +145,9 @@ class Delivery:
             ends = {row.message_id: end_of(row, uow.at) for row in rows}
             untrue = [row for row in rows if ends[row.message_id] is State.SUPERSEDED]
             await messages.supersede(uow, [row.message_id for row in untrue])
-            batch = [self._outgoing(row) for row in rows if ends[row.message_id] is None]
+            batch = [self._outgoing(row, uow.at) for row in rows if ends[row.message_id] is None]
+            if self._routing is not None:
+                batch = await self._routing.route(uow, batch)
             await messages.claim(uow, [_claim_of(one) for one in batch], uow.at + LEASE)
             due_at = None if batch else await messages.next_due(uow, carrier)
         note_superseded(carrier, untrue)
@@ -195,13 +163,21 @@ class Delivery:
             log.warning("taken-over", channel=carrier, messages=again)
         return batch, due_at
 
-    async def _record(self, results: Sequence[Result], run: Run) -> datetime | None:
+    async def _record(self, tried: Sequence[Tried], run: Run) -> datetime | None:
         """Record what came of these. When something is due."""
         carrier = self._channel.carrier
+        results = [one.result for one in tried]
         crash_point(f"{carrier}-before-record")
         async with self._database.unit_of_work() as uow:
             await messages.record(uow, results)
+            if self._routing is not None:
+                await self._routing.stayed(uow, [one.one for one in tried if not one.left])
+            if self._scoreboard is not None:
+                await self._scoreboard.write(uow)
             due_at = await messages.next_due(uow, carrier)
+        for provider in self._channel.providers.values():
+            if provider.by_serial and any(one.one.provider == provider.name for one in tried):
+                await take_early(self._database, provider.name)
         run.learn(results)
         log.info("delivered", channel=carrier, messages=len(results), down=run.failed_all)
         return due_at
@@ -210,15 +186,17 @@ class Delivery:
         """These were claimed and are not sent now."""
         if left:
             async with self._database.unit_of_work() as uow:
-                await messages.record(uow, [self._give_back(one) for one in left])
+                await messages.record(uow, [self._sending.give_back(one).result for one in left])
+                if self._routing is not None:
+                    await self._routing.stayed(uow, left)
 
-    def _outgoing(self, row: Row) -> Outgoing:
+    def _outgoing(self, row: Row, at: datetime) -> Outgoing:
         occasion, carrier = Occasion(row.occasion), self._channel.carrier
         facts = {**orjson.loads(row.facts), **close_of(row)}
         phrases = self._wording.phrases(carrier, occasion, row.variant, row.language)
         said = variables(occasion, facts, row.tail, self._cycle, phrases)
         address = row.address and self._vault.decrypt_text(
-            row.address, row=row_of(row.registration_id, _COLUMN[carrier])
+            row.address, row=row_of(row.registration_id, COLUMN[carrier])
         )
         return Outgoing(
             message_id=row.message_id,
@@ -227,112 +205,36 @@ class Delivery:
             tries=row.tries + 1,
             address=address,
             text=self._wording.render(carrier, occasion, row.variant, said, row.language),
-            ask_since=None if row.ask_since is None else max(row.ask_since, row.created_at),
+            priority=row.priority,
+            provider=self._had_by(row),
+            at=at,
+            ask_since=self._ask_since(row),
+            number=self._vault.index(address, purpose="sms-number") if address and self._routing else b"",
             until=asyncio.get_running_loop().time() + PATIENCE,
             erased=row.erased_at is not None,
         )
 
-    async def _send_in_time(self, one: Outgoing) -> Result:
+    def _had_by(self, row: Row) -> str:
+        """Who had it last; nobody before its first try, where there is a choice."""
+        first: str = self._channel.first.name
+        return row.provider or (first if row.claims or self._routing is None else "")
+
+    def _ask_since(self, row: Row) -> datetime | None:
+        """Since when a carrier may have this without our knowing: that can be asked, only of some."""
+        if self._channel.finder(row.provider) is None:
+            return None
+        since: datetime | None = row.ask_since
+        last: datetime = row.state_at
+        if row.state == State.SENDING:
+            # Whoever had claimed it never said what came of it.
+            return min(since or last, last)
+        return None if since is None else max(since, row.created_at)
+
+    async def _send_in_time(self, one: Outgoing) -> Tried:
         """Once. Never raises for one message's sake."""
         if asyncio.get_running_loop().time() < one.until:
-            return await self._send(one)
-        return self._give_back(one)
-
-    async def _send(self, one: Outgoing) -> Result:
-        if one.address is None:
-            return self._ended(one, ERASED if one.erased else "no-address", None)
-        return await self._known(one, one.address) or await self._send_now(one, one.address)
-
-    async def _send_now(self, one: Outgoing, address: str) -> Result:
-        carrier = self._channel.carrier
-        try:
-            accepted = await self._channel.send(address, one.text, str(one.message_id))
-        except Rejected as error:
-            if error.permanent:
-                TRIES.labels(carrier, Failure.REFUSED).inc()
-                return self._ended(one, reason_word(error.code), error.code)
-            return self._again(one, Failure.BUSY, error.code)
-        except NoAnswer as error:
-            failure = Failure.AMBIGUOUS if error.maybe_accepted else Failure.UNREACHED
-            return self._again(one, failure, error.reason)
-        except Exception as error:
-            # An adapter's own fault must not stop the batch; whether the message left is not known.
-            log.exception("send-failed", channel=carrier, error=type(error).__name__)
-            return self._again(one, Failure.AMBIGUOUS, type(error).__name__)
-        crash_point(f"{carrier}-accepted")
-        TRIES.labels(carrier, "accepted").inc()
-        if carrier is Carrier.SMS:
-            PARTS.inc(one.text.parts)
-        return Result(
-            one.message_id,
-            one.claim,
-            one.registration_id,
-            self._channel.accepted,
-            provider_ref=accepted.provider_ref,
-        )
-
-    async def _known(self, one: Outgoing, address: str) -> Result | None:
-        """What came of it if the carrier has it already, which only a restore makes us ask. None: it may be sent."""
-        find = self._channel.find
-        if one.ask_since is None or find is None:
-            return None
-        try:
-            sent = await find(address, one.ask_since, str(one.message_id))
-        except Rejected as error:
-            # A number that it will not even talk about was never sent anything.
-            return None if error.permanent else self._again(one, Failure.BUSY, error.code)
-        except NoAnswer as error:
-            return self._again(one, Failure.UNREACHED, error.reason)
-        if sent is None:
-            return None
-        FOUND.labels(self._channel.carrier).inc()
-        ends = {None: self._channel.accepted, True: State.DELIVERED, False: State.UNDELIVERED}
-        return Result(
-            one.message_id,
-            one.claim,
-            one.registration_id,
-            ends[sent.delivered],
-            carrier_code=sent.code or None,
-            reason_code=reason_word(sent.code) if sent.delivered is False else None,
-            tried=False,
-        )
-
-    def _again(self, one: Outgoing, failure: Failure, code: str) -> Result:
-        carrier = self._channel.carrier
-        TRIES.labels(carrier, failure).inc()
-        ambiguous = failure is Failure.AMBIGUOUS
-        if ambiguous:
-            AMBIGUOUS.labels(carrier).inc()
-        due_at = next_try(failure, one.tries, self._database.clock.now())
-        if due_at is None:
-            log.warning("given-up", channel=carrier, message_id=str(one.message_id), failure=failure)
-            return self._ended(one, GIVEN_UP, code, ambiguous=ambiguous)
-        return Result(
-            one.message_id,
-            one.claim,
-            one.registration_id,
-            State.CREATED,
-            due_at=due_at,
-            carrier_code=code,
-            ambiguous=ambiguous,
-        )
-
-    def _give_back(self, one: Outgoing) -> Result:
-        """Not tried: a slow carrier used up the time in which this claim is surely ours alone."""
-        at = self._database.clock.now()
-        return Result(one.message_id, one.claim, one.registration_id, State.CREATED, due_at=at, tried=False)
-
-    @staticmethod
-    def _ended(one: Outgoing, reason: str, code: str | None, *, ambiguous: bool = False) -> Result:
-        return Result(
-            one.message_id,
-            one.claim,
-            one.registration_id,
-            State.UNDELIVERED,
-            carrier_code=code,
-            reason_code=reason,
-            ambiguous=ambiguous,
-        )
+            return await self._sending.send(one)
+        return self._sending.give_back(one)
 
 
 def _is_due(at: datetime | None, now: datetime) -> bool:
@@ -341,4 +243,12 @@ def _is_due(at: datetime | None, now: datetime) -> bool:
 
 def _claim_of(one: Outgoing) -> Claim:
     text = one.text
-    return Claim(one.message_id, text.version, text.subject, text.body, text.parts, language=text.language)
+    return Claim(
+        one.message_id,
+        text.version,
+        text.subject,
+        text.body,
+        text.parts,
+        one.provider,
+        language=text.language,
+    )

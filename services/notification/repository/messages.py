@@ -73,16 +73,19 @@ _OVERTAKEN: Final = " or ".join(
 
 
 def _pick(due: str) -> str:
+    # In an order of its own: where rows lie on the disk must not say who of equals goes first.
     # `overtaken`: the ids of events begin with the moment at which they were said.
     return f"""
 with m as materialized ({due})
 select m.message_id, m.occasion, m.variant, m.facts::text as facts, m.state, m.claims, m.tries, m.ask_since,
-       m.created_at, m.deadline_at, m.provider, r.registration_id, r.tail, r.standing, r.language, r.pay_by,
+       m.created_at, m.deadline_at, m.provider, m.priority, m.state_at,
+       r.registration_id, r.tail, r.standing, r.language, r.pay_by,
        r.contact_at, r.contact_known = r.contact_wanted as contact_sure, r.erased_at,
        case $1 when 'sms' then r.phone else r.email end as address,
        exists (select from messages l where l.registration_id = m.registration_id
                and l.channel = m.channel and l.caused_by > m.caused_by and ({_OVERTAKEN})) as overtaken
 from m join recipients r on r.registration_id = m.registration_id
+order by m.priority, m.due_at, m.registration_id, m.created_at, m.occasion
 """
 
 
@@ -93,11 +96,14 @@ update messages m set state = 'sending', state_at = $2, due_at = $3, claims = m.
     ambiguous = m.ambiguous + case when m.state = 'sending' or (m.ask_since is not null and m.channel = 'email')
                                    then 1 else 0 end,
     -- A mail server cannot be asked: that this may be a second copy is counted, once.
-    ask_since = case when m.channel = 'email' then null else m.ask_since end,
-    template_version = t.version, subject = t.subject, body = t.body, parts = t.parts,
+    -- Whoever had claimed an SMS and never said what came of it may have sent it.
+    ask_since = case when m.channel = 'email' then null
+                     when m.state = 'sending' then least(coalesce(m.ask_since, m.state_at), m.state_at)
+                     else m.ask_since end,
+    template_version = t.version, subject = t.subject, body = t.body, parts = t.parts, provider = t.provider,
     language = t.language
-from unnest($1::uuid[], $4::int[], $5::text[], $6::text[], $7::int[], $8::text[])
-     as t(message_id, version, subject, body, parts, language)
+from unnest($1::uuid[], $4::int[], $5::text[], $6::text[], $7::int[], $8::text[], $9::text[])
+     as t(message_id, version, subject, body, parts, provider, language)
 where m.message_id = t.message_id and {one_of("m.state", sources_of(State.SENDING))}
 """
 _SUPERSEDE = f"""
@@ -111,12 +117,14 @@ order by m.due_at limit 1
 _RECORD = f"""
 with recorded as (
     update messages m set state = t.state, state_at = $9, due_at = t.due_at, tries = m.tries + t.tried,
-        ambiguous = m.ambiguous + t.ambiguous, provider_ref = coalesce(t.provider_ref, m.provider_ref),
+        ambiguous = greatest(m.ambiguous + t.ambiguous, 0), ask_since = t.ask_since,
+        provider_ref = coalesce(t.provider_ref, m.provider_ref),
         carrier_code = coalesce(t.carrier_code, m.carrier_code), reason_code = t.reason_code,
         call_at = case when t.state <> 'delivered' then m.call_at end
     from unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
-                $8::int[], $10::int[])
-         as t(message_id, claim, state, due_at, provider_ref, carrier_code, reason_code, ambiguous, tried)
+                $8::int[], $10::int[], $11::timestamptz[])
+         as t(message_id, claim, state, due_at, provider_ref, carrier_code, reason_code, ambiguous, tried,
+              ask_since)
     where m.message_id = t.message_id and m.claims = t.claim and m.state = 'sending'
     {RETURNING}
 ){SAID}
@@ -165,6 +173,7 @@ class Claim:
     subject: str
     body: str
     parts: int
+    provider: str  # who gets it
     language: str = "zh"
 
 
@@ -180,8 +189,9 @@ class Result:
     provider_ref: str | None = None
     carrier_code: str | None = None
     reason_code: str | None = None
-    ambiguous: bool = False
+    ambiguous: int = 0  # one more whose outcome is unknown, or one less
     tried: bool = True
+    ask_since: datetime | None = None  # since then the carrier may have it without our knowing
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +261,7 @@ async def claim(uow: UnitOfWork, claims: Sequence[Claim], lease_until: datetime)
             [c.subject for c in claims],
             [c.body for c in claims],
             [c.parts for c in claims],
+            [c.provider for c in claims],
             [c.language for c in claims],
         )
 
@@ -282,9 +293,10 @@ async def record(uow: UnitOfWork, results: Sequence[Result]) -> None:
         [r.provider_ref for r in results],
         [r.carrier_code for r in results],
         [r.reason_code for r in results],
-        [int(r.ambiguous) for r in results],
+        [r.ambiguous for r in results],
         uow.at,
         [int(r.tried) for r in results],
+        [r.ask_since for r in results],
     )
     await say_all(uow, rows)
 

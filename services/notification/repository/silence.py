@@ -32,7 +32,7 @@ update messages m set ask_since = least(coalesce(m.ask_since, $1), $1)
 where {_WAITING} or (m.state = 'accepted' and m.channel = 'sms')
 """
 _ACCEPTED_TO_ASK = """
-select m.message_id, m.registration_id, greatest(m.ask_since, m.created_at) as since, r.phone as address
+select m.message_id, m.registration_id, greatest(m.ask_since, m.created_at) as since, r.phone as address, m.provider
 from messages m join recipients r on r.registration_id = m.registration_id
 where m.channel = $1 and m.state = 'accepted' and m.ask_since is not null and r.phone is not null
 order by m.state_at limit $2
@@ -79,6 +79,7 @@ class Asked:
     registration_id: UUID
     since: datetime
     address: bytes
+    provider: str | None
 
 
 async def ask_first(uow: UnitOfWork, since: datetime) -> int:
@@ -89,7 +90,7 @@ async def ask_first(uow: UnitOfWork, since: datetime) -> int:
 async def accepted_to_ask(uow: UnitOfWork, channel: Carrier, limit: int) -> list[Asked]:
     """Messages that had left before a restore, and of which the carrier may have said more since."""
     rows = await uow.sql(_ACCEPTED_TO_ASK, str(channel), limit)
-    return [Asked(row.message_id, row.registration_id, row.since, row.address) for row in rows]
+    return [Asked(row.message_id, row.registration_id, row.since, row.address, row.provider) for row in rows]
 
 
 async def asked(uow: UnitOfWork, ids: Sequence[UUID]) -> None:

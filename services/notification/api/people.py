@@ -1,26 +1,23 @@
-"""Door 1, people: what a candidate was sent, what the office sees of it all, and the carrier's receipts."""
+"""Door 1, people: what a candidate was sent, and what the office sees of it all."""
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Collection
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Body, Query
 
 from contracts.refusals import Code, Refused
 from services.chassis.db import Database
-from services.chassis.http import allow, signed_by
+from services.chassis.http import allow
 from services.chassis.tokens import Actor
-from services.notification.handlers.receipts import take_receipts
-from services.notification.ports import Sms
 from services.notification.repository import recipients, reports
 
 _FIRST = UUID(int=0)
 
 
-def public_routes(database: Database, sms: Sms, receipts_secret: str) -> APIRouter:
+def public_routes(database: Database) -> APIRouter:
     """The routes of the public port."""
     router = APIRouter()
 
@@ -77,16 +74,6 @@ def public_routes(database: Database, sms: Sms, receipts_secret: str) -> APIRout
             rows = await reports.funnel(uow)
         counted = ("occasion", "channel", "state", "messages", "parts", "ambiguous")
         return {"items": [{name: getattr(row, name) for name in counted} for row in rows]}
-
-    @router.post(
-        "/carriers/aliyun/receipts/{secret}",
-        dependencies=[signed_by("the carrier signs nothing: the path is a secret, its content only a hint")],
-    )
-    async def receipts(secret: str, request: Request) -> dict[str, Any]:
-        if not hmac.compare_digest(secret.encode(), receipts_secret.encode()):
-            raise Refused(Code.NOT_FOUND, "没有这个地址，请检查后再试。")
-        await take_receipts(database, sms, await request.body())
-        return {"code": 0, "msg": "接收成功"}
 
     return router
 
