@@ -108,6 +108,8 @@ class Surroundings:
             }
             if self.bounces:
                 told |= {"BOUNCES_MAILDIR": self.bounces, "BOUNCES_SECONDS": "5"}
+            if tencent := self.accounts.get("tencent"):
+                told["TENCENT_ACCOUNT_FILE"] = tencent
             if registration := self.addresses.get("registration"):
                 told["REGISTRATION_INTERNAL_URL"] = registration.internal_url
             return told

@@ -70,16 +70,19 @@ class OutsideStart:
         environ: Mapping[str, str],
         *,
         clock_file: Path | None,
-        receipts_url: str | None,
+        receipts_url: str | None,  # of the carrier whose name is put in for {carrier}
         earlier: Mapping[str, Any],
     ) -> None:
         self._data.mkdir(parents=True, exist_ok=True)
         self._written.unlink(missing_ok=True)
         # By environment: the receipts' address is a secret, and a command line is read by everyone on the machine.
         told = {"KAOWU_SIMULATORS_KEYS": str(self._keys), "KAOWU_SIMULATORS_DATA": str(self._data)}
-        told["KAOWU_SIMULATORS_TEMPLATES"] = str(write_approved_texts(self._data / "approved-texts.json"))
+        for name, carrier in (("TEMPLATES", "aliyun"), ("TENCENT_TEMPLATES", "tencent")):
+            approved = write_approved_texts(self._data / f"approved-texts-{carrier}.json", carrier)
+            told[f"KAOWU_SIMULATORS_{name}"] = str(approved)
         if receipts_url is not None:
-            told["KAOWU_SIMULATORS_RECEIPTS_URL"] = receipts_url
+            told["KAOWU_SIMULATORS_RECEIPTS_URL"] = receipts_url.format(carrier="aliyun")
+            told["KAOWU_SIMULATORS_TENCENT_RECEIPTS_URL"] = receipts_url.format(carrier="tencent")
         if clock_file is not None:
             told["KAOWU_CLOCK_FILE"] = str(clock_file)
         # The ports of an earlier start, if they can be had: a second start is found where the first was.
@@ -106,7 +109,7 @@ class OutsideStart:
 def _ports(earlier: Mapping[str, Any]) -> dict[str, str]:
     found = {
         f"KAOWU_SIMULATORS_{name.upper()}_PORT": str(url).rpartition(":")[2]
-        for name in ("wechat", "alipay", "sms", "control")
+        for name in ("wechat", "alipay", "sms", "tencent", "control")
         if (url := earlier.get(name))
     }
     if port := earlier.get("smtp", {}).get("port"):

@@ -15,19 +15,30 @@ TEMPLATES = ROOT / "services" / "notification" / "templates"
 _VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
-def approved_texts(templates: Path = TEMPLATES) -> dict[str, str]:
-    """Template code → text with ${variables}. Raises ValueError for a file without a code."""
+def approved_texts(templates: Path = TEMPLATES, carrier: str = "aliyun") -> dict[str, str]:
+    """The carrier's code of a template → text with ${variables} or {1}, {2}, …
+
+    Raises ValueError for a file without a code.
+    """
     texts: dict[str, str] = {}
     for path in sorted(templates.glob("*/sms*.txt")):
         head, _, text = path.read_text(encoding="utf-8").partition("\n\n")
         entries = dict(line.split(": ", 1) for line in head.splitlines())
-        if "aliyun" not in entries:
-            raise ValueError(f"{path.relative_to(templates)} names no template code of the carrier")
-        texts[entries["aliyun"]] = _VARIABLE.sub(r"${\1}", text.strip())
+        if carrier not in entries:
+            raise ValueError(f"{path.relative_to(templates)} names no template code of {carrier}")
+        texts[entries[carrier]] = _noted(text.strip(), carrier)
     return texts
 
 
-def write_approved_texts(path: Path) -> Path:
+def _noted(text: str, carrier: str) -> str:
+    if carrier == "aliyun":
+        return _VARIABLE.sub(r"${\1}", text)
+    names = list(dict.fromkeys(_VARIABLE.findall(text)))
+    return _VARIABLE.sub(lambda match: f"{{{names.index(match[1]) + 1}}}", text)
+
+
+def write_approved_texts(path: Path, carrier: str) -> Path:
     """As the simulators read them."""
-    path.write_text(json.dumps(approved_texts(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    content = json.dumps(approved_texts(carrier=carrier), ensure_ascii=False, indent=1)
+    path.write_text(content + "\n", encoding="utf-8")
     return path

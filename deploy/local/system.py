@@ -26,7 +26,7 @@ from deploy.local.readiness import wait_until_ready
 from services.chassis.clock import Clock, ClockControl, RehearsalClock, SystemClock
 
 ClockKind = Literal["system", "virtual"]
-RECEIPTS_PATH = "/carriers/aliyun/receipts/"
+RECEIPTS_PATH = "/carriers/{carrier}/receipts/"
 
 
 @dataclass(frozen=True, slots=True)

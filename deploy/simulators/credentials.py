@@ -111,7 +111,7 @@ class Credentials:
         )
 
     def write_account_files(
-        self, gateway_url: str, alipay_url: str, sms_endpoint: str, smtp_port: int, tencent_endpoint: str
+        self, gateway_url: str, alipay_url: str, sms_endpoint: str, smtp_port: int, tencent_endpoint: str = ""
     ) -> dict[str, Path]:
         """What each service is told: where the outside is, and with which keys. Written anew at every start."""
         known = self.wechat.signing_keys[:-1]
@@ -166,6 +166,8 @@ class Credentials:
                 self.mail.account(smtp_port),
             ),
         }
+        if not tencent_endpoint:
+            del accounts["tencent"]  # one carrier is enough
         for path, content in accounts.values():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

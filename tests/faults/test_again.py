@@ -118,7 +118,7 @@ async def _state(battle: Battle) -> Mapping[str, Any]:
     outside = battle.system.outside
     assert outside is not None
     async with Wires(connections=1, patience=30.0, limit=1 << 26) as wires:
-        for what in ("sms", "mail"):
+        for what in ("sms", "tencent", "mail"):
             answer = await wires.request("GET", f"{outside.control_url}/sim/{what}/book?limit=1", {})
             found[what] = orjson.loads(answer.body)["totals"]
     return found

@@ -105,6 +105,11 @@ async def book(battle: Battle, which: str) -> list[dict[str, Any]]:
     return list(entries)
 
 
+async def sms_books(battle: Battle) -> list[dict[str, Any]]:
+    """What both carriers of SMS took."""
+    return [*await book(battle, "sms"), *await book(battle, "tencent")]
+
+
 async def ask(battle: Battle, service: str, statement: str) -> list[Any]:
     connection = await asyncpg.connect(driver_url(battle.system.surroundings.databases[service]))
     try:
@@ -119,7 +124,7 @@ async def count(battle: Battle, service: str, statement: str) -> int:
 
 async def nothing_is_sent_twice(battle: Battle) -> None:
     """What carriers were given, by our references: each SMS once; a mail's copies at most as many as were counted."""
-    sms = Counter(entry["out_id"] for entry in await book(battle, "sms"))
+    sms = Counter(entry["out_id"] for entry in await sms_books(battle))
     assert [reference for reference, copies in sms.items() if copies > 1] == []
     mails = Counter(entry["message_id"] for entry in await book(battle, "mail"))
     counted = await count(
@@ -152,11 +157,11 @@ async def test_after_a_backup_of_an_hour_ago_no_payment_is_lost_and_nothing_sent
         await battle.until(0.72)
         backup = await take_backup(battle, tmp_path)
         backups.append(backup)
-        orders, messages = len(await book(battle, "wechat")), len(await book(battle, "sms"))
+        orders, messages = len(await book(battle, "wechat")), len(await sms_books(battle))
         await battle.until(0.86)
         assert system.clock.now() - backup.manifest.at >= timedelta(hours=1)
         battle.reached["orders since the backup"] += len(await book(battle, "wechat")) - orders
-        battle.reached["messages since the backup"] += len(await book(battle, "sms")) - messages
+        battle.reached["messages since the backup"] += len(await sms_books(battle)) - messages
         await order_that_nobody_hears_of(battle)
         restored = await lose_and_restore(battle, backup, SERVICES)
         for service, one in restored.services.items():

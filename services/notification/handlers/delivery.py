@@ -206,18 +206,14 @@ class Delivery:
             address=address,
             text=self._wording.render(carrier, occasion, row.variant, said, row.language),
             priority=row.priority,
-            provider=self._had_by(row),
+            had_by=row.provider or "",
+            provider=self._channel.first.name,
             at=at,
             ask_since=self._ask_since(row),
             number=self._vault.index(address, purpose="sms-number") if address and self._routing else b"",
             until=asyncio.get_running_loop().time() + PATIENCE,
             erased=row.erased_at is not None,
         )
-
-    def _had_by(self, row: Row) -> str:
-        """Who had it last; nobody before its first try, where there is a choice."""
-        first: str = self._channel.first.name
-        return row.provider or (first if row.claims or self._routing is None else "")
 
     def _ask_since(self, row: Row) -> datetime | None:
         """Since when a carrier may have this without our knowing: that can be asked, only of some."""

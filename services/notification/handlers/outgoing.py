@@ -58,6 +58,11 @@ class Channel:
         """With a single provider."""
         return cls(carrier, {name: Provider(name, send, find=find)}, accepted, in_flight)
 
+    def askable(self, had_by: str) -> list[Provider]:
+        """Those who may have a message that this one had, or that nobody knows who had, and that can be asked."""
+        known = self.providers.get(had_by)
+        return [one for one in ([known] if known else self.providers.values()) if one.find is not None]
+
     @property
     def first(self) -> Provider:
         """Who carried it before a second one was there."""
@@ -79,9 +84,10 @@ class Outgoing:
     address: str | None
     text: Text
     priority: int
-    provider: str  # who gets it; before that is decided: who had it last, or nobody
+    had_by: str  # who had it last; "": nobody, or after a restore nobody knows
+    provider: str  # who gets it
     at: datetime  # when it was claimed
-    ask_since: datetime | None  # since then `provider` may have it: it is asked first
+    ask_since: datetime | None  # since then `had_by` may have it, or anybody: asked first
     until: float  # on the loop's clock: what is not begun by then is given back
     erased: bool = False
     number: bytes = b""  # a keyed index of an SMS's number

@@ -49,6 +49,7 @@ async def take_receipts(database: Database, provider: str, receipts: Sequence[Re
     """Receipts of one carrier, pushed or pulled."""
     if not receipts:
         return
+    early: dict[str, tuple[bool, str]] = {}
     async with database.unit_of_work() as uow:
         named = [receipt for receipt in receipts if receipt.reference]
         serials = [receipt for receipt in receipts if not receipt.reference and receipt.provider_ref]
@@ -65,6 +66,9 @@ async def take_receipts(database: Database, provider: str, receipts: Sequence[Re
             }
             await providers.keep_early(uow, provider, early)
         await _take(uow, named)
+    if early:
+        # Each side looks after it has committed: of a note and a receipt at one moment one sees the other.
+        await take_early(database, provider)
 
 
 async def _take(uow: UnitOfWork, receipts: Sequence[Receipt]) -> None:

@@ -61,7 +61,7 @@ class Routing:
     async def route(self, uow: UnitOfWork, batch: Sequence[Outgoing]) -> list[Outgoing]:
         """Those that leave now, each with its carrier; the others come due when they may."""
         sendable = [one for one in batch if one.address is not None]
-        going = [replace(one, provider=self._channel.first.name) for one in batch if one.address is None]
+        going = [one for one in batch if one.address is None]
         if not sendable:
             return going
         health = await self._scoreboard.health(uow)
@@ -108,16 +108,15 @@ class Routing:
         self, one: Outgoing, health: Sequence[Health], windows: Windows, at: datetime
     ) -> tuple[Leaving | None, datetime]:
         """The first carrier whose turn it is and that has room for this number; without one, when there is."""
-        if one.ask_since is not None:
+        if one.ask_since is not None and one.had_by in self._channel.providers:
             # It may have it already: nobody else gets the message before it has said.
-            name = one.provider if one.provider in self._channel.providers else self._channel.first.name
-            paused = next((h.paused_until for h in health if h.name == name), None)
+            paused = next((h.paused_until for h in health if h.name == one.had_by), None)
             if len(health) > 1 and paused is not None and at < paused:
                 HELD.labels("paused").inc()
                 return None, paused
-            return self._way(one, name, at), at
+            return self._way(one, one.had_by, at), at
         able = [h for h in health if h.name == self._channel.first.name or h.name in one.text.codes]
-        names, free = order_of_choice(self._turns, able, at, one.provider or None)
+        names, free = order_of_choice(self._turns, able, at, one.had_by or None)
         if not names:
             HELD.labels("paused").inc()
             assert free is not None

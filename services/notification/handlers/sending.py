@@ -51,13 +51,14 @@ class Sending:
         address = one.address
         if address is None:
             return self._ended(one, ERASED if one.erased else "no-address", None)
-        provider = self._channel.providers[one.provider]
-        if one.ask_since is not None and provider.find is not None:
-            known = await self._ask(one, provider, address)
-            if known is not None:
-                return known
-            one = replace(one, ask_since=None, settled=-1 if provider.lists_all else 0)
-        return await self._send(one, provider, address)
+        if one.ask_since is not None:
+            asked = self._channel.askable(one.had_by)
+            for provider in asked:
+                if (known := await self._ask(one, provider, address)) is not None:
+                    return known
+            sure = all(provider.lists_all for provider in asked)
+            one = replace(one, ask_since=None, settled=-1 if asked and sure else 0)
+        return await self._send(one, self._channel.providers[one.provider], address)
 
     async def _send(self, one: Outgoing, provider: Provider, address: str) -> Tried:
         carrier = self._channel.carrier
@@ -66,7 +67,9 @@ class Sending:
             accepted = await provider.send(address, one.text, str(one.message_id))
         except Rejected as error:
             # Over a limit, or not to be carried: it answered, so it is well.
-            self._note(one, started, failed=not error.permanent and error.wait is None, why=error.code)
+            self._note(
+                one.provider, started, failed=not error.permanent and error.wait is None, why=error.code
+            )
             if error.permanent:
                 TRIES.labels(carrier, Failure.REFUSED).inc()
                 return self._ended(one, reason_word(error.code), error.code)
@@ -75,16 +78,16 @@ class Sending:
                 return self._later(one, error.wait, error.code)
             return self._again(one, Failure.BUSY, error.code)
         except NoAnswer as error:
-            self._note(one, started, failed=True, why=error.reason)
+            self._note(one.provider, started, failed=True, why=error.reason)
             failure = Failure.AMBIGUOUS if error.maybe_accepted else Failure.UNREACHED
             return self._again(one, failure, error.reason)
         except Exception as error:
             # An adapter's own fault must not stop the batch; whether the message left is not known.
             log.exception("send-failed", channel=carrier, error=type(error).__name__)
-            self._note(one, started, failed=True, why=type(error).__name__)
+            self._note(one.provider, started, failed=True, why=type(error).__name__)
             return self._again(one, Failure.AMBIGUOUS, type(error).__name__)
         crash_point(f"{carrier}-accepted")
-        self._note(one, started)
+        self._note(one.provider, started)
         TRIES.labels(carrier, "accepted").inc()
         if carrier is Carrier.SMS:
             PARTS.inc(one.text.parts)
@@ -100,13 +103,13 @@ class Sending:
         try:
             sent = await provider.find(address, one.ask_since, str(one.message_id))
         except Rejected as error:
-            self._note(one, started, failed=not error.permanent, why=error.code)
+            self._note(provider.name, started, failed=not error.permanent, why=error.code)
             # A number that it will not even talk about was never sent anything.
             return None if error.permanent else self._again(one, Failure.BUSY, error.code)
         except NoAnswer as error:
-            self._note(one, started, failed=True, why=error.reason)
+            self._note(provider.name, started, failed=True, why=error.reason)
             return self._again(one, Failure.UNREACHED, error.reason)
-        self._note(one, started)
+        self._note(provider.name, started)
         if sent is None:
             # Of what was never tried here, only perhaps before a restore, it has known long enough.
             now = self._clock.now()
@@ -118,6 +121,7 @@ class Sending:
             one,
             ends[sent.delivered],
             left=False,
+            provider=provider.name,
             carrier_code=sent.code or None,
             reason_code=reason_word(sent.code) if sent.delivered is False else None,
             ambiguous=-1,
@@ -171,11 +175,11 @@ class Sending:
     def _asks(self, one: Outgoing) -> bool:
         return self._channel.providers[one.provider].find is not None
 
-    def _note(self, one: Outgoing, started: float, *, failed: bool = False, why: str = "") -> None:
+    def _note(self, name: str, started: float, *, failed: bool = False, why: str = "") -> None:
         if self._scoreboard is not None:
             slow = asyncio.get_running_loop().time() - started > SLOW.total_seconds()
             why = why or ("slow" if slow else "")
-            self._scoreboard.note(one.provider, self._clock.now(), failed=failed, slow=slow, why=why)
+            self._scoreboard.note(name, self._clock.now(), failed=failed, slow=slow, why=why)
 
     @staticmethod
     def _ended(one: Outgoing, reason: str, code: str | None, *, ambiguous: bool = False) -> Tried:

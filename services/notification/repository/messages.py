@@ -118,13 +118,14 @@ _RECORD = f"""
 with recorded as (
     update messages m set state = t.state, state_at = $9, due_at = t.due_at, tries = m.tries + t.tried,
         ambiguous = greatest(m.ambiguous + t.ambiguous, 0), ask_since = t.ask_since,
-        provider_ref = coalesce(t.provider_ref, m.provider_ref),
+        provider = coalesce(t.provider, m.provider), provider_ref = coalesce(t.provider_ref, m.provider_ref),
         carrier_code = coalesce(t.carrier_code, m.carrier_code), reason_code = t.reason_code,
         call_at = case when t.state <> 'delivered' then m.call_at end
     from unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
-                $8::int[], $10::int[], $11::timestamptz[])
+                $8::int[], $10::int[], $11::timestamptz[],
+                $12::text[])
          as t(message_id, claim, state, due_at, provider_ref, carrier_code, reason_code, ambiguous, tried,
-              ask_since)
+              ask_since, provider)
     where m.message_id = t.message_id and m.claims = t.claim and m.state = 'sending'
     {RETURNING}
 ){SAID}
@@ -192,6 +193,7 @@ class Result:
     ambiguous: int = 0  # one more whose outcome is unknown, or one less
     tried: bool = True
     ask_since: datetime | None = None  # since then the carrier may have it without our knowing
+    provider: str | None = None  # where it was found, if it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,7 @@ async def record(uow: UnitOfWork, results: Sequence[Result]) -> None:
         uow.at,
         [int(r.tried) for r in results],
         [r.ask_since for r in results],
+        [r.provider for r in results],
     )
     await say_all(uow, rows)
 

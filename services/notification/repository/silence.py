@@ -28,7 +28,9 @@ _WAITING: Final = one_of("m.state", WAITING)
 # Every number of times somebody may have been asked about, so that the index on it is walked, also at the end.
 _ASKED_SO_OFTEN: Final = list(range(len(ASK_AFTER) + 1))
 _ASK_FIRST = f"""
-update messages m set ask_since = least(coalesce(m.ask_since, $1), $1)
+update messages m set ask_since = least(coalesce(m.ask_since, $1), $1),
+    -- Who got it since then is not known: of what waits all are asked.
+    provider = case when m.state = 'accepted' then m.provider end
 where {_WAITING} or (m.state = 'accepted' and m.channel = 'sms')
 """
 _ACCEPTED_TO_ASK = """
