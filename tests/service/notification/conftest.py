@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ServiceDatabase
+from tests.service.notification.killing import Killed, kill_at
 from tests.service.notification.system import System, running
 
 
@@ -24,3 +26,15 @@ async def system(
     """The service on a database nobody else sees, before simulated carriers; a Tuesday noon before any desk closed."""
     async with running(await service_database("notification"), tmp_path, carrier_keys) as started:
         yield started
+
+
+@pytest.fixture
+def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Crash points kill this process's coroutine instead of the whole test run."""
+
+    def die(_code: int) -> None:
+        raise Killed
+
+    monkeypatch.setattr(os, "_exit", die)
+    yield
+    kill_at("")

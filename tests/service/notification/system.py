@@ -83,7 +83,13 @@ class System(ServiceUnderTest):
     }
 
     def __init__(
-        self, login: DatabaseLogin, directory: Path, world: Simulators, registry: Registry, registry_url: str
+        self,
+        login: DatabaseLogin,
+        directory: Path,
+        world: Simulators,
+        registry: Registry,
+        registry_url: str,
+        **given: Any,
     ) -> None:
         super().__init__()
         self.clock = ClockControl(directory / "clock")
@@ -104,6 +110,7 @@ class System(ServiceUnderTest):
             aliyun_account_file=world.accounts["aliyun"],
             smtp_account_file=world.accounts["smtp"],
             registration_internal_url=registry_url,
+            **given,
         )
         self.start()
 
@@ -112,6 +119,10 @@ class System(ServiceUnderTest):
         self.process = create_app(self.settings)
         self.cycle = self.process.plumbing.cycle
         self.fetch_job, self.sms_job, self.mail_job, *_ = self.process.jobs.jobs
+        self.pull_job, self.forget_job = (
+            next(job for job in self.process.jobs.jobs if job.name == name)
+            for name in ("pull-receipts", "forget-sent")
+        )
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=self.process.public), base_url="http://notification.test"
         )
@@ -212,7 +223,8 @@ class System(ServiceUnderTest):
         """References the carrier was given for this person, copies included."""
         phone = self.registry.people[str(registration_id)]["phone"]
         hashed = sha256((phone or "").encode()).hexdigest()
-        return [message.out_id for message in self.world.sms.messages if message.to == hashed]
+        books = (*self.world.sms.messages, *self.world.tencent.messages)
+        return [message.out_id for message in books if message.to == hashed]
 
     def mails_to(self, registration_id: UUID) -> list[dict[str, Any]]:
         """Mails in this person's mailbox."""
@@ -222,9 +234,18 @@ class System(ServiceUnderTest):
 
 @contextlib.asynccontextmanager
 async def running(
-    login: DatabaseLogin, directory: Path, carrier_keys: Path, at: str = START
+    login: DatabaseLogin,
+    directory: Path,
+    carrier_keys: Path,
+    at: str = START,
+    *,
+    both: bool = False,
+    **given: Any,
 ) -> AsyncIterator[System]:
-    """The service and its carriers on one virtual clock that stands still until a test moves it."""
+    """The service and its carriers on one virtual clock that stands still until a test moves it.
+
+    `both`: it has an account at both carriers of SMS. The rest are its settings.
+    """
     ClockControl(directory / "clock", moment(at))
     clock = RehearsalClock(directory / "clock")
     registry = Registry()
@@ -238,11 +259,20 @@ async def running(
         serving(registry.handle) as registry_url,
         # The carrier knows the approved texts and fills them itself, as the real one does.
         Simulators(
-            Plan(keys=carrier_keys, data=directory / "carriers", templates=Wording.load().approved()), clock
+            Plan(
+                keys=carrier_keys,
+                data=directory / "carriers",
+                templates=Wording.load().approved(),
+                tencent_templates=Wording.load().approved("tencent"),
+            ),
+            clock,
         ) as world,
     ):
-        system = System(login, directory, world, registry, registry_url)
+        if both:
+            given["tencent_account_file"] = world.accounts["tencent"]
+        system = System(login, directory, world, registry, registry_url, **given)
         world.sms.receipts_url = f"{url}/carriers/aliyun/receipts/{system.secret}"
+        world.tencent.receipts_url = f"{url}/carriers/tencent/receipts/{system.secret}"
         systems.append(system)
         try:
             yield system

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 import pytest
 
 from services.chassis import crash
@@ -12,27 +9,8 @@ from services.notification.domain.life import LEASE, State
 from services.notification.handlers import delivery
 from services.notification.repository import messages
 from services.notification.repository.messages import Claim, Result
+from tests.service.notification.killing import Killed, kill_at
 from tests.service.notification.system import System, due
-
-
-class Killed(BaseException):
-    """Stands for `kill -9`: nothing below catches it."""
-
-
-@pytest.fixture
-def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Crash points kill this process's coroutine instead of the whole test run."""
-
-    def die(_code: int) -> None:
-        raise Killed
-
-    monkeypatch.setattr(os, "_exit", die)
-    yield
-    crash._name = ""
-
-
-def kill_at(name: str, count: int = 1) -> None:
-    crash._name, crash._left = name, count
 
 
 @pytest.mark.parametrize("channel", ["sms", "email"])
