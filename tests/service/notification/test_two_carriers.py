@@ -23,6 +23,7 @@ from tests.service.notification.killing import kill_at
 from tests.service.notification.system import System, due, expired, running
 
 TEN = "2024-02-01 10:00"
+LONG = pytest.mark.faults(long=True)  # `make test-faults` plays these
 
 
 @pytest.fixture
@@ -82,6 +83,7 @@ async def test_both_carry_their_share_and_every_message_arrives_whatever_way_its
     assert texts == {row["body"] for row in await two.rows("select body from messages where channel = 'sms'")}
 
 
+@LONG
 async def test_a_dead_number_at_the_second_carrier_is_learned_from_its_receipt(two: System) -> None:
     two.world.sms.weather.bring(3600, Outage.LOSE)  # so that the second one gets it, whoever's turn it is
     await told(two, 1, phone=f"{DEAD_PREFIX}0007")
@@ -97,7 +99,7 @@ async def test_a_dead_number_at_the_second_carrier_is_learned_from_its_receipt(t
 # A carrier that fails
 
 
-@pytest.mark.parametrize("dead", ["sms", "tencent"])
+@pytest.mark.parametrize("dead", [pytest.param("sms", marks=LONG), "tencent"])
 async def test_when_one_refuses_the_other_has_everything_within_two_minutes(two: System, dead: str) -> None:
     broken, well = (getattr(two.world, name) for name in (dead, "tencent" if dead == "sms" else "sms"))
     people = await told(two, 60)
@@ -115,6 +117,7 @@ async def test_when_one_refuses_the_other_has_everything_within_two_minutes(two:
     assert well.refused == {}
 
 
+@LONG
 async def test_a_dead_carrier_is_not_stormed_and_its_share_drifts_back(two: System) -> None:
     await told(two, 60)
     two.world.tencent.throttle(600)
@@ -142,6 +145,7 @@ async def test_a_dead_carrier_is_not_stormed_and_its_share_drifts_back(two: Syst
     assert await shares(two) == {"aliyun": 50.0, "tencent": 50.0}
 
 
+@LONG
 async def test_slow_answers_cost_a_carrier_half_its_share(
     two: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +161,7 @@ async def test_slow_answers_cost_a_carrier_half_its_share(
     assert {row["state"] for row in await sms(two)} == {"accepted"}, "slow is no failure of a message"
 
 
+@LONG
 async def test_if_both_are_away_everything_waits_and_goes_when_one_is_back(two: System) -> None:
     people = await told(two, 30)
     two.world.sms.throttle(1800)
@@ -171,6 +176,7 @@ async def test_if_both_are_away_everything_waits_and_goes_when_one_is_back(two: 
     assert sum(two.world.sms.refused.values()) + sum(two.world.tencent.refused.values()) < 300
 
 
+@LONG
 async def test_a_fall_that_one_process_saw_counts_for_the_other(two: System) -> None:
     await told(two, 40)
     two.world.tencent.throttle(3600)
@@ -187,8 +193,8 @@ async def test_a_fall_that_one_process_saw_counts_for_the_other(two: System) -> 
 # An answer that is unclear
 
 
-@pytest.mark.parametrize("how", [Outage.LOSE, Outage.SWALLOW])
-@pytest.mark.parametrize("dead", ["sms", "tencent"])
+@pytest.mark.parametrize("how", [Outage.LOSE, pytest.param(Outage.SWALLOW, marks=LONG)])
+@pytest.mark.parametrize("dead", ["sms", pytest.param("tencent", marks=LONG)])
 async def test_a_message_whose_answer_was_lost_goes_to_nobody_else_before_that_carrier_was_asked(
     two: System, dead: str, how: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +221,7 @@ async def test_a_message_whose_answer_was_lost_goes_to_nobody_else_before_that_c
         assert (after["state"], after["provider"], after["ambiguous"]) == ("delivered", mine, 0)
 
 
-@pytest.mark.parametrize("dead", ["sms", "tencent"])
+@pytest.mark.parametrize("dead", [pytest.param("sms", marks=LONG), "tencent"])
 async def test_a_message_that_the_carrier_says_it_never_had_is_sent_after_all_once(
     two: System, dead: str
 ) -> None:
@@ -229,6 +235,7 @@ async def test_a_message_that_the_carrier_says_it_never_had_is_sent_after_all_on
     assert all(len(two.sms_to(one)) == 2 for one in people)
 
 
+@LONG
 async def test_a_carrier_that_gives_no_reference_back_cannot_be_asked_and_nothing_is_sent_twice(
     two: System,
 ) -> None:
@@ -306,7 +313,9 @@ async def push(system: System, receipts: list[dict[str, str]]) -> dict[str, Any]
     return found
 
 
-@pytest.mark.parametrize("how", ["pushed", "pulled", "both", "twice"])
+@pytest.mark.parametrize(
+    "how", ["pushed", "both", pytest.param("pulled", marks=LONG), pytest.param("twice", marks=LONG)]
+)
 async def test_receipts_count_once_whichever_way_they_come(two: System, how: str) -> None:
     await told(two, 20)
     if how == "pulled":
@@ -371,6 +380,7 @@ async def test_the_same_text_to_one_number_waits_thirty_seconds_and_is_not_calle
     assert system.world.sms.refused == {}, "the carrier never had to refuse one"
 
 
+@LONG
 async def test_with_two_carriers_the_second_takes_what_the_first_may_not_have_yet(two: System) -> None:
     events = await same_text_to(two, "13812345678")
     two.at(TEN)
@@ -379,6 +389,7 @@ async def test_with_two_carriers_the_second_takes_what_the_first_may_not_have_ye
     assert Counter(row["provider"] for row in await sms(two)) == {"aliyun": 1, "tencent": 1}
 
 
+@LONG
 async def test_the_carriers_daily_cap_delays_and_gives_nothing_up(
     service_database: ServiceDatabase, tmp_path: Path, carrier_keys: Path
 ) -> None:
@@ -406,6 +417,7 @@ async def test_the_carriers_daily_cap_delays_and_gives_nothing_up(
         assert len(people) == 14
 
 
+@LONG
 async def test_two_processes_that_claim_for_one_number_at_one_moment_keep_to_its_limit(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +433,7 @@ async def test_two_processes_that_claim_for_one_number_at_one_moment_keep_to_its
     await old.plumbing.database.dispose()
 
 
+@LONG
 async def test_no_number_is_kept_with_what_left_only_a_keyed_index(system: System) -> None:
     (one,) = await system.registered(phone="13812345678")
     (row,) = await system.rows("select * from sms_left")
@@ -432,6 +445,7 @@ async def test_no_number_is_kept_with_what_left_only_a_keyed_index(system: Syste
     assert await system.rows("select * from sms_left") == []
 
 
+@LONG
 async def test_what_was_surely_not_taken_counts_for_no_limit_and_costs_nothing(system: System) -> None:
     await told(system, 3)
     system.world.sms.throttle(30)
