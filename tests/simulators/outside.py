@@ -56,12 +56,13 @@ class Listener:
         self.url = url
         self.heard: list[tuple[datetime, dict[str, str], bytes]] = []
         self.answers: list[int] = []
+        self.thanks: dict[str, object] = {"code": 0, "msg": "接收成功"}
         self._clock = clock
 
     async def handle(self, request: Request) -> Reply:
         self.heard.append((self._clock.now(), dict(request.headers), request.body))
         status = self.answers.pop(0) if self.answers else 200
-        return Reply.of({"code": 0, "msg": "接收成功"}, status)
+        return Reply.of(self.thanks, status)
 
     def moments(self) -> list[float]:
         """Seconds after START at which something came."""
