@@ -31,6 +31,7 @@ from services.chassis.cause import Cause, bind_cause, current_cause, new_tracepa
 from services.chassis.clock import Clock
 from services.chassis.consuming import is_transient
 from services.chassis.db import OutcomeUnknown
+from services.chassis.giving_way import Visitors
 from services.chassis.telemetry import REFUSALS, REQUESTS
 from services.chassis.tokens import Actor, TokenVerifier, Unauthenticated
 from services.chassis.tracing import Tracing
@@ -144,10 +145,12 @@ def make_app(
     max_body: int = MAX_BODY,
     too_large: Refused | None = None,
     tracing: Tracing | None = None,
+    visitors: Visitors | None = None,
 ) -> RequestScope:
     """An application with these routes; no documentation pages, no route without an Access.
 
-    `too_large` is what is said, unread, to a body over `max_body`, where a service knows better what made it so big.
+    `too_large` is what is said, unread, to a body over `max_body`, where a service knows better what made it so big;
+    `visitors` counts the calls.
     """
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.doorkeeper = doorkeeper
@@ -168,7 +171,7 @@ def make_app(
     too_large = too_large or Refused(
         Code.TOO_LARGE, f"提交的内容超过 {max_body // 1024} KB，请减少后重新提交。"
     )
-    return RequestScope(app, max_body, too_large, tracing or Tracing(title, None))
+    return RequestScope(app, max_body, too_large, tracing or Tracing(title, None), visitors or Visitors())
 
 
 def _fast_to_find(routers: Sequence[APIRouter]) -> list[BaseRoute]:
@@ -208,13 +211,17 @@ def who_may_call(app: FastAPI | RequestScope) -> list[Door]:
 class RequestScope:
     """Around every request: size limit, the chain of causes, one metric. Plain ASGI, because it is on every path."""
 
-    def __init__(self, app: FastAPI, max_body: int, too_large: Refused, tracing: Tracing) -> None:
+    def __init__(
+        self, app: FastAPI, max_body: int, too_large: Refused, tracing: Tracing, visitors: Visitors
+    ) -> None:
         self.app, self._max_body, self._too_large, self._tracing = app, max_body, too_large, tracing
+        self._visitors = visitors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        self._visitors.came += 1
         headers = dict(scope["headers"])
         self._bind(headers)
         declared = headers.get(b"content-length", b"")

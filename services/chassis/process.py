@@ -11,7 +11,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Self
@@ -32,6 +32,7 @@ from services.chassis.clock_guard import ClockGuard
 from services.chassis.consuming import Consumers, Handler, make_broker
 from services.chassis.db import Database
 from services.chassis.forgetting import Forgotten, require_memory
+from services.chassis.giving_way import Visitors
 from services.chassis.http import MAX_BODY, Doorkeeper, make_app
 from services.chassis.jobs import Job, Jobs
 from services.chassis.operations import operator_routes
@@ -61,6 +62,7 @@ class Plumbing:
     tokens: TokenVerifier
     cycle: Cycle
     guard: ClockGuard
+    visitors: Visitors = field(default_factory=Visitors)
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> Self:
@@ -156,6 +158,7 @@ class Process:
             max_body=max_body,
             too_large=too_large,
             tracing=self.tracing,
+            visitors=plumbing.visitors,
         )
         self.internal = make_app(
             f"{plumbing.name} (internal)",

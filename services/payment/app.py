@@ -33,7 +33,7 @@ def create_app(settings: Settings) -> Process:
 
     gateways = Gateways(channels, database, cycle, vault, refund_soon)
     refunds = Refunds(channels, database, cycle, vault)
-    turns = Turns(gateways, refunds, plumbing.clock, plumbing.guard, settings.sweep_chunk)
+    turns = Turns(gateways, refunds, plumbing.clock, plumbing.guard, settings.sweep_chunk, plumbing.visitors)
     close, settle, remind, refund, post_fees = make_jobs(turns)
     carry_out = carry_out_job(turns, close, settle, remind)
     bills = Bills(

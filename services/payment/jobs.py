@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from services.chassis.clock import Clock
 from services.chassis.clock_guard import ClockGuard
+from services.chassis.giving_way import Visitors
 from services.chassis.jobs import Job
 from services.payment.handlers import closing, deciding, recovering, reminding
 from services.payment.handlers.metrics import CLOSE_SECONDS
@@ -30,6 +31,7 @@ class Turns:
     clock: Clock
     guard: ClockGuard
     sweep_chunk: int = CHUNK
+    visitors: Visitors = field(default_factory=Visitors)
 
     async def close_window(self, asked: Callable[[], None] = lambda: None) -> datetime | None:
         """The payment window closes: everyone who owed is paid, held or forfeited. A missed close runs at start."""
@@ -55,7 +57,9 @@ class Turns:
             asked()
             # 3: whoever still owes is forfeited, each with proof and event.
             clocks = await closing.note_clocks(database, cycle, at, self.guard)
-            await closing.sweep(database, cycle, at, chunk=self.sweep_chunk, clocks=clocks)
+            await closing.sweep(
+                database, cycle, at, chunk=self.sweep_chunk, clocks=clocks, visitors=self.visitors
+            )
             # 4: counts, sums and the root of the evidence, once.
             for closes_at in standing.unsaid:
                 last = standing.next_at is None and closes_at == standing.come[-1]

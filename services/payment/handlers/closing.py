@@ -18,6 +18,7 @@ from services.chassis import audit, outbox
 from services.chassis.clock_guard import ClockGuard
 from services.chassis.crash import crash_point
 from services.chassis.db import Database
+from services.chassis.giving_way import GivingWay, Visitors
 from services.chassis.tokens import Actor
 from services.payment.domain.obligation import Status
 from services.payment.domain.proof_tree import NO_CLOCKS, Clocks, ProofTree, clocks_text
@@ -142,20 +143,32 @@ async def decide_open_orders(gateways: Gateways, at: datetime) -> None:
 
 
 async def sweep(
-    database: Database, cycle: Cycle, at: datetime, *, chunk: int = closing.CHUNK, clocks: str = NO_CLOCKS
+    database: Database,
+    cycle: Cycle,
+    at: datetime,
+    *,
+    chunk: int = closing.CHUNK,
+    clocks: str = NO_CLOCKS,
+    visitors: Visitors | None = None,
 ) -> int:
-    """Forfeit everyone who still owes, a chunk at a time, until a count without locks finds nobody."""
+    """Forfeit everyone who still owes, a chunk at a time, until a count without locks finds nobody.
+
+    Payments made in time are told of meanwhile: while any of `visitors` come, the sweep lets them through.
+    """
     total = 0
     wait = False
+    way = GivingWay(visitors or Visitors(), chunk)
     while True:
+        size = way.size
         async with database.unit_of_work(at) as uow:
             await windows.share(uow)
-            swept = await closing.sweep_chunk(uow, cycle.fingerprint, clocks=clocks, wait=wait, chunk=chunk)
+            swept = await closing.sweep_chunk(uow, cycle.fingerprint, clocks=clocks, wait=wait, chunk=size)
             crash_point("sweep-in-chunk")
         crash_point("sweep-after-chunk")
         EXPIRED.inc(swept)
         total += swept
-        if swept == chunk:
+        if swept == size:
+            await way.rest()
             continue
         async with database.reading(at) as uow:
             if not await closing.count_due(uow):
