@@ -107,6 +107,7 @@ def create_app(settings: Settings) -> Process:
                 list(carriers.values()),
                 timedelta(seconds=settings.receipts_pull_seconds),
             ),
+            jobs.follow_job(plumbing.database, deliver[0].wake),
             jobs.forget_job(plumbing.database),
             *_bounces(settings, mail_account, plumbing),
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from typing import Final
 
 from services.chassis.db import Database
 from services.chassis.jobs import Job
@@ -13,9 +14,12 @@ from services.notification.domain.calling import CallPatience
 from services.notification.handlers.bounces import Box, read_bounces
 from services.notification.handlers.contacts import fetch_contacts
 from services.notification.handlers.delivery import Delivery
+from services.notification.handlers.following import follow_up
 from services.notification.handlers.pulling import pull_receipts
 from services.notification.handlers.routing import forget_what_left
 from services.notification.ports import ContactBook, Sms
+
+_SECOND: Final = timedelta(seconds=1)
 
 
 def fetch_job(
@@ -41,6 +45,13 @@ def pull_job(database: Database, carriers: Sequence[Sms], every: timedelta) -> J
         await pull_receipts(database, carriers)
 
     return Job(name="pull-receipts", run=run, every=every, pace=every)
+
+
+def follow_job(database: Database, on_questions: Callable[[], None]) -> Job:
+    """Sees to messages without a receipt."""
+    return Job(
+        "follow-up", lambda: follow_up(database, on_questions), every=timedelta(seconds=10), pace=_SECOND
+    )
 
 
 def forget_job(database: Database) -> Job:

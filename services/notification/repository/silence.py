@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -52,8 +52,9 @@ where m.message_id = any(array(
 """
 _RUN_OUT = """
 select m.message_id, m.registration_id from messages m
-where m.asks = any($1::int[]) and m.state = 'accepted' and m.channel = 'sms' and m.state_at <= $2
-order by m.asks, m.state_at limit $3
+where m.asks = $1 and m.state = 'accepted' and m.channel = 'sms' and m.state_at <= $2
+  and (m.ask_since is null or m.state_at <= $3)
+order by m.state_at limit $4
 """
 _NEXT = """
 select min(moment) as moment from unnest($1::int[], $2::interval[]) as t(asks, after)
@@ -111,10 +112,14 @@ async def ask_the_silent(uow: UnitOfWork, limit: int) -> int:
     return await uow.changed(_ASK_THE_SILENT, list(range(len(ASK_AFTER))), until, limit)
 
 
-async def run_out(uow: UnitOfWork, limit: int) -> dict[UUID, UUID]:
-    """Messages, and whose, that were accepted so long ago that no receipt is to be expected any more."""
+async def run_out(uow: UnitOfWork, limit: int, answers_within: timedelta) -> dict[UUID, UUID]:
+    """Messages, and whose, that were accepted so long ago that no receipt is to be expected any more.
+
+    Each was asked about for the last time before; while that is unanswered it waits so much longer.
+    """
     await uow.sql(PIN)
-    rows = await uow.sql(_RUN_OUT, _ASKED_SO_OFTEN, uow.at - RUNS_OUT_AFTER, limit)
+    latest = uow.at - RUNS_OUT_AFTER
+    rows = await uow.sql(_RUN_OUT, len(ASK_AFTER), latest, latest - answers_within, limit)
     return {row.message_id: row.registration_id for row in rows}
 
 
