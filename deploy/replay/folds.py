@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from services.notification.domain.life import RAN_OUT
+from services.notification.tables import one_of
+
 _E: Final = """
 with e as (
     select x.key, x.key::text as subject, x.sequence, x.at, x.causation, x.p
@@ -233,18 +236,25 @@ PAYMENT: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 _ENDED: Final = f"""{_E}
-update messages m set state = '{{state}}', state_at = e.at, due_at = null, reason_code = e.p ->> 'reason_code',
-    template_version = (e.p ->> 'template_version')::int
+update messages m set state = {{state}}, state_at = e.at, due_at = null, reason_code = e.p ->> 'reason_code',
+    template_version = (e.p ->> 'template_version')::int, call_at = {{call_at}}
 from e
 where m.registration_id = e.key::uuid and m.caused_by = e.causation::uuid and m.occasion = e.p ->> 'occasion'
   and m.channel = e.p ->> 'channel'
+"""
+# An end without a word from the carrier is said as the other, for a reason of its own.
+_RAN_OUT: Final = one_of("e.p ->> 'reason_code'", RAN_OUT)
+_NOT_TOLD: Final = f"case when {_RAN_OUT} then 'expired' else 'undelivered' end"
+_NOBODY_CALLS: Final = f"""{_E}
+update calls c set closed_at = e.at, closed_by = 'notification', outcome = 'told' from e
+where c.registration_id = e.key::uuid and c.occasion = e.p ->> 'occasion' and c.closed_at is null
 """
 _COUNTED: Final = (
     f"{_E} update recipients r set version = e.sequence from e where r.registration_id = e.key::uuid"
 )
 NOTIFICATION: Final[Mapping[str, tuple[str, ...]]] = {
-    "delivered": (_ENDED.format(state="delivered"), _COUNTED),
-    "undeliverable": (_ENDED.format(state="undelivered"), _COUNTED),
+    "delivered": (_ENDED.format(state="'delivered'", call_at="null"), _NOBODY_CALLS, _COUNTED),
+    "undeliverable": (_ENDED.format(state=_NOT_TOLD, call_at="m.call_at"), _COUNTED),
 }
 
 FOLDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {

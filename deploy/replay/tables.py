@@ -165,7 +165,7 @@ PAYMENT: Final[Mapping[str, Table | Unrebuilt]] = {
     "carried_out": Unrebuilt("how far a decision was done; whom it concerned was told of it"),
 }  # fmt: skip
 
-_SAID: Final = frozenset({"delivered", "undelivered"})
+_SAID: Final = frozenset({"delivered", "undelivered", "expired"})
 
 
 def _not_ended(live: Row, rebuilt: Row) -> frozenset[str]:
@@ -175,11 +175,26 @@ def _not_ended(live: Row, rebuilt: Row) -> frozenset[str]:
     return frozenset()
 
 
+def _not_kept_then(live: Row, rebuilt: Row) -> frozenset[str]:
+    """Earlier versions did not keep the close of payment that somebody was told."""
+    return frozenset({"pay_by"}) if live["pay_by"] is None and rebuilt["pay_by"] is not None else frozenset()
+
+
 NOTIFICATION: Final[Mapping[str, Table | Unrebuilt]] = {
     "recipients": Table(
         ("registration_id",),
-        ("cycle_id", "site_id", "confirm_by", "standing", "version", "contact_wanted"),
-        dict.fromkeys(("tail", "phone", "email", "contact_known", "contact_tries", "contact_try_at"), PERSON),
+        ("cycle_id", "site_id", "confirm_by", "standing", "version", "pay_by"),
+        {
+            **dict.fromkeys(
+                (
+                    "tail", "phone", "email", "contact_known", "contact_tries", "contact_try_at", "contact_at", "erased_at",
+                ),
+                PERSON,
+            ),
+            "contact_wanted": "what is kept is fetched again after some hours, which nobody is told",
+            "language": "chosen here; nobody is told",
+        },
+        silent=_not_kept_then,
     ),
     "messages": Table(
         ("registration_id", "occasion", "instance", "channel"),
@@ -189,10 +204,11 @@ NOTIFICATION: Final[Mapping[str, Table | Unrebuilt]] = {
         ),
         {
             "not_before": "put off at night, which nobody is told",
-            "due_at": OURS,
+            **dict.fromkeys(("due_at", "priority", "call_at"), OURS),
             **dict.fromkeys(
                 (
                     "claims", "tries", "ambiguous", "subject", "body", "parts", "provider_ref", "carrier_code", "ask_since",
+                    "provider", "language", "asks",
                 ),
                 CARRIER,
             ),
@@ -200,6 +216,8 @@ NOTIFICATION: Final[Mapping[str, Table | Unrebuilt]] = {
         silent=_not_ended,
     ),
     "desks": Table(("cycle_id", "site_id"), ("opens_at", "closes_at", "sequence")),
+    "calls": Unrebuilt("who is to be called follows from what did not come back; whom a desk called it keeps itself"),
+    **dict.fromkeys(("sms_providers", "sms_left", "sms_days", "early_receipts"), Unrebuilt(CARRIER)),
 }  # fmt: skip
 
 TABLES: Final[Mapping[str, Mapping[str, Table | Unrebuilt]]] = {
