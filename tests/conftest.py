@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from deploy.local.databases import DatabaseLogin
 from deploy.local.kafka import LocalKafka
@@ -19,6 +20,10 @@ from tests.support.kafka import TestKafka
 from tests.support.postgres import TestDatabases
 
 ServiceDatabase = Callable[[str], Awaitable[DatabaseLogin]]
+
+# An example that takes long says that the machine is busy, nothing about the product.
+settings.register_profile("kaowu", deadline=None)
+settings.load_profile("kaowu")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

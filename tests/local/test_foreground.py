@@ -46,7 +46,7 @@ class Terminal:
         return [int(pid) for pid, _ in json.loads((self.data / "pids.json").read_text()).values()]
 
 
-def _living(pids: list[int], within: float = 10.0) -> list[int]:
+def _living(pids: list[int], within: float = 60.0) -> list[int]:
     deadline = time.monotonic() + within
     while True:
         living = [
