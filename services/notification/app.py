@@ -95,6 +95,7 @@ def create_app(settings: Settings) -> Process:
         public=[
             api.public_routes(plumbing.database),
             api.language_routes(plumbing.database, wording.languages),
+            api.call_routes(plumbing.database, plumbing.vault),
             api.carrier_routes(plumbing.database, carriers, shares, secret),
         ],
         handlers=HANDLERS,
@@ -108,6 +109,7 @@ def create_app(settings: Settings) -> Process:
                 timedelta(seconds=settings.receipts_pull_seconds),
             ),
             jobs.follow_job(plumbing.database, deliver[0].wake),
+            jobs.calls_job(plumbing.database),
             jobs.forget_job(plumbing.database),
             *_bounces(settings, mail_account, plumbing),
         ],

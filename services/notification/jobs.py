@@ -12,6 +12,7 @@ from services.chassis.jobs import Job
 from services.chassis.vault import Vault
 from services.notification.domain.calling import CallPatience
 from services.notification.handlers.bounces import Box, read_bounces
+from services.notification.handlers.calls import keep_list
 from services.notification.handlers.contacts import fetch_contacts
 from services.notification.handlers.delivery import Delivery
 from services.notification.handlers.following import follow_up
@@ -52,6 +53,11 @@ def follow_job(database: Database, on_questions: Callable[[], None]) -> Job:
     return Job(
         "follow-up", lambda: follow_up(database, on_questions), every=timedelta(seconds=10), pace=_SECOND
     )
+
+
+def calls_job(database: Database) -> Job:
+    """Keeps the desks' list of people to call."""
+    return Job("call-list", lambda: keep_list(database), every=timedelta(seconds=10), pace=_SECOND)
 
 
 def forget_job(database: Database) -> Job:

@@ -13,7 +13,7 @@ from services.notification.domain.calling import UNCONFIRMED, CallOutcome
 from services.notification.domain.life import ASKS, HOLDS_WHILE, State
 from services.notification.domain.occasions import Occasion
 from services.notification.repository import recipients
-from services.notification.tables import one_of
+from services.notification.tables import FAILED, one_of
 
 
 def _untrue(occasion: str, standing: str) -> str:
@@ -54,7 +54,18 @@ where m.state not in ('{State.DELIVERED}', '{State.SUPERSEDED}') and r.erased_at
 order by m.registration_id, m.occasion, m.message_id desc
 on conflict (registration_id, matter) do nothing
 """
-_NEXT_LATE = "select call_at from messages where call_at is not null order by call_at limit 1"
+_NEXT = """
+select least((select call_at from messages where call_at is not null order by call_at limit 1),
+             (select min(call_by) from calls where closed_at is null)) as moment
+"""
+_HASTEN = f"""
+update messages m set call_at = $2
+from unnest($1::uuid[], $3::text[]) as t(registration_id, occasion)
+where m.registration_id = t.registration_id and m.occasion = t.occasion and m.channel = 'sms' and m.call_at > $2
+  and {one_of("m.state", FAILED)}
+  and exists (select from messages e where e.registration_id = m.registration_id and e.occasion = m.occasion
+              and e.instance = m.instance and e.channel = 'email' and {one_of("e.state", FAILED)})
+"""
 _CLOSED = "closed_by = 'notification', closed_at = $2, outcome"
 _TOLD = f"""
 update calls c set {_CLOSED} = '{CallOutcome.TOLD}'
@@ -104,10 +115,17 @@ async def enter(uow: UnitOfWork, limit: int) -> tuple[int, int]:
     return len(late), await uow.changed(_ENTER, [row.message_id for row in late], uow.at)
 
 
-async def next_late(uow: UnitOfWork) -> datetime | None:
-    """When the next message is to be confirmed by."""
-    rows = await uow.sql(_NEXT_LATE)
-    return rows[0].call_at if rows else None
+async def next_moment(uow: UnitOfWork) -> datetime | None:
+    """When the next message is to be confirmed by, or the moment of the next call passes."""
+    moment: datetime | None = (await uow.sql(_NEXT))[0].moment
+    return moment
+
+
+async def hasten(uow: UnitOfWork, failed: Sequence[tuple[UUID, str]]) -> int:
+    """Something told these people nothing: where no channel is left, nobody need wait for the set time."""
+    if not failed:
+        return 0
+    return await uow.changed(_HASTEN, [who for who, _ in failed], uow.at, [what for _, what in failed])
 
 
 async def told(uow: UnitOfWork, what: Sequence[tuple[UUID, str]]) -> int:

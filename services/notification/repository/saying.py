@@ -89,6 +89,8 @@ async def say_all(uow: UnitOfWork, rows: Sequence[Row]) -> None:
             columns = [list(column) for column in zip(*said, strict=True)]
             await uow.sql(statement, *columns, uow.at)
             uow.events_added += len(said)
-    await calls.told(
-        uow, [(row.registration_id, row.occasion) for row in rows if row.state == State.DELIVERED]
+    told = [(row.registration_id, row.occasion) for row in rows if row.state == State.DELIVERED]
+    await calls.told(uow, told)
+    await calls.hasten(
+        uow, [(row.registration_id, row.occasion) for row in rows if row.state != State.DELIVERED]
     )

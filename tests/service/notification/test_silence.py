@@ -16,6 +16,7 @@ from tests.service.notification.system import System, receipts
 
 SILENT = f"{SILENT_PREFIX}0001"
 TICK = timedelta(microseconds=1)
+LONG = pytest.mark.faults(long=True)  # `make test-faults` plays these
 
 
 async def accepted_at(system: System, one: UUID) -> datetime:
@@ -37,6 +38,7 @@ async def follow(system: System, at: datetime) -> datetime | None:
     return next_at
 
 
+@LONG
 async def test_a_silent_carrier_is_asked_at_each_set_time_and_once_at_each(system: System) -> None:
     (one,) = await system.registered(phone=SILENT)
     since = await accepted_at(system, one)
@@ -84,6 +86,7 @@ async def test_after_72_hours_without_a_word_it_has_run_out_and_that_is_said_onc
     assert len(system.sms_to(one)) == 1
 
 
+@LONG
 @pytest.mark.parametrize(("success", "end"), [(True, "delivered"), (False, "undelivered")])
 async def test_a_receipt_still_counts_after_that(system: System, *, success: bool, end: str) -> None:
     (one,) = await system.registered(phone=SILENT)
@@ -103,6 +106,7 @@ async def test_a_receipt_still_counts_after_that(system: System, *, success: boo
     assert said == [Undeliverable, Delivered if success else Undeliverable]
 
 
+@LONG
 async def test_after_a_standstill_of_days_it_is_asked_about_before_it_is_given_up(system: System) -> None:
     system.world.sms.receipts_url = None
     (lost,) = await system.registered()
@@ -114,6 +118,7 @@ async def test_after_a_standstill_of_days_it_is_asked_about_before_it_is_given_u
     assert (await of_sms(system, silent))["state"] == "expired"
 
 
+@LONG
 async def test_a_carrier_that_does_not_answer_the_last_question_holds_up_the_end_for_an_hour(
     system: System,
 ) -> None:
@@ -129,6 +134,7 @@ async def test_a_carrier_that_does_not_answer_the_last_question_holds_up_the_end
     assert (await of_sms(system, one))["state"] == "expired"
 
 
+@LONG
 async def test_many_are_followed_by_set_and_those_with_a_receipt_are_left_alone(system: System) -> None:
     heard = await system.registered(30)
     silent = await system.registered(30, phone=SILENT)
