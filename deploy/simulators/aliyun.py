@@ -118,8 +118,7 @@ class AliyunCarrier(SmsCarrier):
             raise Refusal(200, "isv.INVALID_PARAMETERS", "参数格式不正确")
         if len(day) != 8 or asked < (self._clock.now() - _REMEMBERED).astimezone(BEIJING).date():
             raise Refusal(200, "isv.DATE_ERROR", "只能查询最近30天的记录")
-        to = hashed(number)
-        sent = [one for one in self.messages if one.to == to and one.at.astimezone(BEIJING).date() == asked]
+        sent = [one for one in self._went_to(number) if one.at.astimezone(BEIJING).date() == asked]
         return {
             "TotalCount": len(sent),
             "SmsSendDetailDTOs": {

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -99,6 +99,7 @@ class SmsCarrier:
         self.receipts_url = receipts_url
         self.weather = Weather(clock)
         self.messages: list[Message] = []
+        self._to: dict[str, list[Message]] = {}
         self.refused: dict[str, int] = {}
         self.forbidden: frozenset[str] = frozenset()
         """Words that it carries for nobody. Which they are carriers do not publish: a script names some."""
@@ -166,7 +167,7 @@ class SmsCarrier:
     def _take(self, number: str, template: str, text: str, reference: str, biz_id: str) -> Message:
         now = self._clock.now()
         message = Message(biz_id, reference, hashed(number), template, text, now)
-        self.messages.append(message)
+        self._enter(message)
         self._journal.append(
             {
                 "did": "send",
@@ -182,6 +183,14 @@ class SmsCarrier:
             self._plan_receipt(message, number)
         return message
 
+    def _enter(self, message: Message) -> None:
+        self.messages.append(message)
+        self._to.setdefault(message.to, []).append(message)
+
+    def _went_to(self, number: str) -> Sequence[Message]:
+        """What it took for this number, oldest first."""
+        return self._to.get(hashed(number), ())
+
     def _remember(self) -> None:
         """The book of earlier runs. Receipts still owed are lost: numbers are not kept."""
         by_biz_id: dict[str, Message] = {}
@@ -196,7 +205,7 @@ class SmsCarrier:
                     datetime.fromisoformat(entry["at"]),
                 )
                 by_biz_id[message.biz_id] = message
-                self.messages.append(message)
+                self._enter(message)
             else:
                 done = by_biz_id[entry["biz_id"]]
                 done.state, done.code = entry["state"], entry.get("code", "")

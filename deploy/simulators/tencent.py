@@ -175,11 +175,10 @@ class TencentCarrier(SmsCarrier):
             raise Refusal(200, "InvalidParameterValue.EndTimeVerifyFail", "参数 EndTime 校验失败。")
         if parameters.get("Offset") != 0:
             raise Refusal(200, "InvalidParameterValue.OffsetVerifyFail", "参数 Offset 校验失败。")
-        to = hashed(number)
         found = [
             one
-            for one in self.messages
-            if one.to == to and one.state in _REPORT and begin <= one.at.timestamp() <= end
+            for one in self._went_to(number)
+            if one.state in _REPORT and begin <= one.at.timestamp() <= end
         ]
         return {"PullSmsSendStatusSet": [self._status(one, number) for one in found[:limit]]}
 
