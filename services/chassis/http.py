@@ -155,7 +155,8 @@ def make_app(
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.doorkeeper = doorkeeper
     app.router.routes += _fast_to_find(routers)
-    who_may_call(app)
+    app.state.doors = who_may_call(app)
+    _open_what_is_open(app)
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -195,7 +196,10 @@ class Door:
 def who_may_call(app: FastAPI | RequestScope) -> list[Door]:
     """Every route of an application. Raises TypeError for one that names nobody: such an application is never served."""
     inner = app.app if isinstance(app, RequestScope) else app
-    found = []
+    known: list[Door] | None = getattr(inner.state, "doors", None)
+    if known is not None:
+        return known
+    found: list[Door] = []
     for context in iter_route_contexts(inner.routes):
         route = context.original_route
         if not isinstance(route, APIRoute):
@@ -206,6 +210,13 @@ def who_may_call(app: FastAPI | RequestScope) -> list[Door]:
             raise TypeError(f"{path} of {inner.title} must name who may call it, once: allow(...)")
         found += [Door(m, path, calls[0].roles, calls[0].reason) for m in sorted(context.methods or ())]
     return found
+
+
+def _open_what_is_open(app: FastAPI) -> None:
+    """An Access that asks for no role has said what it is there for; the framework need not call it at every request."""
+    for context in iter_route_contexts(app.routes):
+        asked = context.dependant.dependencies
+        asked[:] = [one for one in asked if one.name or not isinstance(one.call, Access) or one.call.roles]
 
 
 class RequestScope:

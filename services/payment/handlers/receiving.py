@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -27,6 +29,10 @@ from services.payment.repository.orders import Evidence
 from services.payment.repository.receipts import Receipt
 
 log = structlog.get_logger(__name__)
+
+_PROVES: Final = re.compile(
+    "signature|serial|timestamp|nonce", re.IGNORECASE
+)  # in the name of a header field
 
 
 class Taken(StrEnum):
@@ -58,11 +64,7 @@ class Notice:
 
     def evidence(self) -> Evidence:
         """The bytes, and the header fields that prove them."""
-        kept = {
-            name: value
-            for name, value in self.headers.items()
-            if any(word in name for word in ("signature", "serial", "timestamp", "nonce"))
-        }
+        kept = {name.lower(): value for name, value in self.headers.items() if _PROVES.search(name)}
         return Evidence("notice", self.notification.order_no, self.notification.state, self.raw, kept)
 
 
@@ -96,7 +98,7 @@ async def take_notice(
     if notification.state is OrderState.REFUNDED:
         refund_soon()
         return Taken.REFUND_NEWS
-    notice = Notice(notification, raw, {name.lower(): value for name, value in headers.items()})
+    notice = Notice(notification, raw, headers)
     if notification.state is not OrderState.PAID or notification.paid_at is None:
         # A failed attempt is not final, and never overwrites a success: the query tells, when it is asked.
         return Taken.NOTHING
