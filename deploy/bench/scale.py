@@ -55,7 +55,7 @@ SMALL: Final = Scale(
     forfeited=50_000,
     storm_rounds=3,
     peer_seconds=4,
-    waiting=120_000,
+    waiting=160_000,
     sending_seconds=8,
 )
 FULL: Final = Scale(

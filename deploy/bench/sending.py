@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.bench import peers, sent, telling
-from deploy.bench.contender import running
+from deploy.bench.contender import Failed, running
 from deploy.bench.figures import Figure, Goal, middle, number
 from deploy.bench.notifying import IN_FLIGHT, SHARE, Carrier, carrying, notifying
 from deploy.bench.scale import Scale
@@ -25,6 +25,9 @@ A_SECOND: Final = 280.0
 WITHIN_MEMORY: Final = Goal("≤", 1)
 MEBIBYTES: Final = 300.0
 _WARM: Final = 3.0
+_WAITS: Final = (
+    "select exists (select from messages where channel = 'sms' and state = 'created' and claims = 0)"
+)
 
 
 @dataclass
@@ -52,12 +55,14 @@ async def sending(stage: Stage, scale: Scale, advance: Callable[[str], None]) ->
             advance(f"one process, round {turn}")
             async with _watched(stage, login, cycle_file, carrier, memory, 1) as services:
                 await measure(carrier, scale, one, services[0].pid)
+                await _more_waits(stage, login)
             advance(f"bare loop, round {turn}")
             await _bare(stage, carrier, scale, bare, turn)
         for turn in range(1, scale.rounds + 1):
             advance(f"two processes, round {turn}")
             async with _watched(stage, login, cycle_file, carrier, memory, 2) as services:
                 await measure(carrier, scale, two, *(each.pid for each in services))
+                await _more_waits(stage, login)
         advance("comparing with the carrier's book")
         counted = await carrier.count()
         async with stage.postgres.connection(login.database) as connection:
@@ -86,6 +91,13 @@ async def _watched(
             for each in watching:
                 each.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
+
+
+async def _more_waits(stage: Stage, login: DatabaseLogin) -> None:
+    """Raises Failed: whoever had nothing to send any more was not measured."""
+    async with stage.postgres.connection(login.database) as connection:
+        if not await connection.fetchval(_WAITS):
+            raise Failed("there were too few messages: all were sent before the round ended")
 
 
 async def measure(carrier: Carrier, scale: Scale, pace: Pace, *pids: int) -> None:
