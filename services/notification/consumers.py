@@ -44,6 +44,7 @@ async def refresh_contact(
     uow: UnitOfWork, events: Sequence[registration.ContactChanged], *, teller: Teller
 ) -> None:
     await teller.know(uow, events, new_contact=True)
+    await teller.tell_again(uow, events)
 
 
 async def tell_withdrawn(

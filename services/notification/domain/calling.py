@@ -13,6 +13,10 @@ from services.notification.domain.urgency import LAST_DAY
 # Whoever does not hear of these loses something that a call can still save, or is owed the word in person.
 _ENDED: Final = frozenset({Occasion.EXPIRED, Occasion.LAPSED, Occasion.REJECTED, Occasion.REINSTATED})
 _ASKED: Final = frozenset({Occasion.RETURNED, Occasion.DESK_WINDOW_MOVED})
+# Whoever gives another number or address hears of these there, if nothing told them before.
+WORTH_ANOTHER_TRY: Final = (
+    _ENDED | _ASKED | {Occasion.CLOSING_SOON, Occasion.DUE, Occasion.APPROVED, Occasion.PAYMENT_WINDOW_MOVED}
+)
 
 
 class CallOutcome(StrEnum):

@@ -173,6 +173,15 @@ def closing_soon(event: payment.ClosingSoon, cycle: Cycle) -> Told:
     return Told(Occasion.CLOSING_SOON, facts, deadline=closes_at)
 
 
+def once_more(
+    occasion: Occasion, facts: Facts, variant: str, deadline: datetime | None, at: datetime
+) -> Told:
+    """The same, said later: what is left until the deadline is less by then."""
+    if "offset" in facts and deadline is not None:
+        facts = {**facts, "offset": int((deadline - at).total_seconds())}
+    return Told(occasion, facts, variant, deadline)
+
+
 def paid(event: payment.Paid) -> Told:
     return Told(Occasion.PAID, {"amount_fen": event.amount_fen, "paid_at": event.paid_at.isoformat()})
 

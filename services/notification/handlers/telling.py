@@ -19,11 +19,12 @@ from services.notification.domain.life import Standing
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.quiet import first_moment
 from services.notification.domain.reference import reference_of
-from services.notification.domain.told import Desks, Told
+from services.notification.domain.told import Desks, Told, once_more
 from services.notification.domain.urgency import urgency_of
 from services.notification.repository import calls, messages, recipients
 from services.notification.repository.messages import Draft
 from services.notification.repository.recipients import News
+from services.notification.repository.untold import untold
 from services.notification.templates.wording import Wording
 
 E = TypeVar("E", bound=RegistrationEvent)
@@ -81,6 +82,22 @@ class Teller:
                 uow.after_commit(self.on_contacts_wanted)
         if news and any(said.standing is not Standing.NONE or said.pay_by for said in news.values()):
             await calls.settle(uow, sorted(news))
+
+    async def tell_again(self, uow: UnitOfWork, events: Sequence[RegistrationEvent]) -> None:
+        """These people are reached otherwise from now on: what matters still and nothing told them goes out once more.
+
+        As messages of their own, so that what became of the first ones stays on record.
+        """
+        by_person = {event.registration_id: event for event in events}
+        by_occasion: dict[Occasion, list[Draft]] = {}
+        for row in await untold(uow, sorted(by_person)):
+            occasion = Occasion(row.occasion)
+            said = once_more(occasion, orjson.loads(row.facts), row.variant, row.deadline_at, uow.at)
+            by_occasion.setdefault(occasion, []).append(
+                self._draft(by_person[row.registration_id], said, uow.at)
+            )
+        for occasion, drafts in by_occasion.items():
+            await messages.create(uow, occasion, drafts)
 
     async def desks(self, uow: UnitOfWork) -> Desks:
         """The desks' hours as of now."""

@@ -16,7 +16,7 @@ from services.notification.repository import recipients
 from services.notification.tables import FAILED, one_of
 
 
-def _untrue(occasion: str, standing: str) -> str:
+def untrue(occasion: str, standing: str) -> str:
     """An SQL condition: what the occasion tells is not true of somebody of this standing."""
     return " or ".join(
         f"({occasion} = '{told}' and not ({one_of(standing, standings)}))"
@@ -46,7 +46,7 @@ select distinct on (m.registration_id, m.occasion)
 from late m join recipients r on r.registration_id = m.registration_id
 where m.state not in ('{State.DELIVERED}', '{State.SUPERSEDED}') and r.erased_at is null
   and not coalesce({one_of("m.occasion", ASKS)} and m.deadline_at <= $2, false)
-  and not ({_untrue("m.occasion", "r.standing")})
+  and not ({untrue("m.occasion", "r.standing")})
   and not exists (select from messages e where e.registration_id = m.registration_id and e.occasion = m.occasion
                   and e.instance = m.instance and e.channel = 'email' and e.state = '{State.DELIVERED}')
   and not exists (select from calls c where c.registration_id = m.registration_id and c.occasion = m.occasion
@@ -76,7 +76,7 @@ _SETTLE = f"""
 update calls c set {_CLOSED} = '{CallOutcome.SETTLED}'
 from recipients r
 where c.registration_id = any($1::uuid[]) and c.closed_at is null and r.registration_id = c.registration_id
-  and ({_untrue("c.occasion", "r.standing")}
+  and ({untrue("c.occasion", "r.standing")}
        or coalesce(c.occasion = '{Occasion.CLOSING_SOON}' and c.call_by < r.pay_by, false))
 """
 _OVER = f"update calls c set {_CLOSED} = '{CallOutcome.OVER}' where c.closed_at is null and c.call_by <= $1"
