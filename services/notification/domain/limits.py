@@ -56,12 +56,20 @@ class Windows:
         earlier = self._left.get((one.provider, one.number))
         if limits is None or not earlier:
             return one.at
-        return max(
-            one.at,
-            _room([x.at for x in earlier if x.text == one.text], 1, limits.same_text, one.at),
-            _room([x.at for x in earlier if x.template == one.template], limits.per_template, DAY, one.at),
-            self._next_day(earlier, limits, one.at),
-        )
+        same_text = [x.at for x in earlier if x.text == one.text]
+        same_template = [x.at for x in earlier if x.template == one.template]
+        at = one.at
+        while True:
+            free = max(
+                at,
+                _room(same_text, 1, limits.same_text, at),
+                _room(same_template, limits.per_template, DAY, at),
+                self._next_day(earlier, limits, at),
+            )
+            if free == at:
+                return at
+            # What one limit puts off may come under another there: a day that is full too.
+            at = free
 
     def leave(self, one: Leaving) -> None:
         """It leaves: it counts for those after it."""

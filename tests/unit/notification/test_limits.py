@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.notification.domain.limits import (
@@ -88,6 +88,7 @@ def test_of_two_in_one_batch_the_second_waits_for_the_first() -> None:
 
 
 @given(st.lists(st.integers(0, 200_000), max_size=80), st.integers(0, 200_000))
+@example(before=[0] * 20, now=0).via("a day that was full led into another")
 def test_whoever_waits_until_it_is_free_never_goes_over_a_limit(before: list[int], now: int) -> None:
     """Played as the service plays it: everything leaves when it is free, and no window ever holds too many."""
     gone: list[datetime] = []
