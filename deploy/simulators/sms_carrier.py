@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Manners:
     never: bool = False
 
 
-class SmsCarrier:
+class SmsCarrier(ABC):
     """`templates`: code → approved text; empty: any well-formed code is approved."""
 
     name = ""
@@ -125,19 +126,21 @@ class SmsCarrier:
             await asyncio.sleep(HANG)
         return self._unavailable(502) if outage is Outage.LOSE else reply
 
+    @abstractmethod
     def _answer(self, request: Request) -> Reply:
-        raise NotImplementedError
+        """In its own wire form."""
 
+    @abstractmethod
     def _unavailable(self, status: int) -> Reply:
-        raise NotImplementedError
+        """What it says in bad weather, in its own wire form."""
 
+    @abstractmethod
     def _receipt(self, message: Message, number: str, now: datetime) -> dict[str, Any]:
         """As it is pushed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _thanked(self, answer: Mapping[str, Any]) -> bool:
         """Whether that is what it wants to hear."""
-        raise NotImplementedError
 
     def throttle(self, seconds: float) -> None:
         self.throttled_until = self._clock.now() + timedelta(seconds=seconds)
