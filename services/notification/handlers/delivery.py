@@ -125,6 +125,8 @@ class Delivery:
                     more = more or _is_due(due_at, self._database.clock.now())
                 if not flow.idle:
                     await flow.moves()
+                elif flow.answered:
+                    continue  # the last ones came back while those before them were recorded
                 elif run.failed_all:
                     # What waits behind a channel that is away need not find it out one by one.
                     return due_at and max(due_at, self._database.clock.now() + CHANNEL_PAUSE)

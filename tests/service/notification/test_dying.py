@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from services.chassis import crash
@@ -115,3 +118,28 @@ async def test_who_was_overtaken_cannot_overwrite(system: System) -> None:
         await messages.record(uow, [late])
     after = (await system.messages(one, "due"))["sms"]
     assert (after["state"], after["provider_ref"], after["ambiguous"]) == ("accepted", "7", 1)
+
+
+@pytest.mark.parametrize("channel", ["sms", "email"])
+async def test_what_comes_back_while_others_are_recorded_is_recorded_too(
+    system: System, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is under way comes back while the first of it is being recorded: then nothing is under way, and more to note."""
+    people = await system.registered(40)
+    system.world.sms.receipts_url = None
+    system.at("2024-02-01 10:00")
+    await system.deliver(*(due(one) for one in people))
+    record = messages.record
+
+    async def slow(*told: Any) -> None:
+        await asyncio.sleep(0.5)
+        await record(*told)
+
+    monkeypatch.setattr(delivery, "TOGETHER", 4)
+    monkeypatch.setattr(messages, "record", slow)
+    await (system.sms_job if channel == "sms" else system.mail_job).run()
+    rows = await system.rows(
+        "select state, tries from messages where occasion = 'due' and channel = $1", channel
+    )
+    ended = {"sms": "accepted", "email": "delivered"}[channel]
+    assert [(row["state"], row["tries"]) for row in rows] == [(ended, 1)] * 40
