@@ -94,6 +94,7 @@ def create_app(settings: Settings) -> Process:
         plumbing,
         public=[
             api.public_routes(plumbing.database),
+            api.office_routes(plumbing.database, plumbing.vault, settings.promise_share),
             api.language_routes(plumbing.database, wording.languages),
             api.call_routes(plumbing.database, plumbing.vault),
             api.carrier_routes(plumbing.database, carriers, shares, secret),
@@ -111,6 +112,7 @@ def create_app(settings: Settings) -> Process:
             jobs.follow_job(plumbing.database, deliver[0].wake),
             jobs.calls_job(plumbing.database),
             jobs.forget_job(plumbing.database),
+            jobs.promise_job(plumbing.database, settings.promise_share),
             *_bounces(settings, mail_account, plumbing),
         ],
         resources=[_closing(carriers, mail, contacts)],

@@ -16,6 +16,7 @@ from services.notification.handlers.calls import keep_list
 from services.notification.handlers.contacts import fetch_contacts
 from services.notification.handlers.delivery import Delivery
 from services.notification.handlers.following import follow_up
+from services.notification.handlers.promising import show_promise
 from services.notification.handlers.pulling import pull_receipts
 from services.notification.handlers.routing import forget_what_left
 from services.notification.ports import ContactBook, Sms
@@ -57,7 +58,14 @@ def follow_job(database: Database, on_questions: Callable[[], None]) -> Job:
 
 def calls_job(database: Database) -> Job:
     """Keeps the desks' list of people to call."""
-    return Job("call-list", lambda: keep_list(database), every=timedelta(seconds=10), pace=_SECOND)
+    return Job("call-list", lambda: keep_list(database), every=timedelta(seconds=10), pace=_SECOND, looks=True)
+
+
+def promise_job(database: Database, goal: float) -> Job:
+    """Shows how the promise stands. In one process at a time: the figures are everybody's."""
+    return Job(
+        "promise", lambda: show_promise(database, goal), every=timedelta(minutes=1), pace=timedelta(seconds=5)
+    )
 
 
 def forget_job(database: Database) -> Job:

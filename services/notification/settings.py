@@ -45,6 +45,12 @@ class Settings(ServiceSettings):
     receipts_pull_seconds: float = Field(
         default=60, ge=1, description="between two pulls of the receipts that a carrier keeps"
     )
+    promise_share: float = Field(
+        default=0.99,
+        gt=0,
+        lt=1,
+        description="of the people reminded on the last day: confirmed six hours before the close",
+    )
     smtp_account_file: Path = Field(description="JSON: host, port, security, sender, and the password's file")
     bounces_maildir: Path | None = Field(
         default=None,

@@ -76,6 +76,7 @@ class Recipient(Base, table=True):
             "contact_try_at",
             postgresql_where=text("contact_known < contact_wanted"),
         ),
+        Index("ix_recipients_site", "site_id"),
     )
 
     registration_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
@@ -134,6 +135,12 @@ class Message(Base, table=True):
             "ix_messages_ask",
             "state_at",
             postgresql_where=text("ask_since is not null and state = 'accepted'"),
+        ),
+        Index("ix_messages_failed", "message_id", postgresql_where=text(one_of("state", FAILED))),
+        Index(
+            "ix_messages_reminders",
+            "deadline_at",
+            postgresql_where=text(f"occasion = '{Occasion.CLOSING_SOON}'"),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Door 1, people: what a candidate was sent, and what the office sees of it all."""
+"""Door 1, people: what a candidate was sent, every message for the office, and in which language somebody is written to."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def public_routes(database: Database) -> APIRouter:
                 {
                     "occasion": row.occasion,
                     "channel": row.channel,
+                    "provider": row.provider,
                     "state": row.state,
                     "at": row.state_at,
                     "created_at": row.created_at,
@@ -67,13 +68,6 @@ def public_routes(database: Database) -> APIRouter:
             for row in rows
         ]
         return {"items": items, "next": rows[-1].message_id if len(rows) == limit else None}
-
-    @router.get("/office/messages/funnel")
-    async def funnel(_: Annotated[Actor, allow("office")]) -> dict[str, Any]:
-        async with database.reading() as uow:
-            rows = await reports.funnel(uow)
-        counted = ("occasion", "channel", "state", "messages", "parts", "ambiguous")
-        return {"items": [{name: getattr(row, name) for name in counted} for row in rows]}
 
     return router
 

@@ -16,6 +16,7 @@ from services.chassis.db import Database, Row, UnitOfWork
 from services.chassis.tokens import Actor
 from services.chassis.vault import Vault
 from services.notification.domain.calling import SAID_BY_PEOPLE, CallOutcome, reason_in_words
+from services.notification.domain.masking import masked
 from services.notification.handlers.contacts import row_of
 from services.notification.repository import calls
 
@@ -111,7 +112,7 @@ def shown(rows: Sequence[Row], vault: Vault) -> list[dict[str, Any]]:
             "registration_id": row.registration_id,
             "site_id": row.site_id,
             "tail": row.tail,
-            "phone": _masked(_phone(row, vault)),
+            "phone": masked(_phone(row, vault)),
             "occasion": row.occasion,
             "text": row.body,
             "reason_code": row.reason_code,
@@ -129,7 +130,3 @@ def shown(rows: Sequence[Row], vault: Vault) -> list[dict[str, Any]]:
 
 def _phone(row: Row, vault: Vault) -> str | None:
     return row.phone and vault.decrypt_text(row.phone, row=row_of(row.registration_id, "phone"))
-
-
-def _masked(phone: str | None) -> str | None:
-    return phone and f"{phone[:3]}****{phone[-4:]}"

@@ -119,9 +119,9 @@ class System(ServiceUnderTest):
         self.process = create_app(self.settings)
         self.cycle = self.process.plumbing.cycle
         self.fetch_job, self.sms_job, self.mail_job, *_ = self.process.jobs.jobs
-        self.pull_job, self.forget_job, self.follow_job, self.calls_job = (
+        self.pull_job, self.forget_job, self.follow_job, self.calls_job, self.promise_job = (
             next(job for job in self.process.jobs.jobs if job.name == name)
-            for name in ("pull-receipts", "forget-sent", "follow-up", "call-list")
+            for name in ("pull-receipts", "forget-sent", "follow-up", "call-list", "promise")
         )
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=self.process.public), base_url="http://notification.test"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 import pytest
 from uuid_utils.compat import uuid7
 
-from tests.service.notification.system import System, due
+from tests.service.notification.system import System
 
 
 async def test_candidates_read_their_own_messages_as_they_were_sent(system: System) -> None:
@@ -31,10 +29,9 @@ async def test_nobody_else_reads_them(system: System, role: str | None, status: 
     assert answer.status_code == status
 
 
-@pytest.mark.parametrize("path", ["/office/messages", "/office/messages/funnel"])
 @pytest.mark.parametrize("role", [None, "ops", "candidate:x", "desk:shizhong", "service"])
-async def test_the_offices_lists_are_the_offices(system: System, path: str, role: str | None) -> None:
-    assert (await system.call("GET", path, role)).status_code == (403 if role else 401)
+async def test_the_list_of_all_messages_is_the_offices(system: System, role: str | None) -> None:
+    assert (await system.call("GET", "/office/messages", role)).status_code == (403 if role else 401)
 
 
 async def test_the_office_pages_through_every_message_once(system: System) -> None:
@@ -50,20 +47,3 @@ async def test_the_office_pages_through_every_message_once(system: System) -> No
             break
     assert sorted(seen) == sorted((str(one), c) for one in people for c in ("sms", "email"))
     assert "phone" not in str(page)
-
-
-async def test_the_funnel_counts_occasion_channel_and_state(system: System) -> None:
-    people: list[UUID] = await system.registered(3)
-    system.at("2024-02-01 23:00")
-    await system.deliver(due(people[0]))
-    await system.mail_job.run()
-    items = (await system.call("GET", "/office/messages/funnel", "office")).json()["items"]
-    found = {(i["occasion"], i["channel"], i["state"]): i["messages"] for i in items}
-    assert found == {
-        ("pre-registered", "sms", "delivered"): 3,
-        ("pre-registered", "email", "delivered"): 3,
-        ("due", "sms", "created"): 1,
-        ("due", "email", "delivered"): 1,
-    }
-    parts = {i["parts"] for i in items if (i["occasion"], i["channel"]) == ("pre-registered", "sms")}
-    assert parts == {6}
