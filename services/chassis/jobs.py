@@ -38,7 +38,7 @@ class Job:
     `run` does what is due now and returns the moment of its next turn, or None: only when woken, or after
     `every` at the latest (a safety net for what another process left behind). An exclusive job runs in one
     process of the service at a time. `pace` is the least real time between the starts of two runs: wake-ups that
-    come sooner are gathered into one.
+    come sooner are gathered into one. Who `looks` is woken by nobody: it finds new moments when `every` has passed.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Job:
     every: timedelta
     exclusive: bool = True
     pace: timedelta = timedelta(0)
+    looks: bool = False
     due_at: datetime | None = field(default=None, init=False)
     running: bool = field(default=False, init=False)
     runs: int = field(default=0, init=False)
@@ -84,6 +85,18 @@ class Jobs:
         self._stopping = asyncio.Event()
         self._locks: asyncpg.Connection[asyncpg.Record] | None = None
         self._locking = asyncio.Lock()
+        self._looked_at: object = None
+
+    def hurry(self, progress: object | None = None) -> None:
+        """Somebody waits for rest: no pace is waited out, and who only looks does so once for each progress of the service."""
+        for job in self.jobs:
+            job.hurry()
+        if progress is None or progress == self._looked_at:
+            return
+        self._looked_at = progress
+        for job in self.jobs:
+            if job.looks:
+                job.wake()
 
     def stop(self) -> None:
         """Let every job finish its run, then end."""

@@ -79,10 +79,10 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: C901, PLR0915 - a t
     @router.get("/ops/rest", dependencies=[allow("ops")])
     async def rest(soon: bool = False) -> dict[str, Any]:
         """Whether this service is at rest, and when it next has something to do. `soon`: do not wait out any pace."""
-        if soon:
-            for job in process.jobs.jobs:
-                job.hurry()
         row = await outbox()
+        if soon:
+            settled = not row.unpublished and not process.consumers.busy
+            process.jobs.hurry((row.added, process.consumers.handled) if settled else None)
         return {
             "service": plumbing.name,
             "at": plumbing.clock.now().isoformat(),
