@@ -42,11 +42,14 @@ _CALL: Final = """
 update messages m set call_at = t.at from unnest($1::uuid[], $2::timestamptz[]) as t(message_id, at)
 where m.message_id = t.message_id
 """
+# A mail that was taken takes its reader off the list. It has come back: unless something else of the same arrived since.
 _NOT_TOLD: Final = f"""
-update calls c set closed_at = null, closed_by = null, outcome = null from unnest($1::uuid[], $2::text[])
-     as t(registration_id, occasion)
+update calls c set closed_at = null, closed_by = null, outcome = null
+from unnest($1::uuid[], $2::text[]) as t(registration_id, occasion)
 where c.registration_id = t.registration_id and c.occasion = t.occasion and c.outcome = '{CallOutcome.TOLD}'
   and (c.call_by is null or c.call_by > $3)
+  and not exists (select from messages d where d.registration_id = c.registration_id and d.occasion = c.occasion
+                  and d.state = 'delivered' and d.state_at >= c.created_at)
 """
 
 
@@ -75,7 +78,5 @@ async def take_back(
     ]
     if due:
         await uow.sql(_CALL, [row.message_id for row, _ in due], [at for _, at in due])
-        await uow.sql(
-            _NOT_TOLD, [row.registration_id for row, _ in due], [row.occasion for row, _ in due], uow.at
-        )
+    await uow.sql(_NOT_TOLD, [row.registration_id for row in rows], [row.occasion for row in rows], uow.at)
     return len(rows)

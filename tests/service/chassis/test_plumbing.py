@@ -277,6 +277,41 @@ async def test_a_job_that_fails_is_tried_again(blank_database: DatabaseLogin) ->
     await task
 
 
+async def test_who_only_looks_does_so_once_for_each_progress_when_somebody_waits_for_rest(
+    blank_database: DatabaseLogin,
+) -> None:
+    looks, woken = 0, 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+
+    async def act() -> None:
+        nonlocal woken
+        woken += 1
+
+    jobs = Jobs(
+        [Job("look", look, timedelta(hours=1), looks=True), Job("act", act, timedelta(hours=1))],
+        clock=SystemClock(),
+        database_url=blank_database.url,
+    )
+    task = asyncio.create_task(jobs.run())
+
+    async def have(many: int) -> bool:
+        return (looks, woken) == (many, 1)
+
+    await eventually(lambda: have(1))
+    jobs.hurry((7, 3))
+    await eventually(lambda: have(2))
+    jobs.hurry((7, 3))  # nothing has happened since
+    jobs.hurry(None)  # something is still under way
+    assert not any(job.awake.is_set() for job in jobs.jobs)
+    jobs.hurry((8, 3))
+    await eventually(lambda: have(3))
+    jobs.stop()
+    await task
+
+
 @pytest.mark.broker
 async def test_three_clocks_agree_here_and_a_wrong_one_is_an_alarm(
     blank_database: DatabaseLogin, kafka: TestKafka

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contracts.notification import Delivered, Undeliverable
 from deploy.simulators.bouncing import BOUNCING, bounce_of
-from deploy.simulators.sms_carrier import SILENT_PREFIX
+from deploy.simulators.sms_carrier import DEAD_PREFIX, SILENT_PREFIX
 from services.chassis.process import CannotStart
 from services.notification import app
 from services.notification.adapters.bounces import LARGEST, BounceBox, read_bounce
@@ -23,7 +23,7 @@ from services.notification.adapters.smtp import SmtpAccount
 from services.notification.domain.returned import Bounce, Left, reason_word
 from services.notification.handlers.bounces import BOUNCES
 from tests.conftest import ServiceDatabase
-from tests.service.notification.system import System, closing_soon, expired, running
+from tests.service.notification.system import System, closing_soon, expired, receipts, running
 
 PATH = ReturnPath("bounce@office.example.cn", b"0123456789abcdef")
 ID = UUID("018c0000-0000-8000-8000-000000000001")
@@ -270,6 +270,45 @@ async def test_a_reminder_that_bounces_after_the_phone_rang_calls_nobody(office:
     rows = await office.messages(one, "closing-soon")
     assert (rows["sms"]["state"], rows["email"]["state"]) == ("delivered", "undelivered")
     assert not [row for row in await office.rows("select * from calls") if row["registration_id"] == one]
+
+
+async def test_who_left_the_list_by_a_mail_that_came_back_is_on_it_again(office: System) -> None:
+    """Two reminders of the last day. The server took the second one's mail, and said a minute later that nobody is there."""
+    calls = next(job for job in office.process.jobs.jobs if job.name == "call-list")
+    [one] = await office.registered(email="gone@example.cn", phone=f"{DEAD_PREFIX}0001")
+    office.at("2024-02-08 18:00")
+    await office.deliver(closing_soon(one, hours=6))
+    await office.settle()
+    await read_box(office)
+    await calls.run()
+    assert [row["outcome"] for row in await office.rows("select outcome from calls")] == [None]
+    office.at("2024-02-08 22:00")
+    await office.deliver(closing_soon(one, hours=2))
+    await office.settle()
+    assert [row["outcome"] for row in await office.rows("select outcome from calls")] == ["told"]
+    await read_box(office)
+    await calls.run()
+    (row,) = await office.rows("select outcome, closed_at, attempts from calls")
+    assert (row["outcome"], row["closed_at"]) == (None, None)
+
+
+async def test_who_has_heard_otherwise_stays_off_the_list_when_a_mail_comes_back(office: System) -> None:
+    calls = next(job for job in office.process.jobs.jobs if job.name == "call-list")
+    [one] = await office.registered(email="gone@example.cn", phone=f"{SILENT_PREFIX}0001")
+    office.at("2024-02-08 18:00")
+    await office.deliver(closing_soon(one, hours=6))
+    await office.settle()
+    await read_box(office)
+    office.at("2024-02-08 18:31")
+    await calls.run()
+    office.at("2024-02-08 22:00")
+    await office.deliver(closing_soon(one, hours=2))
+    await office.settle()
+    await office.push(receipts(office.sms_to(one)[-1:]))
+    assert [row["outcome"] for row in await office.rows("select outcome from calls")] == ["told"]
+    await read_box(office)
+    await calls.run()
+    assert [row["outcome"] for row in await office.rows("select outcome from calls")] == ["told"]
 
 
 async def test_a_mailbox_without_return_paths_or_no_mailbox_stops_the_start(
