@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from services.chassis.clock import Clock
 from services.notification.adapters.lines import (
+    APART,
     BEIJING,
     CODE_LENGTH,
     PATIENCE,
@@ -122,7 +123,7 @@ class AliyunSms:
     async def find(self, to: str, since: datetime, reference: str) -> Sent | None:
         """Looks through what went to this number, day by day, the latest first. Of several copies the best counts."""
         today = self._clock.now().astimezone(BEIJING).date()
-        first = max(since.astimezone(BEIJING).date(), today - _REMEMBERED)
+        first = max((since - APART).astimezone(BEIJING).date(), today - _REMEMBERED)
         day = today
         while day >= first:
             if found := await self._sent_on(day, to, reference):

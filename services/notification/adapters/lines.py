@@ -19,6 +19,8 @@ BODY_LIMIT: Final = 64 * 1024
 RECEIPTS_LIMIT: Final = 4 * 1024 * 1024
 BEIJING: Final = timezone(timedelta(hours=8))
 CODE_LENGTH: Final = 64  # of what a carrier says that is kept
+# A carrier's clock may be behind ours: what it took just after our moment stands in its books a little before it.
+APART: Final = timedelta(minutes=5)
 
 A = TypeVar("A")
 

@@ -25,6 +25,7 @@ CERTIFICATE: Final = "relay-certificate"
 NO_TLS: Final = "relay-without-tls"
 _CHECKING: Final = 5.0  # real seconds that a start waits for the relay
 _CLOSING: Final = 421
+_TOO_BIG: Final = 552
 
 
 class SmtpMail:
@@ -86,12 +87,13 @@ class SmtpMail:
         return await self._deliver_by(await self._connect(), sender, to, message)
 
     async def _deliver_by(self, client: SMTP, sender: str, to: str, message: bytes) -> Accepted:
-        content_sent = False
+        named = content_sent = False
         # A relay that says how much it takes can refuse before the content is on the line.
         size = [f"SIZE={len(message)}"] if client.supports_extension("size") else []
         try:
             async with asyncio.timeout(self._patience):
                 await client.mail(sender, options=size)
+                named = True
                 await client.rcpt(to)
                 content_sent = True
                 response = await client.data(message)
@@ -101,7 +103,9 @@ class SmtpMail:
                 client.close()
                 raise NoAnswer(str(error.code), maybe_accepted=False) from None
             await self._put_back(client)
-            raise Rejected(str(error.code), permanent=error.code >= 500) from None
+            # A relay that does not take us as a sender, our day's mails being spent, says nothing about whom we write to.
+            about_this = named or error.code == _TOO_BIG
+            raise Rejected(str(error.code), permanent=about_this and error.code >= 500) from None
         except (SMTPException, OSError, TimeoutError) as error:
             client.close()
             raise NoAnswer(type(error).__name__, maybe_accepted=content_sent) from None

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from services.chassis.clock import Clock
 from services.notification.adapters.lines import (
+    APART,
     CODE_LENGTH,
     PATIENCE,
     Line,
@@ -145,7 +146,7 @@ class TencentSms:
         content = await self._call(
             "PullSmsSendStatusByPhoneNumber",
             {
-                "BeginTime": int(max(since, at - _REMEMBERED).timestamp()),
+                "BeginTime": int(max(since - APART, at - _REMEMBERED).timestamp()),
                 "EndTime": int(at.timestamp()) + 1,
                 "Offset": 0,  # it knows no other
                 "Limit": _PAGE,

@@ -282,6 +282,16 @@ async def test_it_tells_what_it_was_given_under_a_reference(scene: Scene) -> Non
     assert await scene.sms.find("13900009999", START, "message-1") is None
 
 
+async def test_it_is_found_by_a_clock_that_is_ahead_of_the_carriers(scene: Scene) -> None:
+    """Ours says that it left before the carrier's says that it came: not found, it would be sent again."""
+    moment = scene.stage.clock.now()
+    await scene.send(reference="message-1")
+    await scene.stage.play(timedelta(minutes=1))
+    found = await scene.sms.find(PHONE, moment + timedelta(seconds=3), "message-1")
+    assert found is not None
+    assert found.delivered
+
+
 async def test_what_it_keeps_for_us_is_pulled_once(scene: Scene) -> None:
     scene.carrier.receipts_url = None
     for n in range(3):

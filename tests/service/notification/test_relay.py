@@ -177,9 +177,20 @@ async def test_greylisting_is_a_no_for_now(stage: Outside, account: SmtpAccount)
     assert rest["reached"]["mail-greylisted"] == 2
 
 
-@pytest.mark.parametrize("place", ["mail", "rcpt", "data"])
-@pytest.mark.parametrize(("reply", "permanent"), [("451 4.3.0 Later", False), ("554 5.7.1 Never", True)])
-async def test_a_no_is_a_no_wherever_it_is_said(
+@pytest.mark.parametrize(
+    ("place", "reply", "permanent"),
+    [
+        ("mail", "451 4.3.0 Later", False),
+        ("rcpt", "451 4.3.0 Later", False),
+        ("data", "451 4.3.0 Later", False),
+        ("rcpt", "554 5.7.1 Never", True),
+        ("data", "554 5.7.1 Never", True),
+        # Said of us, before it knows whom we write to.
+        ("mail", "550 5.7.1 Sender's daily limit exceeded", False),
+        ("mail", "552 5.3.4 Message too big", True),
+    ],
+)
+async def test_a_no_is_a_no_wherever_it_is_said_and_for_good_only_where_it_is_said_of_this_mail(
     stage: Outside, account: SmtpAccount, place: str, reply: str, permanent: bool
 ) -> None:
     await stage.control("/sim/mail/manners", {"answers": {place: [reply]}})
