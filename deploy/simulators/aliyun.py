@@ -11,6 +11,7 @@ import hmac
 import json
 import re
 import secrets
+from collections import deque
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -58,7 +59,8 @@ class AliyunCarrier(SmsCarrier):
     def __init__(self, world: AliyunWorld, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._world = world
-        self._nonces: dict[str, datetime] = {}
+        self._nonces: set[str] = set()
+        self._used: deque[tuple[datetime, str]] = deque()
 
     def _unavailable(self, status: int) -> Reply:
         return _api_reply(
@@ -195,13 +197,21 @@ class AliyunCarrier(SmsCarrier):
         now = self._clock.now()
         if abs(now - date) > _FRESH:
             raise Refusal(400, "InvalidTimeStamp.Expired", "Specified time stamp is expired.")
-        nonce = headers.get("x-acs-signature-nonce", "")
-        if not nonce or self._nonces.get(nonce, now - DAY) > now - 2 * _FRESH:
+        if not self._is_new(headers.get("x-acs-signature-nonce", ""), now):
             raise Refusal(400, "SignatureNonceUsed", "Specified signature nonce was used already.")
-        self._nonces[nonce] = now
-        if len(self._nonces) > 50_000:
-            self._nonces = {known: at for known, at in self._nonces.items() if at > now - 2 * _FRESH}
         return dict(pairs)
+
+    def _is_new(self, nonce: str, now: datetime) -> bool:
+        """Whether it was not used as long as its date would be taken. What is older is forgotten one by one: in a storm
+        every call would else look through all of them.
+        """
+        while self._used and self._used[0][0] <= now - 2 * _FRESH:
+            self._nonces.discard(self._used.popleft()[1])
+        if not nonce or nonce in self._nonces:
+            return False
+        self._nonces.add(nonce)
+        self._used.append((now, nonce))
+        return True
 
     def _receipt(self, message: Message, number: str, now: datetime) -> dict[str, Any]:
         return {

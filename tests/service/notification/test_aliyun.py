@@ -309,6 +309,14 @@ async def test_the_carrier_refuses_a_request_sent_again(stage: Outside) -> None:
     assert await _resend(stage, {}) == (400, "SignatureNonceUsed")
 
 
+async def test_a_nonce_is_remembered_as_long_as_a_date_could_be_fresh_and_no_longer(stage: Outside) -> None:
+    assert await _resend(stage, {}) == (200, "OK")
+    stage.clock.move(minutes=29, seconds=59.999999)
+    assert await _resend(stage, {}) == (400, "SignatureNonceUsed")
+    stage.clock.move(microseconds=1)
+    assert await _resend(stage, {}) == (200, "OK")
+
+
 async def test_the_carrier_refuses_a_request_of_sixteen_minutes_ago(stage: Outside) -> None:
     account = AliyunAccount.read(stage.world.accounts["aliyun"])
     client = AliyunSms(account, clock=HandClock(START - timedelta(minutes=16)))
