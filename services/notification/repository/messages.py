@@ -24,11 +24,11 @@ from services.notification.tables import WAITING, one_of
 
 _WAITING: Final = one_of("m.state", WAITING)
 
-# A plan made while the table is empty is kept for the life of a connection: it would read a million messages to
-# find two hundred. These leave the planner only the indexes.
+# A plan made while the table is empty, and kept by a connection, would read a million messages to find two hundred. So
+# these are planned for the arrays they are given, and the planner is left only the indexes.
 PIN = """
 select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
-       set_config('enable_mergejoin', 'off', true)
+       set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)
 """
 _CREATE = """
 with created as (
