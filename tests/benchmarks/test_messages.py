@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from contracts.catalogue import parse
 from contracts.cycle import Cycle
 from contracts.envelope import Envelope
-from deploy.bench import counter, creating, sent, telling
+from deploy.bench import creating, sent, telling
 from deploy.bench.contender import Violated
 from deploy.bench.stage import Stage
 from deploy.local.databases import DatabaseLogin
@@ -74,7 +74,8 @@ async def test_the_storm_that_waits_is_what_the_handler_would_have_written(
 ) -> None:
     login = await telling.known(stage, PEOPLE)
     database = Database(login.url, clock=SystemClock(), pool_size=2)
-    teller = Teller(Cycle.read(counter.CYCLE_FILE), Wording.load(), lambda: None, lambda: None)
+    cycle = Cycle.read(telling.cycle_by_day(stage))
+    teller = Teller(cycle, Wording.load(), lambda: None, lambda: None)
     events: list[Any] = []
     for number in range(PEOPLE):
         event = telling.forfeited(number)
@@ -154,8 +155,7 @@ async def test_what_the_carrier_has_is_what_we_know_or_it_is_named(
     stage: Stage, stormed: DatabaseLogin, copies: int, harm: str, seen: str
 ) -> None:
     ours = [telling.waiting_sms(number) for number in range(PEOPLE)]
-    earlier = [telling.accepted_sms(number) for number in range(PEOPLE)]
-    journal = _journal(stage.directory, *earlier, *ours * copies, f"{sent.BARE}7")
+    journal = _journal(stage.directory, *ours * copies, f"{sent.BARE}7")
     async with stage.postgres.connection(stormed.database) as connection:
         await connection.execute(_SENT)
         if harm:
