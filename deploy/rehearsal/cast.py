@@ -13,6 +13,7 @@ from typing import Any, Final
 from contracts.cycle import Site
 from deploy.rehearsal.people import Person, Step, Verb, WorldEvent, WorldVerb
 from deploy.rehearsal.timetable import Calendar
+from deploy.simulators.sms_carrier import DEAD_PREFIX, SILENT_PREFIX
 
 MINUTE: Final = timedelta(minutes=1)
 HOURS_LATER: Final = 4 * 3600  # when a callback comes that nobody waited for
@@ -31,8 +32,13 @@ class Part:
     revived: bool = False
     """Two people lift the forfeiture next morning, and the fee is paid the day after."""
     given: Mapping[str, Any] = field(default_factory=dict)
+    """What carriers know of the number and the mailbox: simulated ones lose what goes to some."""
 
 
+_PAYS: Final[Mapping[str, Any]] = {
+    "ordered": -timedelta(days=2, hours=3),
+    "paid": -timedelta(days=2, hours=3),
+}
 PARTS: Final = (
     # Pays in time and is heard of hours after: the close asks the gateway first.
     Part(ordered=-10 * MINUTE, paid=-9 * MINUTE, channel="alipay", callback=HOURS_LATER),
@@ -41,6 +47,14 @@ PARTS: Final = (
     # Holds a code of the silent gateway and never pays: held, then forfeited.
     Part(ordered=-10 * MINUTE),
     Part(revived=True),
+    # Whose number is not in use, so that every word comes by mail.
+    Part(**_PAYS, given={"phone": f"{DEAD_PREFIX}0005"}),
+    # Whose carrier never says what became of an SMS.
+    Part(**_PAYS, given={"phone": f"{SILENT_PREFIX}0006"}),
+    # Whose mailbox is full: every mail comes back, every SMS arrives.
+    Part(**_PAYS, given={"email": "gone-full+p0007@example.cn"}),
+    # Whom neither reaches: forfeited, and the desk has to call.
+    Part(given={"phone": f"{DEAD_PREFIX}0008", "email": "gone+p0008@example.cn"}),
 )
 
 

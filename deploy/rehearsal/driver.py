@@ -24,8 +24,9 @@ THOROUGH: Final = 400
 LONG_WAY: Final = timedelta(minutes=90)
 MINUTE: Final = timedelta(minutes=1)
 INSTANT: Final = timedelta(microseconds=1)
-# How long after the last edge late callbacks, retries and receipts are still waited for.
-AFTERMATH: Final = timedelta(days=3)
+# How long after the last edge late callbacks, retries and receipts are still waited for: an SMS of the morning after
+# that is never confirmed runs out three days later.
+AFTERMATH: Final = timedelta(days=4)
 SERVICE_OF: Final = {
     Verb.PRE_REGISTER: "registration",
     Verb.AMEND: "registration",

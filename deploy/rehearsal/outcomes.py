@@ -61,6 +61,8 @@ class Lists:
     messages: dict[str, list[Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     money: Mapping[str, Any] = field(default_factory=dict)
     close: Mapping[str, Any] = field(default_factory=dict)
+    calls: list[Mapping[str, Any]] = field(default_factory=list)
+    """Whom the desks must call, and whom they need not any more."""
 
 
 async def read_lists(doors: Doors, addresses: Mapping[str, str], office: Mapping[str, str]) -> Lists:
@@ -73,15 +75,21 @@ async def read_lists(doors: Doors, addresses: Mapping[str, str], office: Mapping
         lists.payments[item["registration_id"]] = item
     async for item in _pages(doors, f"{addresses['notification']}/office/messages", office):
         lists.messages[item["registration_id"]].append(item)
+    for closed in ("false", "true"):
+        calls = f"{addresses['notification']}/office/messages/calls"
+        async for item in _pages(doors, calls, office, f"&closed={closed}"):
+            lists.calls.append(item)
     lists.money = await doors.get(f"{addresses['payment']}/office/money", office)
     lists.close = await doors.get(f"{addresses['payment']}/office/close", office)
     return lists
 
 
-async def _pages(doors: Doors, url: str, office: Mapping[str, str]) -> AsyncIterator[Mapping[str, Any]]:
+async def _pages(
+    doors: Doors, url: str, office: Mapping[str, str], more: str = ""
+) -> AsyncIterator[Mapping[str, Any]]:
     after = ""
     while True:
-        answer = await doors.get(f"{url}?limit={PAGE}{after}", office)
+        answer = await doors.get(f"{url}?limit={PAGE}{more}{after}", office)
         for item in answer["items"]:
             yield item
         if answer.get("next") is None:

@@ -46,6 +46,8 @@ class Look:
     states: Mapping[str, State]
     pending: int
     outside_due: datetime | None
+    unread: int = 0
+    """Mails that came back and lie in the office's mailbox: read on the real clock, so that time has to wait for it."""
 
     @property
     def added(self) -> dict[str, int]:
@@ -58,7 +60,7 @@ class Look:
     def stirring(self) -> list[str]:
         """Who has something to do at this moment."""
         found = [name for name, state in self.states.items() if state.unpublished or state.busy]
-        return [*found, "outside"] if self.pending else found
+        return [*found, "outside"] if self.pending or self.unread else found
 
     @property
     def next_due(self) -> datetime | None:
@@ -249,8 +251,8 @@ class Streams:
     def _restless(self, look: Look) -> str:
         parts = [f"{name} has {count} unpublished" for name, count in look.unpublished.items() if count]
         parts.extend(what for state in look.states.values() for what in state.busy)
-        if look.pending:
-            parts.append(f"{look.pending} deeds of the simulated world are due")
+        outside = {"deeds of the simulated world are due": look.pending, "bounces are not read": look.unread}
+        parts.extend(f"{count} {what}" for what, count in outside.items() if count)
         return "; ".join(parts) or "a consumer group lags behind"
 
     async def _until(self, reached: Any, what: str) -> None:
@@ -363,19 +365,19 @@ class Streams:
         if self._simulators is not None:
             asked.append(self._doors.get(f"{self._simulators}/sim/rest", {}, LOOKED))
         answers = await asyncio.gather(*asked)
-        world: Mapping[str, Any] = (
-            answers.pop() if self._simulators is not None else {"pending_now": 0, "next_at": None}
-        )
-        last = self.last
+        world: Mapping[str, Any] = {"pending_now": 0, "next_at": None, "bounces_unread": 0}
+        if self._simulators is not None:
+            world = answers.pop()
         said = {
-            **last.states,
+            **self.last.states,
             **{name: _state(name, answer) for name, answer in zip(names, answers, strict=True)},
         }
         next_at = None if world["next_at"] is None else datetime.fromisoformat(world["next_at"])
-        self.last = Look({name: said[name] for name in self._services}, world["pending_now"], next_at)
+        states = {name: said[name] for name in self._services}
+        self.last = last = Look(states, world["pending_now"], next_at, world["bounces_unread"])
         self.flow.looks += 1
-        self.flow.events = sum(self.last.added.values())
-        return self.last
+        self.flow.events = sum(last.added.values())
+        return last
 
     async def _offsets(
         self, ends: bool = True, groups: Sequence[str] | None = None

@@ -72,6 +72,10 @@ class Bouncer:
         (self.directory / "tmp" / name).write_bytes(content)
         return (self.directory / "tmp" / name).rename(self.directory / "new" / name)
 
+    def unread(self) -> int:
+        """How many nobody has looked at yet."""
+        return sum(1 for _ in (self.directory / "new").iterdir())
+
 
 def bounce_of(how: str, sender: str, recipient: str, original: bytes, at: datetime) -> bytes:
     """What comes back to the return path `sender`."""

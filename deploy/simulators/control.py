@@ -96,6 +96,7 @@ class ControlPort:
             "pending_now": pending.now,
             "next_at": pending.next_at.isoformat() if pending.next_at else None,
             "receipts_waiting": sum(one.waiting_for_receipt() for one in self._carriers.values()),
+            "bounces_unread": self._mailbox.bouncer.unread(),
             "reached": {
                 **{f"{name}-down": gateway.weather.reached for name, gateway in self._gateways.items()},
                 **{f"{name}-down": one.weather.reached for name, one in self._carriers.items()},

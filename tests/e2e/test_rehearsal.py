@@ -165,9 +165,63 @@ async def test_messages_keep_the_quiet_hours(rehearsed: Rehearsed) -> None:
         one
         for outcome in rehearsed.outcomes.values()
         for one in outcome["messages"]
-        if one["channel"] == "sms" and not 8 <= people_file.moment(one["at"]).astimezone(zone).hour < 22
+        # What ran out did so three days after it had been sent.
+        if (one["channel"] == "sms" and one["state"] != "expired")
+        and not 8 <= people_file.moment(one["at"]).astimezone(zone).hour < 22
     ]
     assert {one["occasion"] for one in at_night} <= {"closing-soon", "amended", "returned", "pre-registered"}
+
+
+async def test_whoever_no_channel_reached_is_on_the_list_of_their_desk(rehearsed: Rehearsed) -> None:
+    """The model says what arrived; of the last reminder and of the forfeiture nobody is left untold by all."""
+    lost = {
+        name
+        for name, predicted in rehearsed.predicted.items()
+        for occasion in ("expired", "reinstated", "rejected", "lapsed")
+        if {state for told, _, state in predicted.messages if told == occasion} == {"undelivered"}
+    }
+    assert "p0008" in lost
+    assert lost == {one["person"] for one in rehearsed.summary["calls"] if one["occasion"] != "closing-soon"}
+    last_day, ended = sorted(
+        (one for one in rehearsed.summary["calls"] if one["person"] == "p0008"),
+        key=lambda one: one["occasion"],
+    )
+    assert last_day["occasion"] == "closing-soon"
+    assert last_day["outcome"] in ("settled", "over"), "the close came"
+    assert (ended["occasion"], ended["outcome"], ended["reason_code"]) == (
+        "expired",
+        None,
+        "number-not-in-use",
+    )
+    assert {one["phone"] for one in (last_day, ended)} == {"199****0008"}
+
+
+async def test_the_funnel_counts_every_message_once_with_whoever_had_it(rehearsed: Rehearsed) -> None:
+    ways, occasions = rehearsed.summary["message_funnel"], rehearsed.summary["messages"]
+    by_state = Counter[tuple[str, str, str]]()
+    for way in ways:
+        known = {"occasion", "channel", "provider", "messages"}
+        by_state.update(
+            {(way["occasion"], way["channel"], state): n for state, n in way.items() if state not in known}
+        )
+        assert sum(n for state, n in way.items() if state not in known) == way["messages"]
+    assert by_state == Counter(
+        {
+            (occasion, channel, state): n
+            for occasion, channels in occasions.items()
+            for channel, states in channels.items()
+            for state, n in states.items()
+        }
+    )
+    assert {way["provider"] for way in ways if way["channel"] == "sms"} >= {"aliyun", "tencent"}
+    untold = {(one["person"], one["channel"], one["reason_code"]) for one in rehearsed.summary["undelivered"]}
+    assert untold >= {
+        ("p0005", "sms", "number-not-in-use"),
+        ("p0006", "sms", "no-receipt"),
+        ("p0007", "email", "mailbox-full"),
+        ("p0008", "sms", "number-not-in-use"),
+        ("p0008", "email", "mailbox-unknown"),
+    }
 
 
 async def test_the_report_can_be_run_again(rehearsed: Rehearsed) -> None:

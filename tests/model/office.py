@@ -15,6 +15,8 @@ from tests.model.registration import Desks, No, Registration
 
 WITHOUT_REGISTRATION = {"approve": "not-confirmed", "order": "not-approved", "pay": "gateway-refused"}
 CHANNELS = ("sms", "email")
+LOST_MAILBOXES = ("gone+", "gone-full+", "nobody+")
+LOST_NUMBERS = {"1990000": "undelivered", "1990001": "expired", "1990002": "undelivered"}
 
 
 @dataclass
@@ -192,7 +194,10 @@ class Office:
             for occasion, at, deadline in one.told:
                 predicted.told.append((occasion, at))
                 for channel in CHANNELS:
-                    predicted.messages[occasion, channel, _becomes(one, occasion, at, deadline, channel)] += 1
+                    state = _becomes(one, occasion, at, deadline, channel)
+                    if state == "delivered":
+                        state = _arrives(someone.data, channel)
+                    predicted.messages[occasion, channel, state] += 1
         return predicted
 
 
@@ -206,7 +211,7 @@ def _reminders(one: Registration) -> set[datetime]:
 
 
 def _becomes(one: Registration, occasion: str, at: datetime, deadline: datetime | None, channel: str) -> str:
-    """Everything arrives; only a reminder that waits for the morning may be overtaken by the payment."""
+    """Everything goes out; only a reminder that waits for the morning may be overtaken by the payment."""
     if occasion != "closing-soon" or channel != "sms" or not notice.is_night(at):
         return "delivered"
     morning = notice.morning_after(at)
@@ -214,6 +219,13 @@ def _becomes(one: Registration, occasion: str, at: datetime, deadline: datetime 
         return "delivered"
     settled = [when for what, when, _ in one.told if what in ("paid", "rejected") and at < when <= morning]
     return "superseded" if settled else "delivered"
+
+
+def _arrives(data: dict[str, Any], channel: str) -> str:
+    """What becomes of a message to this number or mailbox of the people files: some are dead, full, or silent for ever."""
+    if channel == "email":
+        return "undelivered" if str(data.get("email", "")).startswith(LOST_MAILBOXES) else "delivered"
+    return LOST_NUMBERS.get(str(data.get("phone", ""))[:7], "delivered")
 
 
 def _act(one: Registration, at: datetime, step: dict[str, Any]) -> None:

@@ -159,6 +159,10 @@ class Message(NamedTuple):
     """The fact that it tells of."""
     waits: bool
     """Not sent yet, and its moment is still to come."""
+    reason: str | None = None
+    """Why it told nobody."""
+    provider: str = ""
+    """Who had it last; "": nobody yet."""
 
 
 class Booked(NamedTuple):

@@ -17,11 +17,11 @@ TOLD: Final = {
     ),
 }
 CHANNELS: Final = ("sms", "email")
-ENDED: Final = frozenset({"delivered", "undelivered", "superseded"})
+ENDED: Final = frozenset({"delivered", "undelivered", "expired", "superseded"})
 
 
 def told(evidence: Evidence) -> Finding:
-    """I8. One intended message per fact and channel, which ends delivered, undelivered or superseded."""
+    """I8. One intended message per fact and channel, which ends delivered, undelivered, run out or superseded."""
     wrong: list[str] = []
     messages: dict[UUID, Counter[str]] = defaultdict(Counter)
     for message in evidence.messages:

@@ -86,9 +86,14 @@ _OPEN_BREAKS: Final = """
           select from ledger l where l.channel = b.channel and l.transaction_id = b.transaction_id and l.kind = 'received'))
     order by b.number
 """
-_MESSAGES: Final = (
-    "select registration_id, occasion, channel, state, caused_by, due_at, not_before from messages"
-)
+_MESSAGES: Final = """
+    select registration_id, occasion, channel, state, caused_by, due_at, not_before, reason_code, {provider} as provider
+    from messages
+"""
+# Version n-1 has one carrier and does not say which.
+_KNOWS_PROVIDERS: Final = """
+    select exists (select from pg_attribute where attrelid = 'messages'::regclass and attname = 'provider')
+"""
 _PIECE: Final = 4 * 2**20
 
 
@@ -188,7 +193,8 @@ async def _payment(evidence: Evidence, connection: Any, _: Any) -> None:
 
 
 async def _notification(evidence: Evidence, connection: Any, now: Any) -> None:
-    for row in await connection.fetch(_MESSAGES):
+    provider = "provider" if await connection.fetchval(_KNOWS_PROVIDERS) else "null"
+    for row in await connection.fetch(_MESSAGES.format(provider=provider)):
         due = row["due_at"] or row["not_before"]
         waits = row["state"] == "created" and due is not None and due > now
         evidence.messages.append(
@@ -199,6 +205,8 @@ async def _notification(evidence: Evidence, connection: Any, now: Any) -> None:
                 row["state"],
                 row["caused_by"],
                 waits,
+                row["reason_code"],
+                row["provider"] or "",
             )
         )
 

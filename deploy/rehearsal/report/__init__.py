@@ -11,6 +11,7 @@ from contracts.cycle import Cycle
 from deploy.rehearsal.invariants.evidence import Evidence, Finding
 from deploy.rehearsal.outcomes import STATES, Lists, Outcome
 from deploy.rehearsal.people import People
+from deploy.rehearsal.report import told
 from deploy.rehearsal.standing import Standing
 from deploy.rehearsal.world import World
 
@@ -32,6 +33,11 @@ class Run:
     proof: str | None = None
     """The evidence file of one forfeiture, beside the report."""
 
+    @property
+    def person_of(self) -> dict[str, str]:
+        """registration → person of the file"""
+        return {one: name for name, standing in self.standings.items() for one in standing.registrations}
+
 
 def summary(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:
     """`report.json`."""
@@ -43,6 +49,9 @@ def summary(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:
         "by_site": by_site(run),
         "money": money(run),
         "messages": messages(run),
+        "message_funnel": [way.facts() for way in told.ways(run.evidence.messages)],
+        "undelivered": told.missed(run.evidence.messages, run.person_of),
+        "calls": told.calls(run.lists.calls, run.person_of),
         "invariants": [finding.facts() for finding in findings],
         "faults": dict(sorted(run.world.faults.items())),
         "world": [

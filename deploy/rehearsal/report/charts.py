@@ -144,7 +144,18 @@ def days(
         if day.day in (1, 10, 20) or day == first:
             x = left + step * offset
             parts.append(_line(x, 8, x, bottom - 8, LINE, dash="1 3"))
-            parts.append(_text(x + 2, bottom + 8, f"{day.month}月{day.day}日", size=11, fill=FAINT))
+            ends = x > WIDE - right - 44  # no room for it on the right of its line
+            words = f"{day.month}月{day.day}日"
+            parts.append(
+                _text(
+                    x - 2 if ends else x + 2,
+                    bottom + 8,
+                    words,
+                    size=11,
+                    fill=FAINT,
+                    anchor="end" if ends else "start",
+                )
+            )
     return _svg(bottom + 16, parts, "每日办理量")
 
 

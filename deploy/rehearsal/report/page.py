@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
@@ -12,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from deploy.rehearsal.invariants.evidence import Finding
-from deploy.rehearsal.report import Run, charts, figures, funnel, messages, money, story, words
+from deploy.rehearsal.report import Run, charts, figures, funnel, messages, money, story, told, words
 
 
 def page(run: Run, findings: Sequence[Finding]) -> str:
@@ -31,7 +32,7 @@ def _content(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:
     cycle, windows = run.cycle, run.cycle.windows
     counts = funnel(run)
     chosen = story.choose(run)
-    told = None if chosen is None else story.tell(run, chosen)
+    life = None if chosen is None else story.tell(run, chosen)
     sent = messages(run)
     desks = figures.desks(run)
     states = Counter[str]()
@@ -54,8 +55,15 @@ def _content(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:
         "steps": run.timing.get("steps", 0),
         "events": sum(len(records) for records in run.evidence.records.values()),
         "money": money(run),
-        "messages": sent,
-        "message_states": states,
+        "told": told.lines(told.ways(run.evidence.messages), list(words.OCCASIONS), list(words.CHANNELS)),
+        "ends": told.ENDS,
+        "ended_badly": told.MISSED,
+        "missed": told.by_person(told.missed(run.evidence.messages, run.person_of)),
+        "calls": told.calls(run.lists.calls, run.person_of),
+        "sites": {site.id: site.name for site in cycle.sites},
+        "moment": lambda at: f"{datetime.fromisoformat(at).astimezone(cycle.zone):%-m月%-d日 %H:%M}",
+        "delivered": states["delivered"],
+        "not_delivered": sum(states[state] for state in told.MISSED),
         "findings": findings,
         "ok": sum(finding.ok for finding in findings),
         "funnel_chart": Markup(charts.funnel(figures.stages(run))),  # noqa: S704  drawn here, every text escaped
@@ -69,8 +77,8 @@ def _content(run: Run, findings: Sequence[Finding]) -> dict[str, Any]:
         "desks": desks,
         "close": run.lists.close,
         "undecided": counts["confirmed"],
-        "story": told,
-        "story_days": [] if told is None else story.days_of(told.lines, run),
+        "story": life,
+        "story_days": [] if life is None else story.days_of(life.lines, run),
         "refusals": Counter(steps).most_common(),
         "world": run.world.happened,
         "faults": run.world.faults,

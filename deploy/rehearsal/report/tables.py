@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.rehearsal.invariants.evidence import Finding
-from deploy.rehearsal.report import Run, funnel, messages, money
+from deploy.rehearsal.report import Run, funnel, messages, money, told
 from deploy.rehearsal.report.words import MONEY, OCCASIONS, STATES
 
 SHOWN = 5  # violations of one invariant; the report has them all
@@ -23,20 +23,22 @@ def show(run: Run, findings: Sequence[Finding], report: Path, console: Console) 
     sums = Table("资金", "元", title="资金", title_justify="left")
     for what, fen in money(run).items():
         sums.add_row(MONEY[what], f"{fen / 100:,.2f}")
-    told = Table("场合", "短信送达", "邮件送达", "未送达", "不再需要", title="消息", title_justify="left")
+    heard = Table("场合", "短信送达", "邮件送达", "未送达", "不再需要", title="消息", title_justify="left")
     for occasion, channels in messages(run).items():
         other: Counter[str] = Counter()
         for states in channels.values():
             other.update(states)
-        told.add_row(
+        heard.add_row(
             OCCASIONS.get(occasion, occasion),
             f"{channels.get('sms', {}).get('delivered', 0):,}",
             f"{channels.get('email', {}).get('delivered', 0):,}",
-            f"{other['undelivered']:,}",
+            f"{sum(other[state] for state in told.MISSED):,}",
             f"{other['superseded']:,}",
         )
-    for table in (people, sums, told):
+    for table in (people, sums, heard):
         console.print(table)
+    waiting = sum(call["closed_at"] is None for call in run.lists.calls)
+    console.print(f"电话名单 calls: {len(run.lists.calls)}, 待致电 to be called {waiting}", highlight=False)
     show_findings(findings, console)
     for one in run.world.happened:
         if not one.outcome.startswith("done"):

@@ -41,10 +41,40 @@ CHANNELS: Final = {"sms": "短信", "email": "邮件"}
 MESSAGE_STATES: Final = {
     "delivered": "送达",
     "undelivered": "未送达",
+    "expired": "逾期无回执",
     "superseded": "不再需要",
     "accepted": "已交运营商",
     "sending": "发送中",
     "created": "待发",
+}
+PROVIDERS: Final = {"aliyun": "阿里云", "tencent": "腾讯云", "smtp": "邮件服务器", "": "未交出"}
+MISSED: Final = {
+    "number-not-in-use": "空号或停机",
+    "bad-number": "手机号码有误",
+    "number-blocked": "号码拒收",
+    "no-address": "未留联系方式",
+    "no-receipt": "七十二小时无回执",
+    "too-late": "未能在截止前发出",
+    "given-up": "多次发送失败",
+    "template-refused": "内容被运营商拒绝",
+    "domain-unknown": "邮箱域名不存在",
+    "mailbox-unknown": "邮箱不存在",
+    "mailbox-disabled": "邮箱已停用",
+    "mailbox-full": "邮箱已满",
+    "mail-too-big": "邮件过大",
+    "not-reached": "对方邮件服务器连接不上",
+    "unconfirmed": "短信无回执，邮件未送达",
+    "refused": "对方拒收",
+    "erased": "联系方式已删除",
+}
+CALLS: Final = {
+    "reached": "已通知本人",
+    "not-reached": "无人接听",
+    "wrong-number": "号码错误",
+    "told": "短信或邮件已送达",
+    "settled": "无需再通知",
+    "over": "已过截止时间",
+    "erased": "联系方式已删除",
 }
 CODES: Final = {
     "window-not-open": "未到办理时间",
@@ -178,6 +208,11 @@ _OUTSIDE_DOWN: Final = {
     "alipay-down": "支付宝网关不应答",
     "sms-down": "短信通道不应答",
     "mail-down": "邮件通道不应答",
+    "bounce-report": "退信：邮箱不存在",
+    "bounce-report-full": "退信：邮箱已满",
+    "bounce-report-delayed": "延迟投递通知",
+    "bounce-qq": "退信：邮箱不存在（QQ 格式）",
+    "bounce-netease": "退信：邮箱已满（网易格式）",
 }
 
 

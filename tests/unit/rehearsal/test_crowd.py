@@ -63,6 +63,24 @@ def test_the_first_of_every_crowd_are_the_cast_whatever_the_seed() -> None:
     assert down.at < cycle().windows.payment.closes < down.at + timedelta(seconds=down.fields["for"])
 
 
+def test_carriers_lose_what_goes_to_some_of_the_cast_and_one_is_reached_by_neither() -> None:
+    """A dead number, one that never confirms, a full mailbox; each is told by the other channel, but for the last."""
+    reached = {}
+    for name in ("p0005", "p0006", "p0007", "p0008"):
+        messages = predicted()[name].messages
+        reached[name] = {
+            channel: {state for _, other, state in messages if other == channel}
+            for channel in ("sms", "email")
+        }
+    assert reached == {
+        "p0005": {"sms": {"undelivered"}, "email": {"delivered"}},
+        "p0006": {"sms": {"expired"}, "email": {"delivered"}},
+        "p0007": {"sms": {"delivered"}, "email": {"undelivered"}},
+        "p0008": {"sms": {"undelivered"}, "email": {"undelivered"}},
+    }
+    assert [predicted()[name].state for name in reached] == ["paid", "paid", "paid", "expired"]
+
+
 def test_a_crowd_of_one_has_no_story_without_its_person() -> None:
     alone = crowd(cycle(), 1, 7)
     assert [one.name for one in alone.persons] == ["p0001"]
