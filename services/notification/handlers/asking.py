@@ -16,6 +16,7 @@ import structlog
 from prometheus_client import Counter
 
 from contracts.reasons import Carrier
+from services.chassis.crash import crash_point
 from services.chassis.db import Database
 from services.chassis.vault import Vault
 from services.notification.domain.life import State, reason_word
@@ -69,6 +70,7 @@ async def ask_about_accepted(
             for message_id, sent in told
             if sent is not None and sent.delivered is not None
         ]
+        crash_point("accepted-asked")
         async with database.unit_of_work() as uow:
             await silence.asked(uow, [message_id for message_id, _ in told])
             if outcomes:

@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
+from services.chassis.crash import crash_point
 from services.chassis.db import Database
 from services.notification.domain.calling import CallPatience
 from services.notification.domain.returned import Bounce, Found, reason_word
@@ -32,6 +33,7 @@ async def read_bounces(database: Database, box: Box, patience: CallPatience) -> 
     while found := await box.waiting(BATCH):
         returned = {item.what.message_id: item.what for item in found if isinstance(item.what, Bounce)}
         moved = await _take_back(database, returned, patience) if returned else 0
+        crash_point("bounces-recorded")
         await box.done(found)
         for item in found:
             if not isinstance(item.what, Bounce):

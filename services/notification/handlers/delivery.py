@@ -152,6 +152,8 @@ class Delivery:
                 batch = await self._routing.route(uow, batch)
             await messages.claim(uow, [_claim_of(one) for one in batch], uow.at + LEASE)
             due_at = None if batch else await messages.next_due(uow, carrier)
+        if batch:
+            crash_point(f"{carrier}-claimed")
         note_superseded(carrier, untrue)
         late = {row.message_id: row.registration_id for row in rows if ends[row.message_id] is State.EXPIRED}
         if late:
@@ -177,6 +179,7 @@ class Delivery:
             if self._scoreboard is not None:
                 await self._scoreboard.write(uow)
             due_at = await messages.next_due(uow, carrier)
+        crash_point(f"{carrier}-recorded")
         for provider in self._channel.providers.values():
             if provider.by_serial and any(one.one.provider == provider.name for one in tried):
                 await take_early(self._database, provider.name)

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
+from services.chassis.crash import crash_point
 from services.chassis.db import Database
 from services.notification.handlers.receipts import take_receipts
 from services.notification.ports import NoAnswer, Rejected, Sms
@@ -34,4 +35,5 @@ async def _pull(database: Database, carrier: Sms) -> None:
             return
         PULLED.labels(carrier.name).inc(len(receipts))
         # What was pulled does not come again: should the process die before this is kept, its message is asked about.
+        crash_point("receipts-pulled")
         await take_receipts(database, carrier.name, receipts)

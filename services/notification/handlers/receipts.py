@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
+from services.chassis.crash import crash_point
 from services.chassis.db import Database, UnitOfWork
 from services.notification.domain.life import State, reason_word
 from services.notification.ports import MalformedReceipts, Receipt, Sms
@@ -66,6 +67,7 @@ async def take_receipts(database: Database, provider: str, receipts: Sequence[Re
             }
             await providers.keep_early(uow, provider, early)
         await _take(uow, named)
+    crash_point("receipts-taken")
     if early:
         # Each side looks after it has committed: of a note and a receipt at one moment one sees the other.
         await take_early(database, provider)

@@ -110,6 +110,7 @@ class Sending:
             self._note(provider.name, started, failed=True, why=error.reason)
             return self._again(one, Failure.UNREACHED, error.reason)
         self._note(provider.name, started)
+        crash_point(f"{self._channel.carrier}-asked")
         if sent is None:
             # Of what was never tried here, only perhaps before a restore, it has known long enough.
             now = self._clock.now()
