@@ -31,6 +31,7 @@ from services.chassis.db import Database, driver_url
 from services.chassis.tokens import Actor
 from services.notification.repository import silence
 from services.payment.repository import recoveries
+from services.payment.repository.left_behind import LeftBehind, Unrecorded, left_behind, unrecorded
 
 _APPLICATION: Final = "kaowu-catch-up"
 _ACTOR: Final = Actor(_APPLICATION, frozenset({"service"}))
@@ -76,6 +77,10 @@ class CaughtUp:
     """Obligations that the gateway, or messages that a carrier is asked about."""
     strangers: list[UUID] = field(default_factory=list)
     """Registrations whose person no event can give back."""
+    left_behind: list[LeftBehind] = field(default_factory=list)
+    """Moved closes that had not reached everybody: two people had decided so, and somebody has to again."""
+    unrecorded: list[Unrecorded] = field(default_factory=list)
+    """Decisions of which only what they did is known."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ async def catch_up(
         await _let_go_out(url, memory, history.seen[service], one)
         # Once more: what was made meanwhile may have left as well.
         await _tell_to_ask(service, url, backup_at, at)
-        await _take_stock(service, url, one)
+        await _take_stock(service, url, one, at)
         await _note(url, one, backup_at, at)
     return done
 
@@ -328,7 +333,8 @@ async def _tell_to_ask(service: str, url: str, backup_at: datetime, at: datetime
 async def _note(url: str, done: CaughtUp, backup_at: datetime, at: datetime) -> None:
     """In the audit trail: from here on it is another life than the one that was written down."""
     database = Database(url, clock=Recorded(at), pool_size=1, application=_APPLICATION)
-    detail = {"backup_at": backup_at.isoformat(), **asdict(done), "strangers": len(done.strangers)}
+    counted = {name: len(getattr(done, name)) for name in ("strangers", "left_behind", "unrecorded")}
+    detail = {"backup_at": backup_at.isoformat(), **asdict(done), **counted}
     try:
         async with database.unit_of_work() as uow:
             await audit.record(uow, _ACTOR, "catch-up", subject=done.service, detail=detail)
@@ -345,7 +351,7 @@ select r.id from registrations r where not exists (select from people p where p.
 """
 
 
-async def _take_stock(service: str, url: str, done: CaughtUp) -> None:
+async def _take_stock(service: str, url: str, done: CaughtUp, at: datetime) -> None:
     connection = await asyncpg.connect(driver_url(url), timeout=10)
     try:
         if service in _TO_ASK:
@@ -354,3 +360,10 @@ async def _take_stock(service: str, url: str, done: CaughtUp) -> None:
             done.strangers = [row[0] for row in await connection.fetch(_STRANGERS)]
     finally:
         await connection.close()
+    if service == "payment":
+        database = Database(url, clock=Recorded(at), pool_size=1, application=_APPLICATION)
+        try:
+            async with database.reading() as uow:
+                done.left_behind, done.unrecorded = await left_behind(uow), await unrecorded(uow)
+        finally:
+            await database.dispose()

@@ -125,6 +125,7 @@ def show(done: Mapping[str, CaughtUp], console: Console) -> None:
                 "(GET /office/close: recoveries)",
                 markup=False,
             )
+            _show_decisions(one, console)
         if service == "notification":
             console.print(
                 f"    {one.to_ask} messages have no known end: an SMS is looked up at its carrier before it is sent; a mail may "
@@ -142,6 +143,32 @@ def show(done: Mapping[str, CaughtUp], console: Console) -> None:
                 console.print(f"      {registration_id}", markup=False, style="yellow")
             if len(one.strangers) > _NAMED:
                 console.print(f"      … and {len(one.strangers) - _NAMED} more", markup=False, style="yellow")
+
+
+def _show_decisions(done: CaughtUp, console: Console) -> None:
+    """What two people of the office decided since the backup: what is left of it to do, and what cannot be known."""
+    for one in done.left_behind:
+        console.print(
+            f"    to be decided again: the close of {one.site_id} is {_in_words(one.closes_at)}, and {one.people} of its people "
+            "have an earlier one. Payment asks for it at its start (GET /office/decisions); one person of the office approves",
+            markup=False,
+            style="yellow",
+        )
+    for lost in done.unrecorded:
+        console.print(
+            f"    decision {lost.decision_id} stands ({lost.moved} moved, {lost.reinstated} taken back), "
+            + (
+                "and its approval is lost: approve it again"
+                if lost.asked
+                else "and who made it is lost: keep the paper"
+            ),
+            markup=False,
+            style="yellow",
+        )
+    console.print(
+        "    what the office asked for since the backup and nobody had approved is in no event: have it asked for again",
+        markup=False,
+    )
 
 
 def _in_words(at: datetime) -> str:

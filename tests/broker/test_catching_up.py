@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,21 +12,24 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from rich.console import Console
 from uuid_utils.compat import uuid7
 
 from contracts import confirmation, payment
 from contracts.cycle import Cycle
 from contracts.envelope import Envelope
 from contracts.event import Event
-from contracts.reasons import ReasonCode
+from contracts.reasons import ReasonCode, WindowReason
 from contracts.topics import TOPICS
 from deploy.backup import catching_up
 from deploy.backup.archive import CannotRestore
 from deploy.backup.catching_up import CaughtUp, catch_up, refuse_while_used
+from deploy.backup.commands import show
 from deploy.local.databases import DatabaseLogin
 from deploy.rehearsal.invariants import reading
 from services.chassis.db import driver_url
 from services.chassis.relay import Relay
+from services.payment.repository.left_behind import LeftBehind, Unrecorded
 from tests.conftest import ServiceDatabase
 from tests.support.eventually import eventually
 from tests.support.kafka import TestKafka
@@ -39,9 +43,10 @@ HOUR = timedelta(hours=1)
 FEE = 20_000
 
 
-def approved(key: UUID, specialty: str = "203") -> confirmation.Approved:
+def approved(key: UUID, specialty: str = "203", site_id: str | None = None) -> confirmation.Approved:
     return confirmation.Approved(
         cycle_id=CYCLE.id,
+        site_id=site_id,
         registration_id=key,
         level="junior",
         subjects=(1, 2, 3, 4),
@@ -74,7 +79,7 @@ class Stage:
         self.login, self.kafka = login, kafka
         self.moment = AT
 
-    async def says(self, event: Event, sequence: int = 1, *, because: UUID | None = None) -> UUID:
+    async def says(self, event: Event, sequence: int = 1, *, because: UUID | str | None = None) -> UUID:
         """On its topic, a second after the one before it."""
         self.moment += timedelta(seconds=1)
         event_id = uuid7()
@@ -149,6 +154,64 @@ async def test_a_second_time_there_is_nothing_left_to_do(stage: Stage) -> None:
     assert (done.folded, done.heard, done.to_go_out) == (0, 0, 0)
     assert await stage.rows("select * from outbox") == before
     assert len(await stage.rows("select 1 from recoveries")) == 1
+
+
+async def test_a_close_that_had_not_reached_everybody_is_listed_as_to_be_decided_again(stage: Stage) -> None:
+    """Two people had put a desk's close off; one of its two people had been moved when the database was lost."""
+    moved, left = sorted((uuid4(), uuid4()))
+    for key in (moved, left):
+        await stage.says(due(key), because=await stage.says(approved(key, site_id="ebian")))
+    later = CYCLE.windows.payment.closes + 48 * HOUR
+    told = CYCLE.windows.payment.told_closes + 48 * HOUR
+    decision = uuid7()
+    await stage.says(
+        payment.SiteWindowSet(
+            cycle_id=CYCLE.id,
+            site_id="ebian",
+            closes_at=later,
+            told_closes_at=told,
+            reason_code=WindowReason.OUTAGE,
+        )
+    )
+    await stage.says(
+        payment.WindowMoved(
+            cycle_id=CYCLE.id,
+            registration_id=moved,
+            closes_at=told,
+            reason_code=WindowReason.OUTAGE,
+            counts=payment.MovedCounts(awaiting=2, reinstated=0),
+        ),
+        2,
+        because=f"decision:{decision}",
+    )
+    done = await stage.catch_up()
+    assert done.left_behind == [LeftBehind("ebian", later, told, 1)]
+    assert done.unrecorded == [Unrecorded(decision, asked=False, moved=1, reinstated=0)]
+    (kept,) = await stage.rows(
+        "select detail ->> 'left_behind' as left_behind, detail ->> 'unrecorded' as lost from audit"
+    )
+    assert (kept["left_behind"], kept["lost"]) == ("1", "1")
+    said = io.StringIO()
+    show({"payment": done}, Console(file=said, width=400, highlight=False))
+    assert "to be decided again: the close of ebian is 2024-02-1" in said.getvalue()
+    assert (
+        f"decision {decision} stands (1 moved, 0 taken back), and who made it is lost: keep the paper"
+        in said.getvalue()
+    )
+    again = await stage.catch_up()
+    assert (again.left_behind, again.unrecorded) == (done.left_behind, done.unrecorded)
+
+
+async def test_without_a_decision_nothing_is_listed_and_what_cannot_be_known_is_said(stage: Stage) -> None:
+    await stage.owes(uuid4())
+    done = await stage.catch_up()
+    assert (done.left_behind, done.unrecorded) == ([], [])
+    said = io.StringIO()
+    show({"payment": done}, Console(file=said, width=400, highlight=False))
+    assert "decided again" not in said.getvalue()
+    assert (
+        "what the office asked for since the backup and nobody had approved is in no event" in said.getvalue()
+    )
 
 
 async def test_what_cannot_be_taken_in_is_parked_as_it_was_and_holds_nobody_else_up(stage: Stage) -> None:

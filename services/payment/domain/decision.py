@@ -74,6 +74,14 @@ class TooManyWouldFall(PaymentRuleBroken):
         self.figures = figures
 
 
+class DeskUnknown(PaymentRuleBroken):
+    """A decision about one desk that would pass over people of whom it is not known whether they are of that desk."""
+
+    def __init__(self, figures: Figures) -> None:
+        super().__init__(f"{figures.without_site} without a desk")
+        self.figures = figures
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Whom a decision concerns, as counted at one moment: a preview for people, and what the events say of it."""
@@ -85,7 +93,8 @@ class Figures:
     paid: int
     refunded: int  # of the reinstated: whose money went back or is on its way back; they pay anew
     orders_under_way: int
-    without_site: int  # approved before sites were known here: a decision about one desk does not reach them
+    # Whom it would concern but for their desk, approved before desks were known here: one about a desk is refused.
+    without_site: int
 
     @property
     def told(self) -> int:
@@ -98,6 +107,12 @@ class Figures:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Figures:
         return cls(**{name: int(facts[name]) for name in cls.__slots__})
+
+
+def check_desks(figures: Figures) -> None:
+    """Raises DeskUnknown. Whoever would be moved if they are of that desk must not be forgotten for want of a note of it."""
+    if figures.without_site:
+        raise DeskUnknown(figures)
 
 
 def check_share(figures: Figures, per_mille: int) -> None:

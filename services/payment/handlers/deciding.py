@@ -29,6 +29,7 @@ from services.payment.domain.decision import (
     NotForfeited,
     NothingMoves,
     Word,
+    check_desks,
     check_share,
     close_of_a_revival,
 )
@@ -75,8 +76,6 @@ async def ask(uow: UnitOfWork, *, actor: Actor, wanted: Wanted, cycle: Cycle, va
     earlier = wanted.kind is Kind.EXTEND_PAYMENT and closes_at < min(
         close.closes_at for close in before.values()
     )
-    if wanted.kind is Kind.EXTEND_PAYMENT and all(close.closes_at == closes_at for close in before.values()):
-        raise NothingMoves
     figures = await decisions.count(
         uow,
         wanted.kind,
@@ -85,6 +84,11 @@ async def ask(uow: UnitOfWork, *, actor: Actor, wanted: Wanted, cycle: Cycle, va
         site_id=wanted.site_id,
         registration_id=wanted.registration_id,
     )
+    as_it_is = all(close.closes_at == closes_at for close in before.values())
+    # A close that is set and has not reached everybody, as after a restore, is carried out to the rest.
+    if wanted.kind is Kind.EXTEND_PAYMENT and as_it_is and not figures.told and not figures.without_site:
+        raise NothingMoves
+    check_desks(figures)
     if earlier:
         check_share(figures, cycle.windows.payment.earlier_close_may_cost_per_mille)
     code = wanted.reason_code or (WindowReason.CORRECTED if earlier else WindowReason.EXTENDED)
@@ -142,6 +146,7 @@ async def decide(
     if word is Word.APPROVED:
         if decision.kind is Kind.REVIVE and not figures.reinstated:
             raise NotForfeited("not forfeited any more")
+        check_desks(figures)
         if decision.earlier:
             check_share(figures, cycle.windows.payment.earlier_close_may_cost_per_mille)
     sealed = vault.encrypt(note, row=f"{decision_id}:note") if note else None

@@ -17,6 +17,7 @@ import structlog
 from services.chassis.db import Database
 from services.payment.domain.obligation import Status
 from services.payment.domain.order import LAPSING_AT_ONCE, ORDER_LIFE, Order, order_number
+from services.payment.handlers.deciding_again import ask_again
 from services.payment.handlers.metrics import RECOVERED
 from services.payment.handlers.ordering import new_order, opens_on
 from services.payment.handlers.receiving import Mismatch
@@ -62,6 +63,8 @@ async def recover(gateways: Gateways) -> bool:
     async with gateways.database.unit_of_work() as uow:
         recovery = await recoveries.open_one(uow)
         if recovery is not None:
+            # With the end of the recovery, because from then on forfeiting goes on.
+            await ask_again(uow, gateways.cycle, gateways.vault)
             await recoveries.finish(uow, recovery.recovery_id)
             log.info("recovered", asked=recovery.asked, found=recovery.found, booked=recovery.booked)
     return True

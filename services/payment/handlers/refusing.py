@@ -9,6 +9,7 @@ from services.payment.domain.decision import (
     CloseNotAhead,
     DecidedAlready,
     DecisionPending,
+    DeskUnknown,
     NotForfeited,
     NothingMoves,
     OwnDecision,
@@ -55,6 +56,18 @@ SENTENCES: Final[tuple[tuple[type[Exception], Code, str, str], ...]] = (
         "An earlier close would take the announced time from too many who have not paid: check the moment.",
     ),
     (
+        DeskUnknown,
+        Code.NOT_ALLOWED,
+        (
+            "有 {without_site} 位考生在系统记录报名点之前已通过审核，不知道属于哪个报名点，只改一个报名点可能漏掉他们："
+            "请改为全部报名点一起办理，或请运维先补记报名点（docs/runbooks/extension.md）再提出。"
+        ),
+        (
+            "{without_site} were approved before desks were noted here, and a decision about one desk could pass over them: "
+            "decide for all desks, or have their desks filled in first (docs/runbooks/extension.md)."
+        ),
+    ),
+    (
         NotForfeited,
         Code.NOT_ALLOWED,
         "该考生目前不是“视为自动放弃”状态，没有可以恢复的；请刷新后查看。",
@@ -75,8 +88,10 @@ def refused(error: Exception, language: str | None) -> Refused:
         hints = {"decision_id": str(error.decision_id)}
     if isinstance(error, TooManyWouldFall):
         hints = {"would_fall": error.figures.would_fall, "approved": error.figures.approved}
+    if isinstance(error, DeskUnknown):
+        hints = {"without_site": error.figures.without_site}
     english = (language or "").lower().startswith("en")
     if isinstance(error, CloseNotAhead):
         fields = (FieldError("closes_at", "must lie ahead" if english else "必须晚于现在"),)
     code, zh, en = next((code, zh, en) for kind, code, zh, en in SENTENCES if isinstance(error, kind))
-    return Refused(code, en if english else zh, fields, hints)
+    return Refused(code, (en if english else zh).format(**hints), fields, hints)

@@ -174,7 +174,7 @@ async def count(
                    select from orders r where r.registration_id = o.registration_id and r.status in {UNDECIDED_ORDER}
                )) as orders_under_way,
                case when $2::text is null then 0
-                    else (select count(*) from obligations n where n.site_id is null and n.status <> 'cancelled')
+                    else (select count(*) from obligations o where o.site_id is null and {moves})
                end as without_site
         from obligations o where {_SCOPE}
         """,
