@@ -93,20 +93,22 @@ def environment(
 
 @asynccontextmanager
 async def notifying(
-    stage: Stage, login: DatabaseLogin, cycle_file: Path, carrier: Carrier
-) -> AsyncIterator[Service]:
-    """Ready inside; afterwards it has ended as it does when it is told to, with nothing under way."""
-    port, internal = free_port(), free_port()
-    told = environment(stage, login, cycle_file, carrier, port=port, internal_port=internal)
-    child = Child("notification", stage.directory / "logs" / f"{stage.number():03d}-notification.log")
-    child.start(
-        [sys.executable, "-m", "services.notification", "run"],
-        env={**inherited(os.environ), **told},
-        cwd=ROOT,
-    )
+    stage: Stage, login: DatabaseLogin, cycle_file: Path, carrier: Carrier, many: int = 1
+) -> AsyncIterator[list[Service]]:
+    """So many, ready inside; afterwards each has ended as it does when it is told to, with nothing under way."""
+    running: list[tuple[Child, int, int]] = []
     try:
-        await until_ready(child, internal)
-        assert child.pid is not None
-        yield Service(port, child.pid)
+        for _ in range(many):
+            port, internal = free_port(), free_port()
+            told = environment(stage, login, cycle_file, carrier, port=port, internal_port=internal)
+            child = Child("notification", stage.directory / "logs" / f"{stage.number():03d}-notification.log")
+            child.start(
+                [sys.executable, "-m", "services.notification", "run"],
+                env={**inherited(os.environ), **told},
+                cwd=ROOT,
+            )
+            running.append((child, port, internal))
+        await asyncio.gather(*(until_ready(child, internal) for child, _, internal in running))
+        yield [Service(port, child.pid) for child, port, _ in running if child.pid is not None]
     finally:
-        await child.stop(patience=30.0)
+        await asyncio.gather(*(child.stop(patience=30.0) for child, _, _ in running))
