@@ -17,6 +17,7 @@ from contracts.cycle import CycleInvalid
 from deploy.bench.app import app as bench_app
 from deploy.cycle_commands import app as cycle_app
 from deploy.evidence.app import close_app, evidence_app
+from deploy.messages_commands import messages
 from deploy.reconcile_commands import app as reconcile_app
 from deploy.replay.app import app as replay_app
 from deploy.templates.app import app as templates_app
@@ -36,6 +37,7 @@ app.add_typer(reconcile_app, name="reconcile")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(close_app, name="close")
 app.add_typer(templates_app, name="templates")
+app.command("messages")(messages)
 
 MOMENTS = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M%z"]
 REPORT = Path("build/rehearsal")

@@ -5,22 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from deploy.asking import CannotShow, asking, console_of_office
 
 app = typer.Typer(help="The gateways' bills against our book.", no_args_is_help=True)
 
-_PATIENCE = 30.0
-_LIMIT = 64 << 20
-# Tables of an office are wide; a pipe has no width of its own.
-_PIPE_WIDTH = 132
 _STATES = {"reconciled": "已对账", "no-bill": "无账单", "waiting": "等待账单", "not-over": "当日未结束"}
-
-
-class CannotShow(Exception):
-    """The payment service did not answer as asked."""
 
 
 @app.command()
@@ -33,7 +25,7 @@ def show(
     closed: Annotated[bool, typer.Option(help="The closed breaks instead of the open ones.")] = False,
 ) -> None:
     """Days, sums and breaks. Exit 1 while the money does not balance or a break is open."""
-    console = Console(width=None if Console().is_terminal else _PIPE_WIDTH, highlight=False)
+    console = console_of_office()
     try:
         found = asyncio.run(_report(data, url, token, closed=closed))
     except CannotShow as error:
@@ -51,38 +43,8 @@ def show(
 
 
 async def _report(data: Path | None, url: str | None, token: str | None, *, closed: bool) -> dict[str, Any]:
-    from services.chassis.wire import NoAnswer, Wires  # noqa: PLC0415
-
-    if url is None or token is None:
-        url, token = _running(data)
-    wires = Wires(connections=1, patience=_PATIENCE, limit=_LIMIT)
-    where = f"{url.rstrip('/')}/office/reconciliation?limit=5000&closed={str(closed).lower()}"
-    try:
-        answer = await wires.request("GET", where, {"authorization": f"Bearer {token}"}, b"")
-    except NoAnswer as error:
-        raise CannotShow(f"payment at {url} does not answer: {error}") from None
-    finally:
-        await wires.aclose()
-    if answer.status != 200:
-        raise CannotShow(f"payment at {url} answers {answer.status}")
-    found: dict[str, Any] = orjson.loads(answer.body)
-    return found
-
-
-def _running(data: Path | None) -> tuple[str, str]:
-    """Where the local system's payment service is, and a token that it accepts."""
-    from deploy.cli import latest_data  # noqa: PLC0415  it imports this module
-    from deploy.local.data_directory import DataDirectory  # noqa: PLC0415
-    from deploy.local.minting import mint_for  # noqa: PLC0415
-
-    data = data or latest_data()
-    payment = DataDirectory(data).state().get("services", {}).get("payment")
-    if payment is None:
-        raise CannotShow(
-            f"no local system was started in {data}: `kaowu up`, or name it by --url and --token"
-        )
-    url: str = payment["public_url"]
-    return url, mint_for(data, ["office"], "kaowu-reconcile-show", days=1)
+    async with asking("payment", data, url, token, subject="kaowu-reconcile-show") as payment:
+        return await payment.get(f"/office/reconciliation?limit=5000&closed={str(closed).lower()}")
 
 
 def days(found: list[dict[str, Any]]) -> Table:
