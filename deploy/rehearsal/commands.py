@@ -210,9 +210,16 @@ async def rehearse(
         for problem in error.problems:
             console.print(f"  {problem}", highlight=False, markup=False)
         return 1
-    report.mkdir(parents=True, exist_ok=True)
-    if people is None or people.resolve() != (report / "people.jsonl").resolve():
-        people_file.write(crowded, report / "people.jsonl")
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+        if people is None or people.resolve() != (report / "people.jsonl").resolve():
+            people_file.write(crowded, report / "people.jsonl")
+    except OSError as error:
+        console.print(
+            f"[red]no report can be written to {report}:[/red] {error.strerror}; name a directory",
+            highlight=False,
+        )
+        return 1
     identities = invent_all(crowded, seed)
     standings = {one.name: Standing(one, identities[one.name], one.site) for one in crowded.persons}
     first_at = Agenda(crowded, notice, standings).first_at

@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.cycle import Cycle
+from deploy.rehearsal import commands
 from deploy.rehearsal.invariants import judge
 from deploy.rehearsal.invariants.evidence import Evidence, Fact
 from deploy.rehearsal.invariants.privacy import Canaries, search
 from deploy.rehearsal.outcomes import STATES
 from deploy.rehearsal.report import Run, figures, words
 
-CYCLE = Cycle.read(Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml")
+FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
+CYCLE = Cycle.read(FILE)
 AT = datetime(2024, 1, 1, tzinfo=UTC)
 STAGES = ("registration.pre-registered", "confirmation.confirmed", "confirmation.approved")
 # How far somebody of each state has come at least: `stages` they have behind them.
@@ -105,3 +107,17 @@ def test_a_close_at_midnight_is_read_as_the_end_of_the_day_before(at: str, read:
 )
 def test_a_fault_that_was_met_is_named_in_chinese(name: str, read: str) -> None:
     assert words.fault(name) == read
+
+
+async def test_where_no_report_can_be_written_nothing_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a-file"
+    file.touch()
+    data = tmp_path / "system"
+    code = await commands.rehearse(cycle=FILE, candidates=2, seed=1, people=None, report=file, data=data)
+    said = capsys.readouterr().out
+    assert code == 1
+    assert "no report can be written" in said
+    assert "name a directory" in said
+    assert not data.exists()
