@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 from sqlalchemy import MetaData
@@ -43,7 +43,7 @@ SESSION_SETTINGS = {
 
 
 # How a connection ends under a statement: broken, given up, or closed by a server that goes down.
-_LOST = (
+LOST: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -195,7 +195,7 @@ class Database:
                     raise
                 committing = True
                 await _commit(connection, transaction)
-            except _LOST as error:
+            except LOST as error:
                 if committing:
                     raise OutcomeUnknown(type(error).__name__) from error
                 raise

@@ -18,7 +18,7 @@ import structlog
 from contracts.cycle import Cycle
 from contracts.reasons import Carrier
 from services.chassis.crash import crash_point
-from services.chassis.db import Database, Row
+from services.chassis.db import LOST, Database, OutcomeUnknown, Row
 from services.chassis.vault import Vault
 from services.notification.domain.life import CHANNEL_PAUSE, LEASE, TOO_LATE, State
 from services.notification.domain.occasions import Occasion
@@ -46,6 +46,9 @@ TOGETHER: Final = 128  # are recorded together
 HELD: Final = 2.0  # real seconds: what came back longer ago is recorded with fewer
 # Real seconds from a claim until its message is begun; with two of the longest calls after it, still below the lease.
 PATIENCE: Final = 45.0
+# Real seconds for which what carriers answered is kept while the database is away: with all the above, below the lease.
+KEPT: Final = 20.0
+AGAIN: Final = 0.5  # real seconds between two tries to record it
 
 
 @dataclass(slots=True)
@@ -172,13 +175,7 @@ class Delivery:
         carrier = self._channel.carrier
         results = [one.result for one in tried]
         crash_point(f"{carrier}-before-record")
-        async with self._database.unit_of_work() as uow:
-            await messages.record(uow, results)
-            if self._routing is not None:
-                await self._routing.stayed(uow, [one.one for one in tried if not one.left])
-            if self._scoreboard is not None:
-                await self._scoreboard.write(uow)
-            due_at = await messages.next_due(uow, carrier)
+        due_at = await self._keep(results, [one.one for one in tried if not one.left])
         crash_point(f"{carrier}-recorded")
         for provider in self._channel.providers.values():
             if provider.by_serial and any(one.one.provider == provider.name for one in tried):
@@ -186,6 +183,31 @@ class Delivery:
         run.learn(results)
         log.info("delivered", channel=carrier, messages=len(results), down=run.failed_all)
         return due_at
+
+    async def _keep(self, results: Sequence[Result], stayed: Sequence[Outgoing]) -> datetime | None:
+        """Written, if need be once the database is there again: once forgotten, every mail among them would go out again."""
+        now = asyncio.get_running_loop().time
+        until = now() + KEPT
+        while True:
+            try:
+                return await self._write(results, stayed)
+            except LOST as error:
+                if now() >= until:
+                    raise
+                if isinstance(error, OutcomeUnknown):
+                    stayed = []  # perhaps it is written: results know it by their claims, what stayed would count twice
+                log.warning("not-recorded", messages=len(results), error=type(error).__name__)
+                await asyncio.sleep(AGAIN)
+
+    async def _write(self, results: Sequence[Result], stayed: Sequence[Outgoing]) -> datetime | None:
+        """One transaction. When something is due."""
+        async with self._database.unit_of_work() as uow:
+            await messages.record(uow, results)
+            if self._routing is not None:
+                await self._routing.stayed(uow, stayed)
+            if self._scoreboard is not None:
+                await self._scoreboard.write(uow)
+            return await messages.next_due(uow, self._channel.carrier)
 
     async def _put_off(self, left: Sequence[Outgoing]) -> None:
         """These were claimed and are not sent now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from services.chassis import crash
@@ -143,3 +144,48 @@ async def test_what_comes_back_while_others_are_recorded_is_recorded_too(
     )
     ended = {"sms": "accepted", "email": "delivered"}[channel]
     assert [(row["state"], row["tries"]) for row in rows] == [(ended, 1)] * 40
+
+
+@pytest.mark.parametrize("channel", ["sms", "email"])
+async def test_what_carriers_answered_is_kept_while_the_database_is_away(
+    system: System, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await system.registered(10)
+    system.world.sms.receipts_url = None
+    system.at("2024-02-01 10:00")
+    await system.deliver(*(due(one) for one in people))
+    record, broken = messages.record, [ConnectionRefusedError(), asyncpg.CannotConnectNowError("starting up")]
+
+    async def away(*told: Any) -> None:
+        if broken:
+            raise broken.pop()
+        await record(*told)
+
+    monkeypatch.setattr(delivery, "AGAIN", 0.01)
+    monkeypatch.setattr(messages, "record", away)
+    await (system.sms_job if channel == "sms" else system.mail_job).run()
+    rows = await system.rows(
+        "select registration_id, state, claims from messages where occasion = 'due' and channel = $1", channel
+    )
+    ended = {"sms": "accepted", "email": "delivered"}[channel]
+    assert [(row["state"], row["claims"]) for row in rows] == [(ended, 1)] * 10
+    assert not broken
+    assert {system.copies(row["registration_id"], channel) for row in rows} == {2}, "registered, and due"
+
+
+async def test_whatever_else_goes_wrong_with_recording_is_said_at_once(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = await system.registered()
+    system.at("2024-02-01 10:00")
+    await system.deliver(due(one))
+    tries = []
+
+    async def wrong(*_: Any) -> None:
+        tries.append(1)
+        raise ValueError("a programming error")
+
+    monkeypatch.setattr(messages, "record", wrong)
+    with pytest.raises(ValueError, match="programming"):
+        await system.sms_job.run()
+    assert len(tries) == 1
