@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from prometheus_client import REGISTRY
 
 from contracts.cycle import Cycle
 from contracts.topics import TOPICS
@@ -21,6 +20,7 @@ from services.chassis import inbox, outbox, retention
 from services.chassis.db import Database
 from services.chassis.retention import Keeping, Log, Partition, Period, Retention, bound
 from services.chassis.settings import ServiceSettings
+from tests.support.counted import counted
 from tests.support.streams import confirmed, make_tables
 
 CYCLE = Cycle.read(Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml")
@@ -120,10 +120,6 @@ async def log(blank_database: DatabaseLogin) -> AsyncIterator[Kept]:
             assert await service.retention().make(table, period)
     yield service
     await service.database.dispose()
-
-
-def counted(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def test_a_period_is_a_year_from_july_and_half_open() -> None:

@@ -11,6 +11,7 @@ from contracts import payment
 from services.payment.handlers import closing as close_handlers
 from tests.service.payment.system import CLOSES, System, moment, rejected, withdrawn
 from tests.service.payment.two_people import INSTANT, LATER, Office, closes, owing_at, without_desk, words
+from tests.support.counted import counts
 
 
 @pytest.fixture
@@ -351,8 +352,10 @@ async def test_an_extension_for_all_leaves_a_desk_that_closes_later_as_it_is(
 async def test_an_earlier_close_by_which_too_many_would_fall_is_refused_with_the_figures(
     system: System, office: Office
 ) -> None:
+    """Row 59 of the fault matrix."""
     await system.approved(2)
-    answer = await office.ask("2024-02-06 00:00")
+    with counts(1, "kaowu_refusals_total", route="/office/decisions", code="not-allowed"):
+        answer = await office.ask("2024-02-06 00:00")
     assert (answer.status_code, answer.json()["code"]) == (409, "not-allowed")
     assert answer.json()["hints"] == {"would_fall": 2, "approved": 2}
 

@@ -14,11 +14,11 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from deploy.simulators.order_book import Order
 from tests.service.payment.system import CLOSES, System, moment
+from tests.support.counted import counted
 
 DAY: Final = "2024-01-30 10:00"
 CHANNELS: Final = ("wechat", "alipay")
@@ -28,10 +28,6 @@ MICROSECOND: Final = timedelta(microseconds=1)
 
 Notice = tuple[dict[str, str], bytes]
 Make = Callable[[System, Any, Order], Notice]
-
-
-def counted(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def refused(system: System, channel: str, notice: Notice, reason: str, status: int) -> None:

@@ -6,22 +6,19 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from prometheus_client import REGISTRY
 from uuid_utils.compat import uuid7
 
 from contracts import payment
 from services.chassis.db import Database
 from tests.service.payment.system import CLOSES, OPENS, System, moment, rejected, returned, withdrawn
+from tests.support.counted import counted, counts
 
 LAST = "2024-02-08 23:57:59"
 
 
 def refused(reason: str) -> float:
     """How many notices were refused for this."""
-    found = REGISTRY.get_sample_value(
-        "kaowu_payment_callbacks_total", {"channel": "wechat", "outcome": reason}
-    )
-    return found or 0.0
+    return counted("kaowu_payment_callbacks_total", channel="wechat", outcome=reason)
 
 
 async def captured(system: System, order_no: str) -> tuple[dict[str, str], bytes]:
@@ -155,6 +152,7 @@ async def test_the_wrong_amount_goes_back_and_the_fee_is_still_owed(system: Syst
 
 
 async def test_a_second_payment_counts_once_and_goes_back(system: System) -> None:
+    """Row 48 of the fault matrix."""
     candidate = await system.owing()
     first = await system.ordered(candidate)
     # The gateway gave a second code before the first was closed: two tabs.
@@ -166,7 +164,8 @@ async def test_a_second_payment_counts_once_and_goes_back(system: System) -> Non
     )
     second = await system.ordered(candidate)
     await system.paid_and_heard(second)
-    await system.paid_and_heard(first)
+    with counts(1, "kaowu_payment_refunds_due_total", cause="paid-twice"):
+        await system.paid_and_heard(first)
     assert await system.words(candidate) == ["due", "paid"]
     assert await system.ledger(candidate) == [
         ("received", 20_000, None),
@@ -178,7 +177,11 @@ async def test_a_second_payment_counts_once_and_goes_back(system: System) -> Non
     assert (money["received"], money["paid"], money["due"]) == (40_000, 20_000, 20_000)
 
 
-async def test_paid_in_time_and_heard_of_after_forfeiture_is_reinstated_then_paid(system: System) -> None:
+@pytest.mark.parametrize("late", [timedelta(), timedelta(hours=25)], ids=["at once", "25 hours later"])
+async def test_paid_in_time_and_heard_of_after_forfeiture_is_reinstated_then_paid(
+    system: System, late: timedelta
+) -> None:
+    """Row 40 of the fault matrix. WeChat Pay tells for the last time 24 hours and four minutes after the payment."""
     candidate = await system.owing()
     system.at(LAST)
     order_no = await system.ordered(candidate)
@@ -190,7 +193,12 @@ async def test_paid_in_time_and_heard_of_after_forfeiture_is_reinstated_then_pai
     await system.close()
     assert await system.status(candidate) == "expired"
 
-    await system.call_back(order_no)
+    system.clock.jump(moment(CLOSES) + late)
+    with (
+        counts(1, "kaowu_payment_reinstated_total"),
+        counts(1, "kaowu_payment_paid_total", heard_by="notice"),
+    ):
+        await system.call_back(order_no)
     assert await system.words(candidate) == ["due", "expired", "reinstated", "paid"]
     reinstated, paid = (await system.said(candidate))[-2:]
     assert isinstance(reinstated, payment.Reinstated)
@@ -202,6 +210,7 @@ async def test_paid_in_time_and_heard_of_after_forfeiture_is_reinstated_then_pai
 
 
 async def test_paid_at_the_close_stays_forfeited_and_goes_back(system: System) -> None:
+    """Row 41 of the fault matrix."""
     candidate = await system.owing()
     system.at(LAST)
     order_no = await system.ordered(candidate)
@@ -212,7 +221,8 @@ async def test_paid_at_the_close_stays_forfeited_and_goes_back(system: System) -
     assert known is not None
     known.expires_at = moment(CLOSES) + timedelta(minutes=1)  # a gateway that does not end orders in time
     system.pay(order_no)
-    await system.call_back(order_no)
+    with counts(1, "kaowu_payment_refunds_due_total", cause="paid-late"):
+        await system.call_back(order_no)
     assert await system.words(candidate) == ["due", "expired"]
     assert await system.ledger(candidate) == [
         ("received", 20_000, None),
@@ -221,6 +231,7 @@ async def test_paid_at_the_close_stays_forfeited_and_goes_back(system: System) -
 
 
 async def test_a_lost_notice_is_found_when_the_order_ends(system: System) -> None:
+    """Row 44 of the fault matrix."""
     candidate, other = await system.approved(2)
     lost, unpaid = await system.ordered(candidate), await system.ordered(other)
     system.pay(lost)
@@ -229,7 +240,8 @@ async def test_a_lost_notice_is_found_when_the_order_ends(system: System) -> Non
     await system.settle()
     assert await system.status(candidate) == "awaiting"
     system.clock.jump(moment(OPENS) + timedelta(hours=2))
-    assert await system.settle() is None
+    with counts(1, "kaowu_payment_paid_total", heard_by="query"):
+        assert await system.settle() is None
     assert await system.status(candidate) == "paid"
     assert (await system.order_row(unpaid))["status"] == "closed"
     assert await system.status(other) == "awaiting"

@@ -1,4 +1,4 @@
-"""Money that has to go back: once, in full, on the gateway's own word, and told once."""
+"""Money that has to go back: once, in full, on the gateway's own word, and told once. Row 49 of the fault matrix."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 from contracts import payment
 from services.payment.domain.book import refund_number
 from tests.service.payment.system import System, moment, rejected
+from tests.support.counted import counts
+
+REFUNDS = "kaowu_payment_refunds_total"
 
 
 async def paid_and_rejected(system: System) -> UUID:
@@ -76,13 +79,15 @@ async def test_a_gateway_that_is_away_is_asked_again_under_the_same_number(syste
     candidate = await paid_and_rejected(system)
     system.gateway_down(3600)
     at = system.clock.now()
-    assert await system.refund() == at + timedelta(minutes=1)
+    with counts(1, REFUNDS, channel="wechat", state="due"):
+        assert await system.refund() == at + timedelta(minutes=1)
     row = await refund_row(system)
     assert (row["status"], row["attempts"], row["decided_at"]) == ("due", 1, None)
     assert (await system.office("money"))["due"] == 20_000
     assert await system.words(candidate) == ["due", "paid"]
     system.clock.jump(at + timedelta(hours=1))
-    assert await system.refund() is None
+    with counts(1, REFUNDS, channel="wechat", state="done"):
+        assert await system.refund() is None
     assert await at_the_gateway(system) == {"refunds": 1, "done": 1, "done_fen": 20_000}
     assert (await refund_row(system))["refund_no"] == row["refund_no"]
 
@@ -104,7 +109,8 @@ async def test_an_answer_that_was_lost_pays_nobody_twice(system: System) -> None
 async def test_a_refund_under_way_is_not_done_before_the_gateway_says_so(system: System) -> None:
     candidate = await paid_and_rejected(system)
     system.world.wechat.refunds.takes = timedelta(hours=2)
-    await system.refund()
+    with counts(1, REFUNDS, channel="wechat", state="asked"):
+        await system.refund()
     assert (await refund_row(system))["status"] == "asked"
     assert await system.words(candidate) == ["due", "paid"]
     system.clock.jump(system.clock.now() + timedelta(hours=2))
@@ -119,7 +125,8 @@ async def test_a_refund_that_the_gateway_refuses_stays_due_and_is_listed_with_it
     candidate = await paid_and_rejected(system)
     system.world.wechat.refunds.refusing = ["INVALID_REQUEST"]
     at = system.clock.now()
-    assert await system.refund() == at + timedelta(days=1)
+    with counts(1, REFUNDS, channel="wechat", state="refused"):
+        assert await system.refund() == at + timedelta(days=1)
     money = await system.office("money")
     assert money["due"] == 20_000
     (listed,) = money["refunds_due"]
