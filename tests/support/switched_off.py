@@ -63,11 +63,16 @@ def no_pull_forward() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def without(words: str) -> Iterator[None]:
+def without(words: str) -> AbstractContextManager[None]:
     """Statements go out without what this pattern finds in them."""
+    return instead(words, "")
+
+
+@contextlib.contextmanager
+def instead(words: str, others: str) -> Iterator[None]:
+    """Statements go out with other words in place of what this pattern finds in them."""
     run, change = UnitOfWork.sql, UnitOfWork.changed
-    bare = cache(partial(re.compile(words).sub, ""))
+    bare = cache(partial(re.compile(words).sub, others))
 
     async def sql(uow: UnitOfWork, statement: str, *args: object) -> Any:
         return await run(uow, bare(statement), *args)
