@@ -112,24 +112,31 @@ class Delivery:
 
     async def _deliver_all(self) -> datetime | None:
         """An answer that is slow to come holds up its own message: the others go on, and what came back is recorded by set."""
-        run, due_at, more = Run(), None, True
+        run, due_at, more, away = Run(), None, True, None
         async with Flow(self._send_in_time, self._channel.in_flight) as flow:
             while True:
                 if self.ending() or run.down:
                     more = False
                     await self._put_off(flow.put_off())
                 elif more and flow.hungry and run.goes_on:
-                    batch, due_at = await self._claim()
+                    try:
+                        batch, due_at = await self._claim()
+                    except LOST as error:
+                        # The database is away: what is under way comes back and is kept first.
+                        batch, away = [], error
                     run.claimed += len(batch)
                     flow.put(batch)
                     more = bool(batch)
                 if flow.answered and (flow.idle or flow.answered >= TOGETHER or flow.held() > HELD):
                     due_at = await self._record(flow.take(), run)
+                    away = None
                     more = more or _is_due(due_at, self._database.clock.now())
                 if not flow.idle:
                     await flow.moves()
                 elif flow.answered:
                     continue  # the last ones came back while those before them were recorded
+                elif away is not None:
+                    raise away
                 elif run.failed_all:
                     # What waits behind a channel that is away need not find it out one by one.
                     return due_at and max(due_at, self._database.clock.now() + CHANNEL_PAUSE)

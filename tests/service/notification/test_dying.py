@@ -189,3 +189,32 @@ async def test_whatever_else_goes_wrong_with_recording_is_said_at_once(
     with pytest.raises(ValueError, match="programming"):
         await system.sms_job.run()
     assert len(tries) == 1
+
+
+@pytest.mark.parametrize("channel", ["sms", "email"])
+async def test_a_claim_that_finds_no_database_leaves_what_is_under_way_to_come_back_and_be_recorded(
+    system: System, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await system.registered(60)
+    system.world.sms.receipts_url = None
+    system.at("2024-02-01 10:00")
+    await system.deliver(*(due(one) for one in people))
+    pick, claims = messages.pick, []
+
+    async def once(*asked: Any, **how: Any) -> Any:
+        claims.append(1)
+        if len(claims) == 2:
+            raise ConnectionRefusedError
+        return await pick(*asked, **how)
+
+    monkeypatch.setattr(delivery, "BATCH", 20)
+    monkeypatch.setattr(delivery.Run, "goes_on", True)
+    monkeypatch.setattr(messages, "pick", once)
+    await (system.sms_job if channel == "sms" else system.mail_job).run()
+    assert len(claims) > 2
+    rows = await system.rows(
+        "select registration_id, state, claims from messages where occasion = 'due' and channel = $1", channel
+    )
+    ended = {"sms": "accepted", "email": "delivered"}[channel]
+    assert [(row["state"], row["claims"]) for row in rows] == [(ended, 1)] * 60
+    assert {system.copies(row["registration_id"], channel) for row in rows} == {2}, "registered, and due"
