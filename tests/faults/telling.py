@@ -49,6 +49,10 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _PROGRESS: Final = "select state, count(*), sum(claims), sum(tries) from messages group by 1 order by 1"
 _HEARD: Final = "select count(distinct caused_by) from messages where caused_by = any($1::uuid[])"
+_SAID: Final = """
+select key, payload::jsonb ->> 'channel' as channel from outbox
+where key = any($1::text[]) and payload::jsonb ->> 'occasion' = $2 and type = 'kaowu.notification.delivered.v1'
+"""
 _QUIET: Final = 3  # looks in a row at which nothing stirs and nothing has moved
 
 
@@ -291,9 +295,9 @@ class Telling(Ground):
         copies = await self.copies()
         for row in await self.rows("state = 'sending'"):
             self.reached["under way when it was killed"] += 1
-            self.reached[f"{row['provider']} had it and nobody here knew"] += bool(
-                copies[str(row["message_id"])]
-            )
+            if copies[str(row["message_id"])]:
+                self.reached["a carrier had it and nobody here knew"] += 1
+                self.reached[f"{row['provider']} had it and nobody here knew"] += 1
 
     async def taken_over(self) -> None:
         """The lease of what was under way runs out, and every carrier has had time to know what it took."""
@@ -345,6 +349,11 @@ class Telling(Ground):
                 row["ambiguous"],
             )
             twice[row["provider"]] += copies[name] - 1
+        delivered = Counter(
+            (str(row["registration_id"]), row["channel"]) for row in rows if row["state"] == "delivered"
+        )
+        said = await self.database.fetch(_SAID, [str(one.id) for one in people], occasion)
+        assert Counter((row["key"], row["channel"]) for row in said) == delivered, "what arrived is said once"
         known = {str(row["message_id"]) for row in await self.rows()}
         assert set(copies) <= known, "something left under a reference that is nobody's"
         return +twice
