@@ -100,13 +100,18 @@ class MessagesName(StrEnum):
 def messages(
     scale: Annotated[
         ScaleName,
-        typer.Option("--scale", help="small: about four minutes; full: a million forfeited, about 20."),
+        typer.Option("--scale", help="small: about nine minutes; full: a million forfeited, about 20."),
     ] = ScaleName.SMALL,
     as_json: JsonOption = False,
     only: Annotated[list[MessagesName] | None, typer.Option(help="Only this part (may be repeated).")] = None,
+    people: Annotated[
+        int | None, typer.Option(min=2_000, help="So many instead of the scale's, to try its parts.")
+    ] = None,
     recorded: Annotated[
         bool | None,
-        typer.Option("--record/--no-record", help="In docs/performance.md. Without a word: what is full is."),
+        typer.Option(
+            "--record/--no-record", help="In docs/performance.md. Without a word: what is full and whole is."
+        ),
     ] = None,
 ) -> None:
     """The storm of messages after a close. Exit code 1 if somebody was told twice without reason, or not at all."""
@@ -114,9 +119,11 @@ def messages(
     from deploy.cli import run  # noqa: PLC0415
 
     parts = [part.value for part in only or MessagesName]
-    keep = scale is ScaleName.FULL if recorded is None else recorded
+    keep = scale is ScaleName.FULL and people is None if recorded is None else recorded
     raise SystemExit(
         run(
-            lambda: commands.messages(scale.value, parts, as_json=as_json, directory=DIRECTORY, recorded=keep)
+            lambda: commands.messages(
+                scale.value, parts, as_json=as_json, directory=DIRECTORY, recorded=keep, people=people
+            )
         )
     )

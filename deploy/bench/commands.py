@@ -16,7 +16,7 @@ from deploy.bench import close as closes
 from deploy.bench import messages as storms
 from deploy.bench import peers, pretix, rabbitmq, record
 from deploy.bench.figures import Figure
-from deploy.bench.scale import SCALES
+from deploy.bench.scale import SCALES, Scale
 from deploy.bench.stage import load, machine
 from deploy.bench.streams import PARTS, Advance, Part, measure
 from deploy.local.kafka import kafka_version
@@ -27,7 +27,7 @@ async def streams(scale: str, parts: Sequence[str], *, as_json: bool, directory:
     """1 if something was lost, doubled or disordered, or could not be measured although it was there."""
     _say_what_is_missing(Console(file=sys.stderr, highlight=False))
     return await _bench(
-        "streams", PARTS, scale, parts, as_json=as_json, directory=directory, recorded=recorded
+        "streams", PARTS, SCALES[scale], parts, as_json=as_json, directory=directory, recorded=recorded
     )
 
 
@@ -38,23 +38,30 @@ async def close(scale: str, parts: Sequence[str], *, as_json: bool, directory: P
         if found is None:
             err.print(f"left out: {why}", markup=False)
     return await _bench(
-        "close", closes.PARTS, scale, parts, as_json=as_json, directory=directory, recorded=recorded
+        "close", closes.PARTS, SCALES[scale], parts, as_json=as_json, directory=directory, recorded=recorded
     )
 
 
 async def messages(
-    scale: str, parts: Sequence[str], *, as_json: bool, directory: Path, recorded: bool
+    scale: str,
+    parts: Sequence[str],
+    *,
+    as_json: bool,
+    directory: Path,
+    recorded: bool,
+    people: int | None = None,
 ) -> int:
     """1 if somebody was told twice without reason, or not at all. Its peers need no packages but ours."""
+    size = SCALES[scale] if people is None else SCALES[scale].of_people(people)
     return await _bench(
-        "messages", storms.PARTS, scale, parts, as_json=as_json, directory=directory, recorded=recorded
+        "messages", storms.PARTS, size, parts, as_json=as_json, directory=directory, recorded=recorded
     )
 
 
 async def _bench(
     kind: str,
     known: Mapping[str, Part],
-    scale: str,
+    scale: Scale,
     parts: Sequence[str],
     *,
     as_json: bool,
@@ -70,9 +77,9 @@ async def _bench(
         for name in parts:
             part = known[name]
             began, before = datetime.now(UTC), load()
-            found = await measure(directory, SCALES[scale], name, _advance(bars, part, scale, err), known)
+            found = await measure(directory, scale, name, _advance(bars, part, scale, err), known)
             run = record.Run(
-                f"{kind}: {part.title}", scale, began, datetime.now(UTC), machine(), before, _versions()
+                f"{kind}: {part.title}", scale.name, began, datetime.now(UTC), machine(), before, _versions()
             )
             rows += found
             # Each part when it is over: what comes later may be cut short.
@@ -88,8 +95,8 @@ async def _bench(
     return 1 if any(map(_broken, rows)) else 0
 
 
-def _advance(bars: Progress, part: Part, scale: str, err: Console) -> Advance:
-    total = part.steps(SCALES[scale])
+def _advance(bars: Progress, part: Part, scale: Scale, err: Console) -> Advance:
+    total = part.steps(scale)
     bar = bars.add_task(part.title, total=total, step="")
     done = itertools.count()
 

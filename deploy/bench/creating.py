@@ -20,6 +20,7 @@ from deploy.local.databases import DatabaseLogin
 
 BY_SET: Final = Goal("≥", 20)
 MEBIBYTES: Final = 300.0
+WITHIN_MEMORY: Final = Goal("≤", 1)
 _STUCK: Final = 60.0
 _LOOK_EVERY: Final = 0.05
 _LEFT: Final = """
@@ -86,9 +87,18 @@ async def creating(stage: Stage, scale: Scale, advance: Callable[[str], None]) -
                 f"{people:,} forfeitures from Kafka, two messages each, by one process",
                 f"processor time a message {number(middle(own))} µs, with broker and PostgreSQL {number(middle(per))} µs",
                 f"the peer is a sample of {sample:,} messages in {len(one_by_one)} × {scale.peer_seconds} s",
-                f"the process was at most {number(max(each.resident for each in ours))} MiB",
             ],
-        )
+        ),
+        Figure(
+            name="memory of the process that takes them in",
+            unit="MiB",
+            ours=max(each.resident for each in ours),
+            peer=MEBIBYTES,
+            peer_name=f"{MEBIBYTES:.0f} MiB",
+            goal=WITHIN_MEMORY,
+            checked=[ours[-1].held],
+            notes=[f"{people:,} forfeitures behind; resident size, looked at twenty times a second"],
+        ),
     ]  # fmt: skip
 
 

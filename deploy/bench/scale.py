@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,18 @@ class Scale:
     sending_seconds: int  # a round
     processes: tuple[int, ...] = (1, 2, 4)
     rate: int = 500
+
+    def of_people(self, people: int) -> Self:
+        """The storm of messages smaller or larger, its rounds in proportion, and named so: to try its parts."""
+        share = people / self.forfeited
+        return replace(
+            self,
+            name=f"{self.name}, {people:,} people",
+            forfeited=people,
+            waiting=2 * people,
+            peer_seconds=max(4, round(self.peer_seconds * share)),
+            sending_seconds=max(5, round(self.sending_seconds * share)),
+        )
 
 
 SMALL: Final = Scale(
@@ -77,7 +89,7 @@ FULL: Final = Scale(
     forfeited=1_000_000,
     storm_rounds=1,
     peer_seconds=30,
-    waiting=1_000_000,
-    sending_seconds=40,
+    waiting=2_000_000,
+    sending_seconds=20,
 )
 SCALES: Final = {scale.name: scale for scale in (SMALL, FULL)}
