@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from tests.service.payment.system import CLOSES, System, moment, rejected
 
 DAY = "2024-01-30 10:00"
 MICROSECOND = timedelta(microseconds=1)
+_WAITING = "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -127,6 +129,33 @@ async def test_a_code_that_ended_unopened_leaves_its_number_to_the_next(both: Sy
     assert (await both.order_row(first))["status"] == "closed"
     assert await both.ordered(candidate, "wechat") == first
     assert (await both.order_row(first))["channel"] == "wechat"
+
+
+async def test_two_orders_at_once_after_two_numbers_that_nobody_heard_of_leave_one_open(both: System) -> None:
+    """Both wait for the same row, and what they have seen of the orders is what was there before they waited."""
+    both.at(DAY)
+    candidate = await both.owing()
+    unheard = [await both.ordered(candidate, "alipay") for _ in range(2)]
+    both.clock.jump(moment(DAY) + ORDER_LIFE)
+    await both.settle()
+    assert [(await both.order_row(one))["status"] for one in unheard] == ["closed", "closed"]
+    async with both.other_session() as holding:
+        await holding.sql("select 1 from obligations where registration_id = $1 for update", candidate)
+        orders = [asyncio.create_task(both.order(candidate, "wechat")) for _ in range(2)]
+        for _ in range(500):
+            if (await both.rows(_WAITING))[0]["n"] == len(orders):
+                break
+            await asyncio.sleep(0.01)
+        else:
+            raise AssertionError("the two orders did not come to wait for the same row")
+    answers = [await order for order in orders]
+    assert {answer.json().get("code", "made") for answer in answers} <= {"made", "not-allowed"}, [
+        answer.text for answer in answers
+    ]
+    rows = await both.rows("select order_no, status from orders")
+    assert [row["status"] for row in rows].count("open") == 1
+    payable = [o.out_trade_no for o in both.world.wechat.book.orders() if o.state == "NOTPAY"]
+    assert payable == [row["order_no"] for row in rows if row["status"] == "open"]
 
 
 async def test_a_third_code_is_not_let_go_while_two_can_be_opened_but_wechat_goes_on(both: System) -> None:
