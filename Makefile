@@ -15,9 +15,10 @@ CYCLE := deploy/cycles/2024-health-leshan.toml
 CANDIDATES ?= 4000
 SEED ?= 20240208
 SEEDS ?= 20000
+RUNS ?= 100000
 SCALE ?= small
 
-.PHONY: help setup demo test test-faults test-cluster simulate check lint types imports format lock up clean
+.PHONY: help setup demo test test-faults test-cluster simulate interleavings check lint types imports format lock up clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,12 +63,16 @@ test-cluster: $(DEV)  ## three brokers, a standby database, cut networks, rollin
 simulate: $(DEV)  ## play 20,000 seeded runs (SEEDS=...), or repeat one and cut it down when it fails (SEED=...)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line,$(origin SEED)),--seed $(SEED),--seeds $(SEEDS))
 
-bench: setup  ## measure the streams and the close against their peers (SCALE=small or full; full records docs/performance.md)
+interleavings: $(DEV)  ## 100,000 registrations (RUNS=...): order, pay, callback, query, close, sweep, refund, statement by statement
+	@$(BIN)/python -m tests.interleavings --runs $(RUNS)
+
+bench: setup  ## measure the streams, the close and the messages against their peers (SCALE=small or full; full records docs/performance.md)
 	@PYTHON=$(PYTHON) tests/benchmarks/peers-install
 	@tests/benchmarks/rabbitmq-install || echo "going on without RabbitMQ: its row will say that it was not measured"
 	@PYTHON=$(PYTHON) tests/benchmarks/pretix-install || echo "going on without pretix: its row will say that it was not measured"
 	@$(BIN)/kaowu bench streams --scale $(SCALE)
 	@$(BIN)/kaowu bench close --scale $(SCALE)
+	@$(BIN)/kaowu bench messages --scale $(SCALE)
 
 check: lint types imports  ## ruff, ruff format, mypy --strict, import-linter
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Final
 
 from deploy.simulators.order_book import Order, Refusal, TradeState
 from services.payment.ports import AlreadyPaid, Answer, ChannelUnavailable, Closed, OrderState
 from tests.simulation.gateway import Now, SimulatedGateway
 
 Lands = Callable[[str], Awaitable[None]]
+_LOST: Final = frozenset(f"gateway's answer to {what} lost" for what in ("an order", "a close", "a refund"))
 
 
 class TownGateway(SimulatedGateway):
@@ -17,12 +20,12 @@ class TownGateway(SimulatedGateway):
 
     away = False
     unheard = 0
-    """So many answers to orders placed that get lost."""
+    """So many answers that get lost after it has done what was asked."""
 
     def __init__(self, now: Now, name: str, *, remembers: bool = True) -> None:
         super().__init__(now, name, remembers=remembers)
         self.behind: dict[str, Lands] = {}
-        self.asked = 0
+        self.reached: Counter[str] = Counter()
 
     def forget(self) -> None:
         self.behind = {}
@@ -31,11 +34,11 @@ class TownGateway(SimulatedGateway):
         self.refunds.refusing.clear()
 
     def _line(self, fault: str, per_mille: float) -> None:
-        self.asked += 1
         if self.away:
             raise ChannelUnavailable("away")
-        if fault == "gateway's answer to an order lost" and self.unheard:
+        if fault in _LOST and self.unheard:
             self.unheard -= 1
+            self.reached[fault] += 1
             raise ChannelUnavailable("unheard")
 
     async def close(self, order_no: str) -> Closed | AlreadyPaid:
@@ -55,6 +58,11 @@ class TownGateway(SimulatedGateway):
         await lands(order_no)
         return self._answer(order_no, OrderState.CLOSED)
 
+    def settle_accounts(self) -> None:
+        """Its people give back by other ways what came back to them from dead accounts."""
+        for refund in self.refunds.all():
+            refund.abnormal = False
+
     # What people do
 
     def pay(self, order_no: str, fen: int | None = None, currency: str = "CNY") -> Order:
@@ -63,6 +71,12 @@ class TownGateway(SimulatedGateway):
         order = self.book.pay(order_no, self._now(), [])
         order.amount_fen, order.currency = fen or order.amount_fen, currency
         return order
+
+    def prolong(self, order_no: str, until: datetime) -> None:
+        """Payments of an order that is open are taken for longer than was asked."""
+        order = self.book.find(order_no)
+        if order is not None:
+            order.expires_at = max(order.expires_at, until)
 
     def pay_before(self, order_no: str, at: datetime) -> Order | None:
         """A payment that the gateway's other half knew of already, or None if its order is closed."""

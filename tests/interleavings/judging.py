@@ -172,7 +172,7 @@ class Judge:
     async def _read_ledger(self, closes: Mapping[UUID, Sequence[datetime]]) -> None:
         """`closes`: those that were in force since the last look."""
         entries = await self.town.superuser.fetch(
-            "select entry_id, kind, registration_id, transaction_id, amount_fen, paid_at, cause from ledger "
+            "select entry_id, kind, registration_id, order_no, transaction_id, amount_fen, currency, paid_at, cause from ledger "
             "where entry_id > $1 order by entry_id",
             self._entry,
         )
@@ -186,6 +186,8 @@ class Judge:
                 case "fee":
                     if row["paid_at"] >= max(closes[one]):
                         self._broken("I7", candidate, f"what was paid at {row['paid_at']} is a fee")
+                    if (row["amount_fen"], row["currency"]) != (FEE, "CNY"):
+                        self._broken("I1", candidate, f"{row['amount_fen']} {row['currency']} is a fee")
                     seen.kept.add(number)
                 case "fee-taken-back":
                     seen.kept.discard(number)
@@ -194,6 +196,8 @@ class Judge:
                     self.reached[f"goes back: {row['cause']}"] += 1
                     self._check_cause(candidate, seen, row, closes[one])
                 case "refunded":
+                    if self._given_back(row["order_no"]) != row["amount_fen"]:
+                        self._broken("I1", candidate, f"{row['order_no']} is said to have gone back")
                     seen.returned.add(number)
             if len(seen.kept) > 1:
                 self._broken("I1", candidate, "two fees")
@@ -282,15 +286,18 @@ class Judge:
             self._broken("I1", candidate, f"{payment.order_no} was booked as another payment")
         if (number in seen.kept) == (number in seen.back):
             self._broken("I1", candidate, f"{payment.order_no} is neither a fee nor due back, or both")
-        gateway = self.town.gateway_of(payment.order_no)
-        given = sum(
-            refund.amount_fen
-            for refund in gateway.refunds.of_order(payment.order_no)
-            if refund.status(self.town.now) is RefundStatus.SUCCESS
-        )
+        given = self._given_back(payment.order_no)
         due = payment.fen if number in seen.back else 0
         if given != due or (number in seen.returned) != (due > 0):
             self._broken("I1", candidate, f"{payment.order_no}: {given} fen went back of {due}")
+
+    def _given_back(self, order_no: str) -> int:
+        """What by now has gone back of an order, by its gateway's book, in fen."""
+        return sum(
+            refund.amount_fen
+            for refund in self.town.gateway_of(order_no).refunds.of_order(order_no)
+            if refund.status(self.town.now) is RefundStatus.SUCCESS
+        )
 
     def _broken(self, invariant: str, candidate: Candidate, what: str) -> None:
         story = "\n    ".join(candidate.log)

@@ -23,6 +23,7 @@ from contracts.reasons import ReasonCode
 from services.payment.domain.decision import Kind, Word
 from services.payment.handlers import approvals, closing
 from services.payment.handlers.deciding import Wanted
+from services.payment.repository import closing as closing_rows
 from tests.interleavings.judging import Judge
 from tests.interleavings.stories import LI, SECOND, WANG, Candidate, Do, Stories
 from tests.interleavings.town import ALIPAY, WECHAT, Town
@@ -89,7 +90,7 @@ class Batch:
         self.later = self.closes + self.chance.choice((timedelta(hours=2), _DAY))
         self.earlier = self.closes - self.chance.choice((30, 60)) * _MINUTE
         self._asked: list[UUID] = []
-        self._landed: dict[str, list[Do]] = {}
+        self._landed: dict[str, dict[UUID, Do]] = {}
 
     def _candidate(self, number: int) -> Candidate:
         chance = random.Random(f"run {number}")
@@ -108,6 +109,8 @@ class Batch:
         """To the end. Raises Violation."""
         ticks = self._ticks()
         await self.town.begin(ticks[0], self.chance.choice((10, 1000)))
+        for gateway in (self.town.wechat, self.town.alipay):
+            gateway.reached = self.reached
         await self._approve()
         for moment in ticks:
             self.town.move_to(moment)
@@ -153,6 +156,10 @@ class Batch:
         self.chance.shuffle(turns)
         while turns:
             turn = turns.pop()
+            if turn.what == "pay" and turn.candidate is not None and self.chance.random() < 0.2:
+                await turn.play()
+                await self._heard_of_at_once(turn.candidate)
+                continue
             if not turns or self.chance.random() > TOGETHER:
                 await turn.play()
                 continue
@@ -221,6 +228,20 @@ class Batch:
         for left in waiting:
             await left.run()
 
+    async def _heard_of_at_once(self, candidate: Candidate) -> None:
+        """A payment's callback, a query, and what else is about the same rows: all at the same moment."""
+        events, chance = self.stories.events(candidate), candidate.chance
+        first = events[chance.choice(("query", "query", "check my payment", "notice"))]
+        others = [
+            events[what]
+            for what in ("notice", "query", "check my payment", "order by wechat", "order by alipay")
+        ]
+        others.append(self._sweep)
+        if chance.random() < 0.3 and not candidate.rejected:
+            others.append(partial(self._reject, [candidate]))
+        self.stories.note(candidate, "heard of at once in several ways")
+        await self._together(first, chance.sample(others, chance.choice((1, 2, 3))))
+
     async def _reject(self, candidates: Sequence[Candidate]) -> None:
         for one in candidates:
             one.rejected = True
@@ -239,15 +260,15 @@ class Batch:
         async with self.town.database.unit_of_work() as uow:
             await approvals.cancel_rejected(uow, events, ask_gateway=lambda: None, refund_soon=lambda: None)
 
-    async def _sweep(self) -> None:
-        """Also before the close: then it must find nobody."""
-        swept = await closing.sweep(self.town.database, self.town.cycle, self.town.now)
+    async def _sweep(self, chunk: int = 50) -> None:
+        """Also before the close: then it must find nobody. In small chunks others come in between."""
+        swept = await closing.sweep(self.town.database, self.town.cycle, self.town.now, chunk=chunk)
         self.reached["forfeited"] += swept
 
     async def _weather(self) -> None:
         """Gateways come and go; refunds take their time, are refused, or come back from a dead account."""
         gateway = self.town.gateway(self.chance.choice((WECHAT, ALIPAY)))
-        match self.chance.randrange(6):
+        match self.chance.randrange(7):
             case 0 | 1 if not gateway.away:
                 gateway.away = True
                 self.reached[f"{gateway.name} away"] += 1
@@ -257,6 +278,9 @@ class Batch:
                 gateway.unheard = 3
             case 4:
                 gateway.refunds.takes = timedelta(minutes=self.chance.choice((0, 30)))
+            case 5:
+                gateway.refunds.abnormal += 1
+                self.reached["a refund will come back from a dead account"] += 1
             case _:
                 gateway.refunds.refusing.append("NOT_ENOUGH")
 
@@ -293,30 +317,46 @@ class Batch:
                 town.gateway_of(number).behind[number] = partial(self._lands, one)
         await closing.decide_open_orders(town.gateways, town.now)
         await self._come("between query and sweep")
-        during = self._landed.pop("during the sweep", [])
-        await self._together(self._sweep, during)
+        # In the order in which the sweep comes by.
+        during = [tell for _, tell in sorted(self._landed.pop("during the sweep", {}).items())]
+        async with town.database.reading(town.now) as uow:
+            due = await closing_rows.count_due(uow)
+        # As many chunks as landings: so they meet at the same rows.
+        await self._together(partial(self._sweep, max(due // max(len(during), 1), 1)), during[::-1])
         await self._come("after the sweep")
         for gateway in (town.wechat, town.alipay):
             gateway.behind.clear()  # nobody asked about these
 
     async def _lands(self, candidate: Candidate, number: str) -> None:
         gateway = self.town.gateway_of(number)
-        before = min(self.town.now, candidate.closes_at) - SECOND
-        if not self.stories.is_paid(number) and gateway.pay_before(number, before) is None:
+        when, late = candidate.closes_at, candidate.chance.random() < 0.2
+        if late:
+            # Gateways take a payment that had begun before the end of its order.
+            when += candidate.chance.choice((0, 1, 5)) * SECOND
+            gateway.prolong(number, when + SECOND)
+        else:
+            when = min(self.town.now, when) - SECOND
+        if not self.stories.is_paid(number) and gateway.pay_before(number, when) is None:
             return
         candidate.behind.add(number)
         stage = candidate.chance.choice(
-            ("before our answer", "between query and sweep", "during the sweep", "after the sweep")
+            (
+                "before our answer",
+                "between query and sweep",
+                "during the sweep",
+                "during the sweep",
+                "after the sweep",
+            )
         )
-        self.stories.note(candidate, f"a payment lands {stage}")
+        self.stories.note(candidate, f"a payment lands {stage}{', too late' if late else ''}")
         tell = partial(self.stories.tell, candidate, number, "landed")
         if stage == "before our answer":
             await tell()
         else:
-            self._landed.setdefault(stage, []).append(tell)
+            self._landed.setdefault(stage, {})[candidate.registration_id] = tell
 
     async def _come(self, stage: str) -> None:
-        for tell in self._landed.pop(stage, []):
+        for tell in self._landed.pop(stage, {}).values():
             await tell()
 
     # The end
@@ -324,8 +364,9 @@ class Batch:
     async def _come_to_rest(self) -> None:
         """The gateways are there, every callback that is not lost has come, every job has run until nothing is due."""
         town = self.town
-        town.wechat.forget()
-        town.alipay.forget()
+        for gateway in (town.wechat, town.alipay):
+            gateway.forget()
+            gateway.settle_accounts()
         for one in self.candidates:
             for number in one.foreign:
                 found = town.gateway_of(number).book.find(number)

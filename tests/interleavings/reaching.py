@@ -10,10 +10,13 @@ ENOUGH: Final = 20_000
 
 # By the first words of what is counted: each must have come about, the first ones even in a few hundred runs.
 SOON: Final = (
-    "a payment lands after the sweep", "a payment lands before our answer", "a payment lands between query and sweep",
+    "a payment lands after the sweep", "a payment lands during the sweep, too late",
+    "a payment lands before our answer", "a payment lands between query and sweep",
     "a payment lands during the sweep", "check my payment: no-order", "check my payment: paid", "check my payment: unpaid",
-    "close job", "code opened", "ends cancelled", "ends expired", "ends paid", "forfeited", "goes back: paid-twice",
-    "goes back: rejected", "goes back: wrong-amount", "landed: paid", "landed: reinstated", "notice: duplicate",
+    "close job", "code opened", "ends cancelled", "ends expired", "ends paid", "forfeited", "gateway's answer to an order lost",
+    "gateway's answer to a refund lost", "goes back: paid-late", "goes back: paid-twice",
+    "goes back: rejected", "goes back: wrong-amount", "heard of at once in several ways",
+    "landed: paid", "landed: reinstated", "notice: duplicate",
     "notice: foreign-money", "notice: paid", "one waited for the other's row", "order by alipay: made",
     "order by alipay: made, the second", "order by alipay: TooLateToOrder", "order by wechat: made",
     "order by wechat: made, the second", "order by wechat: TooLateToOrder", "pay by alipay: taken", "pay by wechat: taken",
@@ -25,11 +28,13 @@ SOON: Final = (
     "said window-closed", "settle job", "several at once", "sweep",
 )  # fmt: skip
 IN_THE_END: Final = (
-    *SOON, "alipay away", "check my payment: goes-back", "check my payment: no-answer", "check my payment: too-soon",
+    *SOON, "a payment lands after the sweep, too late", "a payment lands before our answer, too late",
+    "a payment lands between query and sweep, too late", "a refund will come back from a dead account",
+    "alipay away", "check my payment: goes-back", "check my payment: no-answer", "check my payment: too-soon",
     "close of a desk asked for", "close of a desk asked for: TooManyWouldFall", "close of all asked for",
     "close of all asked for: TooManyWouldFall", "decision: CloseNotAhead", "decision: OwnDecision",
     "earlier close of a desk asked for", "earlier close of all asked for", "earlier extend-payment approved",
-    "earlier extend-payment rejected", "extend-payment approved", "extend-payment rejected", "goes back: paid-late",
+    "earlier extend-payment rejected", "extend-payment approved", "extend-payment rejected", "gateway's answer to a close lost",
     "held", "held, then forfeited", "held, then paid", "notice: refund-due", "order by alipay: AlreadyPaid",
     "order by alipay: CodesLetGo", "order by alipay: GatewayRefused", "order by alipay: WindowClosed",
     "order by wechat: AlreadyPaid", "order by wechat: GatewayRefused", "order by wechat: WindowClosed",

@@ -1,0 +1,90 @@
+"""A protection of payment that is taken away is missed: the interleavings find it, and an invariant or an error says which.
+
+Without this nobody knew whether runs are green because nothing is wrong or because nothing is looked at.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Final, TypeVar
+
+import pytest
+
+from tests.interleavings import runner
+from tests.interleavings.planted import PLANTED
+from tests.interleavings.playing import SIZE
+from tests.interleavings.reaching import missed
+from tests.interleavings.town import Town
+
+T = TypeVar("T")
+
+BATCHES: Final = 2
+# One of each kind, found in the first batch; all are in make test-faults, or this file by name.
+QUICK: Final = ("no order undecided", "the right amount")
+
+
+def _apart(work: Callable[..., T], *names: str) -> T:
+    """In a process of its own: a town changes much of the one that it stands in."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
+        return worker.submit(work, *names).result()
+
+
+async def _first(one: Town, name: str) -> str:
+    """What the first batch that breaks breaks, with this protection gone."""
+    planted = PLANTED[name]
+    with planted.mutation():
+        for number in range(planted.within):
+            _, broken = await runner.attempt(one, number)
+            if broken:
+                return f"batch {number}: {broken}"
+    return ""
+
+
+def _play_and_look_for(*names: str) -> tuple[dict[str, int], list[str], dict[str, str]]:
+    async def look(one: Town) -> tuple[dict[str, int], list[str], dict[str, str]]:
+        totals = runner.Totals()
+        for number in range(BATCHES):
+            batch, broken = await runner.attempt(one, number)
+            totals.reached.update(batch.reached)
+            totals.failures += [(number, broken)] if broken else []
+        return dict(totals.reached), [broken for _, broken in totals.failures], await _look(one, names)
+
+    found: tuple[dict[str, int], list[str], dict[str, str]] = runner.in_a_town(look)
+    return found
+
+
+async def _look(one: Town, names: tuple[str, ...]) -> dict[str, str]:
+    return {name: await _first(one, name) for name in names}
+
+
+def _look_for(*names: str) -> dict[str, str]:
+    found: dict[str, str] = runner.in_a_town(lambda one: _look(one, names))
+    return found
+
+
+def _check(name: str, found: str) -> None:
+    planted = PLANTED[name]
+    assert found, f"none of {planted.within} batches noticed that {name} is gone"
+    print(f"{name}: {found.splitlines()[0]}")
+    assert found.partition(": ")[2].startswith(tuple(planted.noticed_by)), found
+
+
+def test_four_hundred_runs_break_no_promise_reach_what_they_must_and_miss_a_protection_that_is_gone() -> None:
+    reached, broken, found = _apart(_play_and_look_for, *QUICK)
+    assert not broken, broken[0]
+    assert not (left := missed(BATCHES * SIZE, reached)), left
+    for name in QUICK:
+        _check(name, found[name])
+
+
+@pytest.fixture(scope="module")
+def missed_protections() -> dict[str, str]:
+    return _apart(_look_for, *PLANTED)
+
+
+@pytest.mark.faults(long=True)
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_protection_that_is_gone_is_missed_by_name(name: str, missed_protections: dict[str, str]) -> None:
+    _check(name, missed_protections[name])
