@@ -342,11 +342,12 @@ class Services:
             plumbing,
             public=[
                 notification_api.public_routes(plumbing.database),
+                notification_api.call_routes(plumbing.database, plumbing.vault),
                 carrier_routes(plumbing.database, {"aliyun": self.carriers}, {"aliyun": 100.0}, SECRET),
             ],
             handlers=NOTIFICATION_HANDLERS,
             deps={"teller": Teller(plumbing.cycle, wording, fetch.wake, on_messages)},
-            jobs=[fetch, *deliver],
+            jobs=[fetch, *deliver, notification_jobs.calls_job(plumbing.database)],
         )
 
     # What a run does with them
