@@ -41,6 +41,8 @@ _STATES = {
     TradeState.SUCCESS: OrderState.PAID,
     TradeState.CLOSED: OrderState.CLOSED,
 }
+# Not done, and the same call may succeed later: there is not enough money on our account yet.
+_LATER: Final = frozenset({"NOT_ENOUGH", "ACQ.SELLER_BALANCE_NOT_ENOUGH"})
 _IN_USE: Final = frozenset({"OUT_TRADE_NO_USED", "ORDERPAID", "ORDER_CLOSED"})
 SEAL = {"simulated": "true"}
 
@@ -144,6 +146,8 @@ class SimulatedGateway:
         try:
             self.refunds.ask(order_no, refund_no, amount_fen, self._now())
         except Refusal as refusal:
+            if refusal.code in _LATER:
+                raise ChannelUnavailable(refusal.code) from None
             return RefundAnswer(refund_no, RefundState.REFUSED, None, None, refusal.code, b"{}", SEAL)
         self._line("gateway's answer to a refund lost", self._manners.unheard)
         return await self.query_refund(order_no, refund_no)
@@ -160,7 +164,8 @@ class SimulatedGateway:
         state = {
             RefundStatus.SUCCESS: RefundState.DONE,
             RefundStatus.PROCESSING: RefundState.UNDER_WAY,
-            RefundStatus.ABNORMAL: RefundState.REFUSED,
+            # One says that it came back from a dead account, the other only that it is not done.
+            RefundStatus.ABNORMAL: RefundState.REFUSED if self._remembers else RefundState.UNDER_WAY,
         }[status]
         done = state is RefundState.DONE
         return RefundAnswer(
