@@ -26,6 +26,10 @@ _NEXT: Final = {
     ("awaiting", "window-moved"): "awaiting",
     ("expired", "reinstated"): "awaiting",
 }
+_DECIDED: Final = """
+select d.closes_at, d.site_id, d.registration_id from decisions d join verdicts v using (decision_id)
+where v.word = 'approved' and v.decided_by <> d.asked_by
+"""
 _REFUND_IS: Final = {"asked": "refund under way", "refused": "refund refused", "done": "refund done"}
 _OBLIGATIONS: Final = """
 select registration_id, status, version, closes_at, expired_at, proof_id is not null as proven,
@@ -59,12 +63,16 @@ class _Seen:
     """Its row's state at the last look: held says nothing."""
     version: int = 0
     closes: list[datetime] = field(default_factory=list)
-    """Every close that was in force for it."""
+    """Every close that was in force for it, one after the other."""
     received: dict[str, Any] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
     back: dict[str, str] = field(default_factory=dict)
     """Transaction → why it goes back."""
     returned: set[str] = field(default_factory=set)
+
+    def close_is(self, closes_at: datetime) -> None:
+        if closes_at not in self.closes[-1:]:
+            self.closes.append(closes_at)
 
 
 class Judge:
@@ -82,14 +90,23 @@ class Judge:
         """What holds at every moment."""
         fetch, now = self.town.superuser.fetch, self.town.now
         rows = {row["registration_id"]: row for row in await fetch(_OBLIGATIONS)}
-        before = {one: list(seen.closes[-1:]) for one, seen in self._seen.items()}
-        for one, row in rows.items():
-            seen = self._seen[one]
-            if row["closes_at"] not in seen.closes[-1:]:
-                seen.closes.append(row["closes_at"])
-            self._of[one].closes_at = row["closes_at"]
+        before = {one: max(len(seen.closes) - 1, 0) for one, seen in self._seen.items()}
         await self._read_events(now, rows, await self._put_off(now))
-        await self._read_ledger({one: [*old, rows[one]["closes_at"]] for one, old in before.items()})
+        decided = await fetch(_DECIDED)
+        for one, row in rows.items():
+            seen, candidate = self._seen[one], self._of[one]
+            seen.close_is(row["closes_at"])
+            candidate.closes_at = row["closes_at"]
+            mine = {self.town.cycle.windows.payment.closes}
+            mine |= {
+                decision["closes_at"]
+                for decision in decided
+                if decision["registration_id"] in (None, one)
+                and decision["site_id"] in (None, candidate.site)
+            }
+            if not mine.issuperset(seen.closes):
+                self._broken("I3", candidate, "its close moved, and no two people decided that")
+        await self._read_ledger({one: self._seen[one].closes[first:] for one, first in before.items()})
         await self._read_refunds()
         payments = self.payments()
         for one, row in rows.items():
@@ -128,8 +145,8 @@ class Judge:
 
     async def _read_events(self, now: datetime, rows: Mapping[UUID, Any], put_off: Sequence[Any]) -> None:
         said = await self.town.superuser.fetch(
-            "select id, key, type, sequence, payload::json ->> 'cause' as cause from outbox where id > $1 "
-            "order by key, sequence",
+            "select id, key, type, sequence, payload::json ->> 'cause' as cause, "
+            "(payload::json ->> 'closes_at')::timestamptz as closes_at from outbox where id > $1 order by key, sequence",
             self._event,
         )
         last: dict[UUID, tuple[str, str]] = {}
@@ -154,10 +171,12 @@ class Judge:
             following = _NEXT.get((seen.status, word))
             if following is None:
                 self._broken("I3", candidate, f"{word} said of whoever is {seen.status}")
-            if word == "expired" and now < min(seen.closes[-2:]):
+            if row["closes_at"] is not None:
+                seen.close_is(row["closes_at"])
+            if word == "expired" and now < row["closes_at"]:
                 self._broken("I7", candidate, "forfeited before the close")
             if word == "expired" and any(
-                one["site_id"] in (None, candidate.site) and one["closes_at"] > max(seen.closes[-2:])
+                one["site_id"] in (None, candidate.site) and one["closes_at"] > row["closes_at"]
                 for one in put_off
             ):
                 self._broken("I7", candidate, "forfeited while a later close is being decided about")

@@ -13,11 +13,13 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from contracts.reasons import RefundCause
+from services.chassis.db import UnitOfWork
+from services.payment.domain.decision import Decision, Word
 from services.payment.domain.obligation import Fact, Obligation, Status, Verdict
 from services.payment.domain.order import Order, Success
 from services.payment.handlers import refunding, settling
 from services.payment.ports import Answer, OrderState, RefundAnswer, RefundState
-from services.payment.repository import ledger
+from services.payment.repository import decisions, ledger
 from services.payment.repository.refunds import Refund
 from tests.interleavings.stories import SEALED
 from tests.support.switched_off import instead, without
@@ -129,6 +131,18 @@ def _taken_for_done(state: RefundState) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _asking_is_enough() -> Iterator[None]:
+    """What one person asked for is carried out before another said a word."""
+    read = decisions.not_done
+
+    async def not_done(uow: UnitOfWork) -> list[Decision]:
+        return [replace(one, word=Word.APPROVED) for one in await read(uow)]
+
+    with patch.object(decisions, "not_done", not_done):
+        yield
+
+
 def _skipped(where: Any, name: str, returns: Any = None) -> AbstractContextManager[Any]:
     """Something that is not done any more."""
 
@@ -157,7 +171,9 @@ PLANTED: Final[dict[str, Planted]] = {
         lambda: without(_LOCK_OF_A_PAYMENT), frozenset({"DeadlockDetectedError", "Overtaken"}), 50
     ),
     "row lock, and the state and version that were read": Planted(
-        _neither_lock_nor_version, frozenset({"DeadlockDetectedError", "I1", "I2", "I3"}), 50
+        _neither_lock_nor_version,
+        frozenset({"CheckViolationError", "DeadlockDetectedError", "I1", "I2", "I3"}),
+        50,
     ),
     # The close
     "not before the close": Planted(
@@ -181,6 +197,9 @@ PLANTED: Final[dict[str, Planted]] = {
         ),
         frozenset({"I7"}),
         50,
+    ),
+    "a close is moved by two people": Planted(
+        _asking_is_enough, frozenset({"ForeignKeyViolationError", "I3", "I7"}), 20
     ),
     # Money
     "late is late": Planted(

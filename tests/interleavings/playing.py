@@ -282,7 +282,7 @@ class Batch:
                 gateway.refunds.abnormal += 1
                 self.reached["a refund will come back from a dead account"] += 1
             case _:
-                gateway.refunds.refusing.append("NOT_ENOUGH")
+                gateway.refunds.refusing.append(self.chance.choice(("NOT_ENOUGH", "INVALID_REQUEST")))
 
     async def _ask(self) -> None:
         town, chance = self.town, self.chance
