@@ -16,6 +16,7 @@ import asyncpg
 import orjson
 import pytest
 
+from contracts.cycle import Cycle
 from deploy.backup.backing_up import BackedUp, back_up
 from deploy.backup.restoring import Restored, restore
 from deploy.local.environment import SERVICES
@@ -29,7 +30,7 @@ from deploy.replay.standing import standing
 from deploy.replay.verify import verify
 from services.chassis.db import driver_url
 from services.chassis.wire import Wires
-from tests.faults.harness import Battle, fight
+from tests.faults.harness import CYCLE, Battle, fight
 
 pytestmark = pytest.mark.faults(long=True)
 
@@ -223,3 +224,91 @@ async def test_one_services_database_put_back_alone_finds_its_way_while_the_othe
     fought = await fight(tmp_path, breaks, people=40, seed=9, at_rest=everything_fits)
     fought.holds({33: "confirmation caught up with its own events"})
     assert fought.reached["events heard again"]
+
+
+async def of_the_office(
+    battle: Battle, who: str, method: str, path: str, body: dict[str, str] | None = None
+) -> Any:
+    """What payment answers to this person of the office."""
+    payment = battle.system.services["payment"]
+    headers = {
+        "authorization": f"Bearer {battle.system.mint('office', who)}",
+        "content-type": "application/json",
+        "idempotency-key": f"{who}-{method}-{path}",
+    }
+    async with Wires(connections=1, patience=20.0, limit=1 << 20) as wires:
+        answer = await wires.request(
+            method,
+            f"{payment.public_url}/office/{path}",
+            headers,
+            orjson.dumps(body) if body is not None else b"",
+        )
+    assert answer.status < 300, answer.body
+    return orjson.loads(answer.body)
+
+
+async def put_off_and_lost(battle: Battle, backup: BackedUp) -> tuple[str, Restored]:
+    """Two people put a desk's close off; others have heard of it, none of its people has been moved, and the database is lost."""
+    (site, _), *_ = await ask(
+        battle,
+        "payment",
+        "select site_id, count(*) from obligations where status = 'awaiting' group by 1 order by 2 desc, 1",
+    )
+    later = Cycle.read(CYCLE).windows.payment.closes + timedelta(days=3)
+    connection = await asyncpg.connect(driver_url(battle.system.surroundings.databases["payment"]))
+    try:
+        await connection.execute("begin")
+        # Whoever carries the decision out waits for the table: until then it is done to nobody. A lock of rows would have
+        # a transaction id, and nothing younger than that is published.
+        await connection.execute("lock table obligations in exclusive mode")
+        owe = "select from obligations where site_id = $1 and status = 'awaiting'"
+        battle.reached["people that a moved close had not reached"] += len(await connection.fetch(owe, site))
+        wanted = {
+            "kind": "extend-payment", "closes_at": later.isoformat(), "site": site,
+            "reason": "支付渠道故障", "reason_code": "outage",
+        }  # fmt: skip
+        asked = await of_the_office(battle, "office-li", "POST", "decisions", wanted)
+        await of_the_office(battle, "office-wang", "POST", f"decisions/{asked['decision_id']}/approve", {})
+
+        async def heard() -> bool:
+            closes = f"select count(*) from payment_closes where site_id = '{site}'"
+            return await count(battle, "confirmation", closes) == 1
+
+        await battle.eventually(heard, "confirmation has heard of the moved close")
+        await battle.system.kill("payment")
+    finally:
+        await connection.close()
+    return site, await lose_and_restore(battle, backup, ("payment",))
+
+
+async def test_a_close_moved_after_the_backup_is_asked_for_again_and_reaches_everybody(
+    tmp_path: Path,
+) -> None:
+    async def breaks(battle: Battle) -> None:
+        await battle.until(0.75)
+        backup = await take_backup(battle, tmp_path)
+        async with battle.doors_closed():
+            site, restored = await put_off_and_lost(battle, backup)
+        (left,) = restored.services["payment"].left_behind
+        assert left.site_id == site
+
+        async def recovered() -> bool:
+            # A code of before the restore can be opened until it ends: so long the gateways are asked.
+            return bool((await of_the_office(battle, "office-wang", "GET", "decisions"))["items"])
+
+        await battle.eventually(recovered, "payment has recovered and asks for the close again")
+        (waiting,) = (await of_the_office(battle, "office-wang", "GET", "decisions"))["items"]
+        assert (waiting["asked_by"], waiting["state"], waiting["site"]) == ("payment-recovery", "asked", site)
+        assert waiting["preview"]["moved"] == left.people
+        await of_the_office(battle, "office-wang", "POST", f"decisions/{waiting['decision_id']}/approve", {})
+
+        async def done() -> bool:
+            moved = f"select count(*) from carried_out where decision_id = '{waiting['decision_id']}' and moved > 0"
+            return await count(battle, "payment", moved) == 1
+
+        await battle.eventually(done, "the close that was asked for again is carried out")
+        battle.reached["a decision was asked for again"] += 1
+
+    fought = await fight(tmp_path, breaks, people=40, seed=4, at_rest=events_give_the_same)
+    fought.holds({33: "a decision was asked for again"})
+    assert fought.reached["people that a moved close had not reached"], fought.reached
