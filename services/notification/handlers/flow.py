@@ -42,8 +42,8 @@ class Flow(Generic[M, R]):
 
     @property
     def hungry(self) -> bool:
-        """Fewer wait than go at a time."""
-        return len(self._waiting) < self._at_once
+        """So few wait that they may be gone before more are claimed."""
+        return len(self._waiting) < 2 * self._at_once
 
     @property
     def answered(self) -> int:

@@ -87,7 +87,7 @@ class Routing:
             windows.leave(way)
             budget.spend(one.text.parts)
             leaving.append((one.message_id, way))
-            going.append(replace(one, provider=way.provider))
+            going.append(one if one.provider == way.provider else replace(one, provider=way.provider))
         await limits.hold(uow, held)
         await limits.leave(uow, leaving)
         await limits.spend(uow, day, budget.spent - before)

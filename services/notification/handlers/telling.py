@@ -18,9 +18,9 @@ from services.notification.domain.calling import CallPatience
 from services.notification.domain.life import Standing
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.quiet import first_moment
-from services.notification.domain.reference import reference_of
+from services.notification.domain.reference import references_of
 from services.notification.domain.told import Desks, Told, once_more
-from services.notification.domain.urgency import urgency_of
+from services.notification.domain.urgency import Urgency, urgency_of
 from services.notification.repository import calls, messages, recipients
 from services.notification.repository.messages import Draft
 from services.notification.repository.recipients import News
@@ -30,6 +30,16 @@ from services.notification.templates.wording import Wording
 E = TypeVar("E", bound=RegistrationEvent)
 
 _NO_NEWS: Final = News()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all messages about one occasion have in common that are kept at one moment and have one deadline."""
+
+    first: Mapping[Carrier, datetime]
+    version: Mapping[Carrier, int]
+    urgency: Urgency
+    call_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +65,12 @@ class Teller:
         """Keep a message for both channels for each event; `told` says what, in the same order."""
         await self.know(uow, events, news=news, sets_confirm_by=sets_confirm_by, new_contact=new_contact)
         by_occasion: dict[Occasion, list[Draft]] = {}
+        shared: dict[tuple[Occasion, str, datetime | None], Shared] = {}
         for event, one in zip(events, told, strict=True):
-            by_occasion.setdefault(one.occasion, []).append(self._draft(event, one, uow.at))
+            alike = one.occasion, one.variant, one.deadline
+            if alike not in shared:
+                shared[alike] = self._shared(one, uow.at)
+            by_occasion.setdefault(one.occasion, []).append(_draft(event, one, shared[alike]))
         for occasion, drafts in by_occasion.items():
             if await messages.create(uow, occasion, drafts):
                 uow.after_commit(self.on_messages)
@@ -94,7 +108,7 @@ class Teller:
             occasion = Occasion(row.occasion)
             said = once_more(occasion, orjson.loads(row.facts), row.variant, row.deadline_at, uow.at)
             by_occasion.setdefault(occasion, []).append(
-                self._draft(by_person[row.registration_id], said, uow.at)
+                _draft(by_person[row.registration_id], said, self._shared(said, uow.at))
             )
         for occasion, drafts in by_occasion.items():
             await messages.create(uow, occasion, drafts)
@@ -103,29 +117,36 @@ class Teller:
         """The desks' hours as of now."""
         return Desks(self.cycle, await recipients.desk_hours(uow, self.cycle.id))
 
-    def _draft(self, event: RegistrationEvent, told: Told, at: datetime) -> Draft:
-        envelope = event.envelope
+    def _shared(self, told: Told, at: datetime) -> Shared:
         first = {channel: first_moment(channel, told.deadline, at, self.cycle) for channel in Carrier}
-        return Draft(
-            registration_id=event.registration_id,
-            variant=told.variant,
-            instance=instance_of(event),
-            facts=orjson.dumps(told.facts).decode(),
-            deadline=told.deadline,
-            correlation_id=envelope.correlation_id,
-            caused_by=envelope.event_id,
+        return Shared(
             first=first,
-            urgency=urgency_of(told.occasion, told.deadline, at),
-            call_at=self.patience.call_at(told.occasion, told.deadline, first[Carrier.SMS]),
-            reference={
-                channel: reference_of(envelope.event_id, told.occasion, channel) for channel in Carrier
-            },
             version={
                 channel: self.wording.version(channel, told.occasion, told.variant) for channel in Carrier
             },
+            urgency=urgency_of(told.occasion, told.deadline, at),
+            call_at=self.patience.call_at(told.occasion, told.deadline, first[Carrier.SMS]),
         )
 
 
-def instance_of(event: RegistrationEvent) -> str:
+def _draft(event: RegistrationEvent, told: Told, shared: Shared) -> Draft:
+    envelope = event.envelope
+    return Draft(
+        registration_id=event.registration_id,
+        variant=told.variant,
+        instance=instance_of(event.source, envelope.sequence),
+        facts=orjson.dumps(told.facts).decode(),
+        deadline=told.deadline,
+        correlation_id=envelope.correlation_id,
+        caused_by=envelope.event_id,
+        first=shared.first,
+        urgency=shared.urgency,
+        call_at=shared.call_at,
+        reference=references_of(envelope.event_id, told.occasion),
+        version=shared.version,
+    )
+
+
+def instance_of(source: str, sequence: int) -> str:
     """Which of the occasions of one kind: the emitting service's number of the fact. Part of the once-only key."""
-    return f"{event.source.rpartition('/')[2]}-{event.envelope.sequence}"
+    return f"{source.rpartition('/')[2]}-{sequence}"

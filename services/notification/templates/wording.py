@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Self
 
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.reasons import Carrier
@@ -44,11 +44,7 @@ class Text:
     codes: Mapping[str, str] = field(default_factory=dict)  # carrier → its name of the approved text
     html: str | None = None  # the same text for mail readers that show more than letters
     language: str = CHINESE
-
-    @property
-    def parts(self) -> int:
-        """How many messages it is for a carrier of SMS."""
-        return parts(self.body)
+    parts: int = 1  # how many messages it is for a carrier of SMS
 
 
 class Wording:
@@ -118,15 +114,17 @@ class Wording:
                 name: fit(value, VARIABLES[name].longest, phrases) if isinstance(value, str) else value
                 for name, value in said.items()
             }
+        body = _filled(form.body, said)
         return Text(
             form.codes.get("aliyun", ""),
             form.version,
-            form.subject.render(said),
-            form.body.render(said),
+            _filled(form.subject, said) if channel is Carrier.EMAIL else "",
+            body,
             {name: value for name in form.names if isinstance(value := said[name], str)},
             form.codes,
-            form.html.render(said) if form.html else None,
+            _filled(form.html, said) if form.html else None,
             phrases.language,
+            parts(body),
         )
 
     def approved(self, carrier: str = "aliyun") -> dict[str, str]:
@@ -144,6 +142,11 @@ class Wording:
         if form is not None:
             return form, self.languages[language]
         return self._forms[channel, occasion, variant, CHINESE], ZH
+
+
+def _filled(template: Template, said: Variables) -> str:
+    """As `template.render`, without the globals, which no text may use (reading.py): copying them is most of its time."""
+    return "".join(template.root_render_func(template.new_context(said, shared=True)))
 
 
 def _environment(*, escape: bool) -> ImmutableSandboxedEnvironment:
