@@ -49,6 +49,7 @@ LOST: Final = (
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.InternalClientError,  # a server that goes down has said so, and its end has not come yet
 )
 
 

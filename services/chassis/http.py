@@ -164,6 +164,7 @@ def make_app(
         asyncpg.PostgresError,
         asyncpg.InterfaceError,
         asyncpg.InternalClientError,
+        asyncpg.InternalClientError,
         OSError,
         TimeoutError,
     ):

@@ -299,6 +299,12 @@ class Telling(Ground):
                 self.reached["a carrier had it and nobody here knew"] += 1
                 self.reached[f"{row['provider']} had it and nobody here knew"] += 1
 
+    async def database_killed(self) -> None:
+        """PostgreSQL as a power cut leaves it, and up again; the service lives."""
+        await self.system.kill_database()
+        self.database = await asyncpg.connect(driver_url(self.system.surroundings.databases[NOTIFICATION]))
+        self.reached["the database was killed"] += 1
+
     async def taken_over(self) -> None:
         """The lease of what was under way runs out, and every carrier has had time to know what it took."""
         await self.passes(LEASE)
@@ -379,8 +385,9 @@ async def telling(directory: Path, **extra: str) -> AsyncIterator[Telling]:
         extra={"NOTIFICATION_REGISTRATION_INTERNAL_URL": "http://127.0.0.1:9", **extra},
     ) as system:
         database = await asyncpg.connect(driver_url(system.surroundings.databases[NOTIFICATION]))
+        told = Telling(system=system, database=database, cycle_id=system.cycle.id)
         try:
-            yield Telling(system=system, database=database, cycle_id=system.cycle.id)
+            yield told
         finally:
             with contextlib.suppress(OSError):
-                await database.close()
+                await told.database.close()

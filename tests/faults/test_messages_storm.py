@@ -172,6 +172,30 @@ def _came_back(told: Telling, row: Any) -> bool:
     return next(one for one in told.people if one.id == row["registration_id"]).email.startswith("gone@")
 
 
+async def test_a_database_that_dies_under_a_storm_costs_nobody_a_message_and_nobody_hears_one_twice(
+    tmp_path: Path,
+) -> None:
+    """Row 26. What carriers had answered by then is kept until it can be written down: no mail goes out again."""
+    async with telling(tmp_path) as told:
+        people = await told.know(400)
+        await told.say(told.expired, people, heard=False)
+
+        async def mails_leave() -> bool:
+            return bool(await told.rows("state = 'sending' and channel = 'email'")) and bool(
+                await told.mails()
+            )
+
+        await told.eventually(mails_leave, "the storm")
+        await told.database_killed()
+        await told.rests()
+        for found in ("not-recorded", "job-failed", "relay-interrupted"):
+            told.reached["found no database"] += await told.log_lines(found)
+        await told.taken_over()
+        assert not await told.nothing_lost("expired", people)
+    assert told.reached["the database was killed"]
+    assert told.reached["found no database"]
+
+
 async def test_two_processes_share_a_storm_and_when_one_is_killed_the_other_does_its_part_once(
     tmp_path: Path,
 ) -> None:

@@ -23,6 +23,7 @@ from uuid_utils.compat import uuid7
 from contracts import confirmation
 from contracts.envelope import Envelope
 from deploy.local.databases import DatabaseLogin
+from services.chassis import db as databases
 from services.chassis.clock import SystemClock
 from services.chassis.consuming import Consumers, Record
 from services.chassis.db import Database, OutcomeUnknown, UnitOfWork, driver_url
@@ -374,3 +375,18 @@ async def test_only_a_commit_can_leave_it_open_what_happened(bench: Bench, linke
         with pytest.raises(OutcomeUnknown):
             await speak("whole")
         assert cut.done == 1
+
+
+async def test_a_commit_said_to_a_server_that_is_going_down_leaves_it_open_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has said that it ends, and the line still stands: the driver does not say COMMIT any more."""
+
+    async def ending(connection: Any, _: Any) -> None:
+        connection.terminate()
+        raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+
+    monkeypatch.setattr(databases, "_commit", ending)
+    with pytest.raises(OutcomeUnknown):
+        async with bench.db.unit_of_work() as uow:
+            await uow.sql("select 1")
