@@ -196,7 +196,7 @@ PLANTED: Final[dict[str, Planted]] = {
             r" and not\s+\(o\.closes_at < coalesce", " and not (false and o.closes_at < coalesce"
         ),
         frozenset({"I7"}),
-        50,
+        100,
     ),
     "a close is moved by two people": Planted(
         _asking_is_enough, frozenset({"ForeignKeyViolationError", "I3", "I7"}), 20
