@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from deploy.rehearsal.people import WorldEvent, WorldVerb
 from deploy.simulators.order_book import Refusal
-from services.payment.settings import NOTIFY_PATH
+from services.payment.settings import ALIPAY_NOTIFY_PATH, NOTIFY_PATH
 from tests.simulation.broker import Place
 from tests.simulation.doors import SimulatedDoors
 from tests.simulation.scene import Do, Scene
 from tests.simulation.services import SECRET, call
+
+_NOTIFY: Final = {"wechat": NOTIFY_PATH, "alipay": ALIPAY_NOTIFY_PATH}
 
 
 @dataclass
@@ -32,30 +34,34 @@ class Calling:
             return "lost"
         return "unheard" if chance.happens("acknowledgement lost", lost) else "ok"
 
-    def pay(self, order_no: str, after: list[float]) -> str | None:
+    def pay(self, channel: str, order_no: str, after: list[float]) -> str | None:
         """Somebody pays at the gateway, which calls back after so many seconds each. Why not, if not."""
-        scene = self.scene
+        scene, book = self.scene, self.scene.stage.gateways[channel].book
         try:
-            scene.stage.gateway.book.pay(order_no, scene.now(), [])
+            book.open(order_no, scene.now())
+            book.pay(order_no, scene.now(), [])
         except Refusal as refusal:
             return refusal.code
+        scene.chance.reached[f"paid by {channel}"] += 1
         for seconds in after:
             if not scene.chance.happens("callback lost", scene.mood.gateway.away):
                 scene.later(
-                    scene.now() + timedelta(seconds=seconds), "callback", self._calling_back(order_no)
+                    scene.now() + timedelta(seconds=seconds),
+                    "callback",
+                    self._calling_back(channel, order_no),
                 )
         return None
 
-    def _calling_back(self, order_no: str, tries: int = 6) -> Do:
+    def _calling_back(self, channel: str, order_no: str, tries: int = 6) -> Do:
         async def notify() -> None:
             scene = self.scene
-            body = scene.stage.gateway.notice(order_no)
-            repeat = self._calling_back(order_no, tries - 1)
+            body = scene.stage.gateways[channel].notice(order_no)
+            repeat = self._calling_back(channel, order_no, tries - 1)
             answered = False
             try:
                 door = scene.stage.services.door("payment")
-                reply = await call(door, "POST", NOTIFY_PATH, {"simulated": "true"}, body)
-                answered = reply.status == 204
+                reply = await call(door, "POST", _NOTIFY[channel], {"simulated": "true"}, body)
+                answered = reply.status < 300
             finally:
                 again = scene.chance.happens("callback twice", scene.mood.again)
                 if tries and (not answered or again):

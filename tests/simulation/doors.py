@@ -33,7 +33,8 @@ class SimulatedDoors:
 
     services: Services
     act: Act
-    pay: Callable[[str, list[float]], str | None]
+    pay: Callable[[str, str, list[float]], str | None]
+    """Channel, order number, seconds until each callback → why not."""
     tabs: Callable[[], bool] = lambda: False
     _headers: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     asked: int = 0
@@ -86,8 +87,10 @@ class SimulatedDoors:
 
     def _outside(self, path: str, body: object) -> Answer:
         assert isinstance(body, dict)
-        if path == "sim/wechat/pay":
-            refusal = self.pay(body["order_no"], body["callbacks"])
+        simulators, _, doing = path.partition("/")
+        channel, _, verb = doing.partition("/")
+        if (simulators, verb) == ("sim", "pay"):
+            refusal = self.pay(channel, body["order_no"], body["callbacks"])
             return Answer(200, {}) if refusal is None else Answer(409, {"code": refusal})
         raise AssertionError(path)
 

@@ -200,6 +200,7 @@ class SimulatedGateway:
         if order is None or self._remembers:
             return order
         if order.opened_at is None:
+            self._chance.reached["asked about a code that nobody had opened"] += 1
             return None
         if order.state is TradeState.NOTPAY and order.expires_at <= self._now():
             self.book.close(order_no, order.expires_at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from aiokafka import TopicPartition
@@ -174,7 +175,7 @@ class Looking:
         office = self.doors.headers("office", "office")
         lists = await outcomes.read_lists(self.doors, addresses, office)  # type: ignore[arg-type]  # the same answers
         found = {one.person: one for one in outcomes.outcomes(self.standings.values(), lists)}
-        broken += self._money_and_place(found)
+        broken += self._money_and_place(found, await self._closes())
         if not self.scene.late:
             broken += self._against_the_model(found)
         self._raise(broken)
@@ -202,7 +203,7 @@ class Looking:
             await read_database(evidence, name, scene.stage.superuser[name], scene.now())
         self._read_topics(evidence)
         evidence.lag = {name: member.behind for name, member in scene.members.items()}
-        evidence.book = scene.stage.gateway.booked()
+        evidence.book = scene.stage.booked()
         return evidence
 
     def _read_topics(self, evidence: Evidence) -> None:
@@ -214,18 +215,28 @@ class Looking:
         evidence.records, evidence.unreadable = topics.records, topics.unreadable
         evidence.canaries, evidence.searched, evidence.leaks = topics.canaries, topics.searched, topics.leaks
 
-    def _money_and_place(self, found: Mapping[str, Any]) -> list[str]:
+    async def _closes(self) -> Mapping[str, datetime]:
+        """Registration → the close that holds for it now; two people may have moved it."""
+        rows = await self.scene.stage.superuser["payment"].fetch(
+            "select registration_id, closes_at from obligations"
+        )
+        return {str(row["registration_id"]): row["closes_at"] for row in rows}
+
+    def _money_and_place(self, found: Mapping[str, Any], closes: Mapping[str, datetime]) -> list[str]:
         """Whoever paid in time has the place; whoever was approved and did not has none."""
-        closes = self.scene.stage.cycle.windows.payment.closes
-        in_time = {
-            one.order_no
-            for one in self.scene.stage.gateway.booked()
-            if one.paid and one.paid_at and one.paid_at < closes
-        }
+        announced = self.scene.stage.cycle.windows.payment.closes
+        paid_at = {one.order_no: one.paid_at for one in self.scene.stage.booked() if one.paid and one.paid_at}
         broken = []
         for name, standing in self.standings.items():
             state = found[name].state
-            paid = any(order in in_time for _, order in standing.orders)
+            close = closes.get(standing.registration_id or "", announced)
+            moments = [paid_at[order] for _, order in standing.orders if order in paid_at]
+            if close > announced and any(announced <= moment < close for moment in moments):
+                # Which of the two it was judged by is for whoever heard of it first to say: the money is, in either case.
+                if state not in ("paid", "rejected", "expired"):
+                    broken.append(f"I2: {name} paid between two closes and is {state}")
+                continue
+            paid = any(moment < close for moment in moments)
             if paid and state not in ("paid", "rejected"):
                 broken.append(f"I2: {name} paid in time and is {state}")
             if not paid and state in ("paid", "approved"):

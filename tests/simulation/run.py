@@ -7,7 +7,7 @@ import hashlib
 import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -23,6 +23,7 @@ from tests.simulation.chance import Chance
 from tests.simulation.doors import SimulatedDoors
 from tests.simulation.looking import Looking
 from tests.simulation.mood import Mood
+from tests.simulation.office import Office
 from tests.simulation.scene import Do, Scene
 from tests.simulation.services import ORDER
 from tests.simulation.stage import Stage
@@ -68,9 +69,11 @@ class Run:
         scene, stage = self.scene, self.scene.stage
         scene.mood = Mood.of(scene.chance)
         scene.late = scene.mood.late
-        people = _at_one_gateway(crowd(stage.cycle, scene.mood.people, scene.seed))
+        people = crowd(stage.cycle, scene.mood.people, scene.seed)
         await self._begin(people)
-        timetable = deque(_timetable(people))
+        last = 1 + max(person.line for person in people.persons)
+        office = [Turn((at, last, n), who, what) for n, (at, who, what) in enumerate(self._office.turns())]
+        timetable = deque(sorted([*_timetable(people), *office], key=lambda turn: turn.moment))
         while timetable:
             (at, line, index), _, _ = timetable[0]
             await self._pass_to(at)
@@ -80,7 +83,8 @@ class Run:
             await self._crowd(self._who_come_together(timetable))
         await self._pass_to(max(scene.now(), stage.cycle.windows.payment.closes) + AFTERMATH)
         scene.mood = Mood()
-        stage.gateway.begin_calm()
+        for gateway in stage.gateways.values():
+            gateway.begin_calm()
         stage.carriers.begin_calm()
         await self._pass_to(scene.now() + AFTERMATH)
         digest = hashlib.sha256((await self._looking.judge()).encode()).hexdigest()[:16]
@@ -98,7 +102,8 @@ class Run:
         scene, stage = self.scene, self.scene.stage
         await stage.clean()
         stage.ids.begin(scene.seed)
-        stage.gateway.begin(scene.chance, scene.mood.gateway)
+        for gateway in stage.gateways.values():
+            gateway.begin(scene.chance, scene.mood.gateway)
         stage.carriers.begin(scene.chance, scene.mood.carriers)
         stage.services.on_refusal = self._on_refusal
         for name in ORDER:
@@ -113,6 +118,7 @@ class Run:
             Addresses("sim://registration", "sim://confirmation", "sim://payment", "sim://simulators"),
             stage.cycle,
         )
+        self._office = Office(scene, self._doors, self._standings)
         self._looking = Looking(scene, people, identities, self._standings, self._doors)
         self._calling.begin()
         self._looking.begin()
@@ -191,7 +197,10 @@ class Run:
             await set_desk_window(self._doors, turn.what)
         elif turn.who is not None:
             standing = self._standings[turn.who]
+            assert isinstance(turn.what, Step)
             standing.note(turn.what, await self._acts.do(standing, turn.what))
+        elif not isinstance(turn.what, Step):
+            await turn.what()
 
     async def _act(self, request: Do, service: str, twin: Do | None) -> bool:
         """A person's request: it is made when its turn comes, perhaps while something else happens."""
@@ -214,24 +223,7 @@ Moment = tuple[datetime, int, int]
 class Turn(NamedTuple):
     moment: Moment
     who: str | None
-    what: Step | WorldEvent
-
-
-def _at_one_gateway(people: People) -> People:
-    """Whoever would pay by Alipay pays by WeChat: a second gateway with a book of its own is not simulated."""
-    persons = (
-        replace(
-            person,
-            steps=tuple(
-                replace(step, fields={**step.fields, "channel": "wechat"})
-                if "channel" in step.fields
-                else step
-                for step in person.steps
-            ),
-        )
-        for person in people.persons
-    )
-    return replace(people, persons=tuple(persons))
+    what: Step | WorldEvent | Do
 
 
 def _timetable(people: People) -> Sequence[Turn]:

@@ -43,6 +43,8 @@ KINDS: Final = (
     "gateway's answer to an order lost", "gateway's answer to a close lost", "died at before-commit", "died at after-commit",
     "died at consumer-in-transaction", "died at consumer-before-offset-commit", "died at relay-before-publish",
     "died at relay-after-ack", "died at sms-accepted", "died at email-accepted", "died at sms-before-record",
+    "paid by wechat", "paid by alipay", "asked about a code that nobody had opened", "extend-payment asked for",
+    "extend-payment decided: approve", "extend-payment decided: reject", "revive decided: approve", "decision refused: forbidden",
 )  # fmt: skip
 ENOUGH_FOR_EVERY_KIND: Final = 300  # seeds
 

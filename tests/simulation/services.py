@@ -41,7 +41,7 @@ from services.payment.api.notices import notice_routes
 from services.payment.consumers import HANDLERS as PAYMENT_HANDLERS
 from services.payment.handlers.refunding import Refunds
 from services.payment.handlers.settling import Gateways
-from services.payment.jobs import Turns, make_jobs
+from services.payment.jobs import Turns, carry_out_job, make_jobs
 from services.payment.settings import Settings as PaymentSettings
 from services.registration import app as registration
 from services.registration.settings import Settings as RegistrationSettings
@@ -166,7 +166,7 @@ class Services:
     directory: Path
     logins: Mapping[str, DatabaseLogin]
     clock: RehearsalClock
-    gateway: SimulatedGateway
+    gateways: Mapping[str, SimulatedGateway]
     carriers: SimulatedCarriers
     keys: LocalKeys = field(init=False)
     processes: dict[str, Process] = field(init=False, default_factory=dict)
@@ -270,19 +270,29 @@ class Services:
         def refund_soon() -> None:
             refund.wake()  # made below, of what is made here
 
-        gateways = Gateways({"wechat": self.gateway}, database, cycle, vault, refund_soon)
-        refunds = Refunds({"wechat": self.gateway}, database, cycle, vault)
+        gateways = Gateways(self.gateways, database, cycle, vault, refund_soon)
+        refunds = Refunds(self.gateways, database, cycle, vault)
         guard = cast("ClockGuard", _Guard(cast("StepClock", plumbing.clock)))
-        jobs = make_jobs(Turns(gateways, refunds, plumbing.clock, guard))
-        close, settle, _, refund, _ = jobs
+        turns = Turns(gateways, refunds, plumbing.clock, guard)
+        jobs = make_jobs(turns)
+        close, settle, remind, refund, _ = jobs
+        carry_out = carry_out_job(turns, close, settle, remind)
 
         def ask_at(moment: datetime) -> None:
             if settle.due_at is None or moment < settle.due_at:
                 settle.wake()
 
+        def decided() -> None:
+            carry_out.wake()
+            close.wake()
+
         return Process(
             plumbing,
-            public=[payment_api.public_routes(gateways, ask_at=ask_at), notice_routes(gateways)],
+            public=[
+                payment_api.public_routes(gateways, ask_at=ask_at, close_again=close.wake),
+                payment_api.decision_routes(gateways, decided=decided),
+                notice_routes(gateways),
+            ],
             handlers=PAYMENT_HANDLERS,
             deps={
                 "cycle": plumbing.cycle,
@@ -290,7 +300,7 @@ class Services:
                 "close_again": close.wake,
                 "refund_soon": refund_soon,
             },
-            jobs=jobs,
+            jobs=[*jobs, carry_out],
         )
 
     def _notification(self) -> Process:

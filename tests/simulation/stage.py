@@ -19,6 +19,7 @@ from contracts.cycle import Cycle
 from contracts.topics import TOPICS
 from deploy.local.databases import SUPERUSER, DatabaseLogin
 from deploy.local.postgres import UNSYNCED, EmbeddedPostgres
+from deploy.rehearsal.invariants.evidence import Booked
 from services.chassis.clock import ClockControl, RehearsalClock
 from services.chassis.relay import _PLANNER, Relay
 from tests.simulation.broker import SimulatedBroker
@@ -100,8 +101,12 @@ class Stage:
     runs: int = 0
 
     @property
-    def gateway(self) -> SimulatedGateway:
-        return self.services.gateway
+    def gateways(self) -> Mapping[str, SimulatedGateway]:
+        return self.services.gateways
+
+    def booked(self) -> list[Booked]:
+        """What stands in the gateways' own books."""
+        return [one for gateway in self.gateways.values() for one in gateway.booked()]
 
     @property
     def carriers(self) -> SimulatedCarriers:
@@ -144,7 +149,11 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
     control = ClockControl(directory / "clock", datetime(2023, 11, 1, tzinfo=UTC))
     clock = RehearsalClock(directory / "clock")
     logins = {name: _by_socket(databases.server, await databases.migrated(name)) for name in ORDER}
-    services = Services(directory, logins, clock, SimulatedGateway(clock.now), SimulatedCarriers(clock.now))
+    gateways = {
+        "wechat": SimulatedGateway(clock.now),
+        "alipay": SimulatedGateway(clock.now, "alipay", remembers=False),
+    }
+    services = Services(directory, logins, clock, gateways, SimulatedCarriers(clock.now))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(services.end)
         superuser: dict[str, Any] = {}
