@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -19,6 +20,7 @@ BODY_LIMIT: Final = 64 * 1024
 RECEIPTS_LIMIT: Final = 4 * 1024 * 1024
 BEIJING: Final = timezone(timedelta(hours=8))
 CODE_LENGTH: Final = 64  # of what a carrier says that is kept
+_WRITTEN: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 # A carrier's clock may be behind ours: what it took just after our moment stands in its books a little before it.
 APART: Final = timedelta(minutes=5)
 
@@ -91,8 +93,11 @@ def receipts_of(raw: bytes, read: Callable[[Mapping[str, Any]], Receipt]) -> lis
 
 def in_beijing(text: object) -> datetime | None:
     """A moment as carriers push it; None for what is no moment."""
+    written = str(text)
+    if not _WRITTEN.fullmatch(written):
+        return None
     try:
-        return datetime.strptime(str(text), "%Y-%m-%d %H:%M:%S").replace(tzinfo=BEIJING).astimezone(UTC)
+        return datetime.fromisoformat(written).replace(tzinfo=BEIJING).astimezone(UTC)
     except ValueError:
         return None
 

@@ -47,8 +47,12 @@ def test_an_empty_push_has_no_receipts() -> None:
     assert RECEIPTS.parse_receipts(b"[]") == []
 
 
-def test_a_receipt_without_a_moment_still_counts() -> None:
-    [receipt] = RECEIPTS.parse_receipts(json.dumps([_receipt(report_time=None)]).encode())
+@pytest.mark.parametrize(
+    "written",
+    [None, "", "2024-02-30 20:00:05", "2024-01-30 24:00:00", "2024-01-30T20:00:05", "20240130 200005"],
+)
+def test_a_receipt_without_a_moment_still_counts(written: object) -> None:
+    [receipt] = RECEIPTS.parse_receipts(json.dumps([_receipt(report_time=written)]).encode())
     assert receipt.at is None
     assert receipt.delivered
 
