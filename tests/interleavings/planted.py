@@ -165,6 +165,17 @@ def _neither_lock_nor_version() -> AbstractContextManager[Any]:
     )
 
 
+def _sweep_forfeits_whom_it_read() -> AbstractContextManager[Any]:
+    return _put(
+        (r" for update of o (skip locked)?(?=\s*\), expired)", ""),
+        (r"select o\.ctid from", "select o.registration_id from"),
+        (
+            r"o\.ctid = any\(array\(select ctid from due\)\) and o\.status in \([^)]*\) and o\.closes_at <= \$1",
+            "o.registration_id = any(array(select registration_id from due))",
+        ),
+    )
+
+
 PLANTED: Final[dict[str, Planted]] = {
     # Whoever comes second
     "row lock of whoever is paid": Planted(
@@ -174,6 +185,9 @@ PLANTED: Final[dict[str, Planted]] = {
         _neither_lock_nor_version,
         frozenset({"CheckViolationError", "DeadlockDetectedError", "I1", "I2", "I3"}),
         50,
+    ),
+    "whoever is swept still owes": Planted(
+        _sweep_forfeits_whom_it_read, frozenset({"CheckViolationError", "I2", "I3"}), 50
     ),
     # The close
     "not before the close": Planted(

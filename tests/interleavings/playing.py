@@ -349,7 +349,10 @@ class Batch:
             )
         )
         self.stories.note(candidate, f"a payment lands {stage}{', too late' if late else ''}")
-        tell = partial(self.stories.tell, candidate, number, "landed")
+        tell: Do = partial(self.stories.tell, candidate, number, "landed")
+        if stage == "during the sweep" and candidate.chance.random() < 0.5:
+            # Found by a question of the candidate's: that takes several statements, and holds the row for all of them.
+            tell = self.stories.events(candidate)["check my payment"]
         if stage == "before our answer":
             await tell()
         else:

@@ -20,7 +20,7 @@ from tests.interleavings.town import Town
 
 T = TypeVar("T")
 
-BATCH: Final = 3
+BATCH: Final = 5
 """One that reaches by itself whatever must be reached soon."""
 # One of each kind, found in the first batch; all are in make test-faults, or this file by name.
 QUICK: Final = ("no order undecided", "the right amount")
