@@ -81,7 +81,7 @@ def _comes_back_in_silence(judge: Judgement, owed: Obligation, success: Success,
     )
 
 
-def _what_comes_late_is_kept(judge: Judgement, owed: Obligation, success: Success, fen: int) -> Verdict:
+def _forfeited_for_good(judge: Judgement, owed: Obligation, success: Success, fen: int) -> Verdict:
     """Once somebody is forfeited no payment counts: not even one in time."""
     if owed.status is Status.EXPIRED:
         return Verdict(owed, refund=RefundCause.PAID_LATE)
@@ -220,7 +220,7 @@ PLANTED: Final[dict[str, Planted]] = {
         partial(_judging, _late_is_in_time), frozenset({"CheckViolationError", "I7"}), 10
     ),
     "in time is in time, heard of late": Planted(
-        partial(_judging, _what_comes_late_is_kept), frozenset({"I1"}), 10
+        partial(_judging, _forfeited_for_good), frozenset({"I1"}), 10
     ),
     "the right amount": Planted(partial(_judging, _any_amount_will_do), frozenset({"I1"}), 10),
     "one fee": Planted(partial(_judging, _twice_is_fine), frozenset({"I1", "I2", "I3"}), 10),

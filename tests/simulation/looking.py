@@ -231,15 +231,15 @@ class Looking:
             state = found[name].state
             close = closes.get(standing.registration_id or "", announced)
             moments = [paid_at[order] for _, order in standing.orders if order in paid_at]
-            if close > announced and any(announced <= moment < close for moment in moments):
-                # Which of the two it was judged by is for whoever heard of it first to say: the money is, in either case.
-                if state not in ("paid", "rejected", "expired"):
-                    broken.append(f"I2: {name} paid between two closes and is {state}")
-                continue
-            paid = any(moment < close for moment in moments)
+            # Nobody moves the close to an earlier moment here.
+            paid = any(moment < announced for moment in moments)
+            # Which of two closes such a payment is judged by is for when it was heard of to say; the money is, in either case.
+            perhaps = any(announced <= moment < close for moment in moments)
             if paid and state not in ("paid", "rejected"):
                 broken.append(f"I2: {name} paid in time and is {state}")
-            if not paid and state in ("paid", "approved"):
+            if perhaps and state not in ("paid", "rejected", "expired"):
+                broken.append(f"I2: {name} paid between two closes and is {state}")
+            if not paid and not perhaps and state in ("paid", "approved"):
                 broken.append(f"I7: {name} did not pay in time and is {state} after the close")
         return broken
 
