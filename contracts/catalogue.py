@@ -132,6 +132,7 @@ _CATALOGUE = Catalogue(
         registration.PreRegistered,
         registration.Amended,
         registration.ContactChanged,
+        registration.Erased,
         registration.Withdrawn,
         confirmation.Confirmed,
         confirmation.Returned,

@@ -55,6 +55,16 @@ class ContactChanged(RegistrationFact):
     type: ClassVar[str] = "kaowu.registration.contact-changed.v1"
 
 
+class Erased(RegistrationFact):
+    """When: the office deleted who a registration is of, because that person asked for it and nothing needs it any more.
+    What became true: registration knows no name, paper, phone, mail, employer or photo of it; that it was, and how it ended,
+    stays.
+    Who reacts: notification forgets how to reach them and what it wrote to them.
+    """
+
+    type: ClassVar[str] = "kaowu.registration.erased.v1"
+
+
 class Withdrawn(RegistrationFact):
     """When: a candidate withdrew before being confirmed.
     What became true: the registration is over; the person may pre-register again while the windows are open.

@@ -49,6 +49,13 @@ REGISTRATION: Final[Mapping[str, tuple[str, ...]]] = {
         from e where r.id = e.key::uuid
         """,
     ),
+    "erased": (
+        f"""{_E}
+        update registrations r
+        set erased_at = e.at, version = e.sequence, phone_failed_at = null, email_failed_at = null
+        from e where r.id = e.key::uuid
+        """,
+    ),
     "withdrawn": (
         f"""{_E}
         update registrations r

@@ -16,7 +16,7 @@ from services.chassis.db import UnitOfWork
 from services.notification.domain import told
 from services.notification.domain.life import Standing
 from services.notification.handlers.telling import Teller
-from services.notification.repository import recipients
+from services.notification.repository import erasing, recipients
 from services.notification.repository.recipients import News
 
 
@@ -45,6 +45,11 @@ async def refresh_contact(
 ) -> None:
     await teller.know(uow, events, new_contact=True)
     await teller.tell_again(uow, events)
+
+
+async def forget(uow: UnitOfWork, events: Sequence[registration.Erased], *, teller: Teller) -> None:
+    await teller.know(uow, events)
+    await erasing.erase(uow, sorted({event.registration_id for event in events}))
 
 
 async def tell_withdrawn(
@@ -156,6 +161,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     registration.PreRegistered: tell_pre_registered,
     registration.Amended: tell_amended,
     registration.ContactChanged: refresh_contact,
+    registration.Erased: forget,
     registration.Withdrawn: tell_withdrawn,
     confirmation.Confirmed: tell_confirmed,
     confirmation.Returned: tell_returned,

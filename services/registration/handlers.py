@@ -11,7 +11,7 @@ from contracts.cycle import Cycle
 from contracts.event import Event
 from contracts.reasons import ChangedField, WithdrawalReason
 from contracts.refusals import Code, Refused
-from contracts.registration import Amended, ContactChanged, PreRegistered, Withdrawn
+from contracts.registration import Amended, ContactChanged, Erased, PreRegistered, Withdrawn
 from services.chassis import audit, outbox
 from services.chassis.db import UnitOfWork
 from services.chassis.tokens import Actor
@@ -149,6 +149,16 @@ async def withdraw(
         uow, actor, "withdraw", subject=str(registration_id), detail={"reason_code": reason.value}
     )
     return withdrawn
+
+
+async def erase(uow: UnitOfWork, registration_id: UUID, *, actor: Actor, cycle: Cycle) -> Registration:
+    """Its person asked the office to be forgotten. What happened stays, without who it was; who did it is on record."""
+    current, _ = await _locked(uow, registration_id)
+    erased = current.erase(cycle, uow.at)
+    await candidates.erase(uow, erased)
+    await outbox.add(uow, Erased(cycle_id=cycle.id, registration_id=registration_id), sequence=erased.version)
+    await audit.record(uow, actor, "erase", subject=str(registration_id))
+    return erased
 
 
 async def show(

@@ -109,6 +109,8 @@ class RegistrationRow(Base, table=True):
     paid_at: datetime | None = Field(sa_column=Column(_MOMENT))
     phone_failed_at: datetime | None = Field(sa_column=Column(_MOMENT))
     email_failed_at: datetime | None = Field(sa_column=Column(_MOMENT))
+    # Its person asked to be forgotten: who it is of is not known any more.
+    erased_at: datetime | None = Field(sa_column=Column(_MOMENT))
 
 
 class PersonRow(Base, table=True):

@@ -33,7 +33,7 @@ from services.notification.handlers.receipts import take_early
 from services.notification.handlers.routing import Routing
 from services.notification.handlers.scoreboard import Scoreboard
 from services.notification.handlers.sending import AMBIGUOUS, PARTS, TRIES, Sending
-from services.notification.repository import messages, silence
+from services.notification.repository import messages, recipients, silence
 from services.notification.repository.messages import Claim, Result
 from services.notification.templates.wording import Wording
 
@@ -157,7 +157,8 @@ class Delivery:
             ends = {row.message_id: end_of(row, uow.at) for row in rows}
             untrue = [row for row in rows if ends[row.message_id] is State.SUPERSEDED]
             await messages.supersede(uow, [row.message_id for row in untrue])
-            batch = [self._outgoing(row, uow.at) for row in rows if ends[row.message_id] is None]
+            going = [row for row in rows if ends[row.message_id] is None]
+            batch = [self._outgoing(row, uow.at) for row in going if row.contact_sure]
             if self._routing is not None:
                 batch = await self._routing.route(uow, batch)
             await messages.claim(uow, [_claim_of(one) for one in batch], uow.at + LEASE)
@@ -170,6 +171,12 @@ class Delivery:
             # Its people are locked before it, as everywhere, so not in the transaction that found it.
             async with self._database.unit_of_work() as uow:
                 await silence.expire(uow, late, TOO_LATE)
+                due_at = due_at if batch else await messages.next_due(uow, carrier)
+        unsure = {row.message_id: row.registration_id for row in going if not row.contact_sure}
+        if unsure:
+            # What is kept of their contact is known to be old; of what was tried before, too.
+            async with self._database.unit_of_work() as uow:
+                await recipients.wait_for_contact(uow, unsure)
                 due_at = due_at if batch else await messages.next_due(uow, carrier)
         again = sum(row.state == State.SENDING for row in rows)
         if again:

@@ -80,7 +80,9 @@ where c.registration_id = any($1::uuid[]) and c.closed_at is null and r.registra
        or coalesce(c.occasion = '{Occasion.CLOSING_SOON}' and c.call_by < r.pay_by, false))
 """
 _OVER = f"update calls c set {_CLOSED} = '{CallOutcome.OVER}' where c.closed_at is null and c.call_by <= $1"
-_END_ALL = f"update calls c set {_CLOSED} = $3 where c.registration_id = $1 and c.closed_at is null"
+_END_ALL = (
+    f"update calls c set {_CLOSED} = $3 where c.registration_id = any($1::uuid[]) and c.closed_at is null"
+)
 _PAGE = """
 select c.call_id, c.registration_id, c.site_id, c.occasion, c.reason_code, c.created_at, c.call_by, c.attempts,
        c.opened_at, c.outcome, c.closed_at, r.tail, r.phone, m.body
@@ -145,9 +147,9 @@ async def drop_over(uow: UnitOfWork) -> int:
     return await uow.changed(_OVER, uow.at, uow.at)
 
 
-async def end_all(uow: UnitOfWork, registration_id: UUID, outcome: CallOutcome) -> int:
-    """Nobody calls this person any more."""
-    return await uow.changed(_END_ALL, registration_id, uow.at, str(outcome))
+async def end_all(uow: UnitOfWork, people: Sequence[UUID], outcome: CallOutcome) -> int:
+    """Nobody calls these any more."""
+    return await uow.changed(_END_ALL, people, uow.at, str(outcome))
 
 
 async def page(

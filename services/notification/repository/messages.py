@@ -42,7 +42,7 @@ from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $
             $16::smallint[], $17::timestamptz[])
      as t(registration_id, variant, instance, facts, deadline_at, correlation_id, caused_by,
           sms_first, email_first, sms_version, email_version, sms_reference, email_reference, priority, call_at)
-join recipients r on r.registration_id = t.registration_id
+join recipients r on r.registration_id = t.registration_id and r.erased_at is null
 cross join lateral (values ('sms', t.sms_first, t.sms_version, t.sms_reference, t.call_at),
                            ('email', t.email_first, t.email_version, t.email_reference, null))
      as c(channel, first, version, reference, call_at)
@@ -80,7 +80,7 @@ with m as materialized ({due})
 select m.message_id, m.occasion, m.variant, m.facts::text as facts, m.state, m.claims, m.tries, m.ask_since,
        m.created_at, m.deadline_at, m.provider, m.priority, m.state_at,
        r.registration_id, r.tail, r.standing, r.language, r.pay_by,
-       r.contact_at, r.contact_known = r.contact_wanted as contact_sure, r.erased_at,
+       r.contact_known = r.contact_wanted as contact_sure, r.erased_at,
        case $1 when 'sms' then r.phone else r.email end as address,
        exists (select from messages l where l.registration_id = m.registration_id
                and l.channel = m.channel and l.caused_by > m.caused_by and ({_OVERTAKEN})) as overtaken

@@ -22,7 +22,7 @@ on conflict (registration_id) do update set
     confirm_by = case when $7 then excluded.confirm_by else recipients.confirm_by end,
     standing = case when excluded.standing = 'none' then recipients.standing else excluded.standing end,
     pay_by = coalesce(excluded.pay_by, recipients.pay_by),
-    contact_wanted = recipients.contact_wanted + case when $8 then 1 else 0 end,
+    contact_wanted = recipients.contact_wanted + case when $8 and recipients.erased_at is null then 1 else 0 end,
     contact_try_at = case when $8 then $6 else recipients.contact_try_at end
 where excluded.site_id is not null or $7 or $8 or excluded.standing <> 'none' or excluded.pay_by is not null
 returning xmax = 0 as is_new
@@ -30,6 +30,19 @@ returning xmax = 0 as is_new
 _HOLD_BACK = """
 update messages set due_at = null
 where registration_id = any($1::uuid[]) and state = 'created' and due_at is not null
+"""
+# Of somebody whose contact is known to be another by now. What had been claimed may have left for the old one: counted,
+# and of an SMS the carrier is asked.
+_WAIT = """
+update messages m set state = 'created', due_at = null,
+    state_at = case when m.state = 'sending' then $2 else m.state_at end,
+    ambiguous = m.ambiguous + case when m.state = 'sending' then 1 else 0 end,
+    ask_since = case when m.channel = 'email' then null
+                     when m.state = 'sending' then least(coalesce(m.ask_since, m.state_at), m.state_at)
+                     else m.ask_since end
+from recipients r
+where m.message_id = any($1::uuid[]) and m.due_at <= $2 and m.state in ('created', 'sending')
+  and r.registration_id = m.registration_id and r.contact_known < r.contact_wanted
 """
 _LOCK = "select 1 from recipients where registration_id = any($1::uuid[]) order by registration_id for update"
 _KNOWN = "select registration_id, site_id, confirm_by from recipients where registration_id = any($1::uuid[])"
@@ -44,10 +57,11 @@ where contact_known < contact_wanted order by contact_try_at limit 1
 """
 _STORE = """
 update recipients r
-set tail = t.tail, phone = t.phone, email = t.email, contact_known = t.wanted, contact_tries = 0
+set tail = t.tail, phone = t.phone, email = t.email, contact_known = t.wanted, contact_tries = 0,
+    contact_at = $6
 from unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::bytea[])
      as t(registration_id, wanted, tail, phone, email)
-where r.registration_id = t.registration_id and r.contact_known < t.wanted
+where r.registration_id = t.registration_id and r.contact_known < t.wanted and r.erased_at is null
 """
 _LET_GO = """
 update messages m set due_at = m.not_before
@@ -168,8 +182,18 @@ async def store(uow: UnitOfWork, contacts: Sequence[Sealed]) -> None:
         [contact.tail for contact in contacts],
         [contact.phone for contact in contacts],
         [contact.email for contact in contacts],
+        uow.at,
     )
     await uow.sql(_LET_GO, ids)
+
+
+async def wait_for_contact(uow: UnitOfWork, people: Mapping[UUID, UUID]) -> int:
+    """These messages, of these people, came due while another contact is being fetched: they wait for it. Returns how many.
+
+    Those whose contact has come meanwhile stay due.
+    """
+    await lock(uow, sorted(set(people.values())))
+    return await uow.changed(_WAIT, list(people), uow.at)
 
 
 async def not_there(uow: UnitOfWork, ids: Sequence[UUID], try_at: Sequence[datetime]) -> None:

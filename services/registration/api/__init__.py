@@ -97,6 +97,20 @@ def public_routes(database: Database, cycle: Cycle, vault: Vault) -> APIRouter:
         items = [answers.line(view) for view in views]
         return {"items": items, "next": items[-1]["registration_id"] if len(items) == limit else None}
 
+    @router.post("/office/registrations/{registration_id}/erase")
+    async def erase(
+        registration_id: UUID, actor: Annotated[Actor, allow("office")], key: IdempotencyKey = None
+    ) -> dict[str, Any]:
+        async with database.unit_of_work() as uow:
+
+            async def run() -> dict[str, Any]:
+                return answers.standing(
+                    await handlers.erase(uow, registration_id, actor=actor, cycle=cycle)
+                ) | {"erased": True}
+
+            request_of = f"ERASE {registration_id}".encode()
+            return await idempotent(uow, actor=actor, key=key, request=request_of, run=run)
+
     @router.get("/desks/{site_id}/contacts-to-fix")
     async def contacts_to_fix(
         site_id: str, actor: Annotated[Actor, allow("desk:{site_id}")]

@@ -6,7 +6,7 @@ The later stages are other services' decisions; here they are a view, and only a
 from base64 import b32encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 from uuid import UUID
@@ -75,6 +75,11 @@ NEXT: Final[Mapping[tuple[State, Act], State]] = {
     (State.PRE_REGISTERED, Act.WITHDRAW): State.WITHDRAWN,
 }
 
+# Nothing more comes of these: who it is of may be deleted when they ask for it (个人信息保护法 第四十七条).
+ERASABLE: Final = frozenset({State.WITHDRAWN, State.LAPSED, State.REJECTED, State.EXPIRED})
+# A payment that was in time may be heard of, or two people may decide, so long after the close; then the place comes back.
+MAY_COME_BACK_FOR: Final = timedelta(days=30)
+
 # While one of these holds, the person cannot register again in the same cycle.
 FREEING: Final = frozenset({State.WITHDRAWN, State.LAPSED})
 
@@ -118,6 +123,8 @@ class Registration:
     confirmation: Confirmation
     payment: Payment
     fix_until: datetime | None
+    payment_closes_at: datetime | None = None
+    erased: bool = False  # who it is of is not known any more
 
     @classmethod
     def new(cls, registration_id: UUID, number: str, choice: Choice) -> Self:
@@ -165,6 +172,34 @@ class Registration:
         if at >= self.deadline(desks, cycle):
             raise _not_allowed(State.LAPSED, Act.WITHDRAW)
         return replace(self, withdrawn=True, version=self.version + 1)
+
+    def erase(self, cycle: Cycle, at: datetime) -> Self:
+        """Its person asks to be forgotten. Raises Refused while anything may still come of it.
+
+        Somebody whose registration still counts as theirs is known by their paper until nobody can register any more.
+        """
+        if self.erased:
+            raise Refused(Code.NOT_FOUND, "这份报名的个人信息已经删除。")
+        state = self.state
+        if state not in ERASABLE:
+            raise Refused(
+                Code.NOT_ALLOWED,
+                f"当前状态为“{state.text}”，报名仍在办理，不能删除个人信息。",
+                hints={"state": state.value},
+            )
+        if state not in FREEING and not cycle.windows.pre_registration.has_closed(at):
+            raise Refused(Code.NOT_ALLOWED, "网上预报名结束前不能删除这份报名的个人信息。")
+        if (
+            state is State.EXPIRED
+            and self.payment_closes_at is not None
+            and at < self.payment_closes_at + MAY_COME_BACK_FOR
+        ):
+            raise Refused(
+                Code.NOT_ALLOWED,
+                "缴费截止后三十日内仍可能恢复报名，期满后才能删除个人信息。",
+                hints={"from": (self.payment_closes_at + MAY_COME_BACK_FOR).isoformat()},
+            )
+        return replace(self, erased=True, version=self.version + 1)
 
     def _may(self, act: Act) -> None:
         if (self.state, act) not in NEXT:

@@ -33,7 +33,7 @@ select id from added
 _ACTIVE = "select 1 as found from registrations where cycle_id = $1 and identity_index = $2 and active"
 _LOCK = """
 select id, number, site_id, specialty_code, level, subjects, is_returning, form_version, version, withdrawn_at,
-       confirmation, payment, fix_until, remarks
+       confirmation, payment, fix_until, remarks, payment_closes_at, erased_at
 from registrations where id = $1 for update
 """
 _SAVE_AMENDED = """
@@ -57,6 +57,20 @@ update photos set jpeg = $2, byte_size = $3, width = $4, height = $5, saved_at =
 """
 _SAVE_WITHDRAWN = """
 update registrations set withdrawn_at = $2, withdrawal_reason = $3, version = $4, saved_at = $2 where id = $1
+"""
+# The keyed index of the paper is somebody's too; that of the row's own id is nobody's and as unique.
+_ERASE = """
+with answers as (
+    delete from idempotency_keys k using registrations r where r.id = $1 and k.caller = r.account
+), photo as (
+    delete from photos where registration_id = $1
+), person as (
+    delete from people where registration_id = $1
+)
+update registrations
+set erased_at = $2, version = $3, account = '', identity_index = sha256(uuid_send(id)), remarks = '{}',
+    phone_failed_at = null, email_failed_at = null
+where id = $1
 """
 _VIEW = """
 select r.*, p.id_type, p.id_number, p.name, p.phone, p.email, p.employer, p.employer_code
@@ -120,6 +134,11 @@ async def add(
     return bool(added)
 
 
+async def erase(uow: UnitOfWork, erased: Registration) -> None:
+    """Nothing of the person is left here: no row, no photo, no key, no stored answer."""
+    await uow.sql(_ERASE, erased.id, uow.at, erased.version)
+
+
 async def is_registered(uow: UnitOfWork, cycle_id: str, identity_index: bytes) -> bool:
     return bool(await uow.sql(_ACTIVE, cycle_id, identity_index))
 
@@ -141,6 +160,8 @@ def _standing(row: Row) -> Registration:
         confirmation=Confirmation(row.confirmation),
         payment=Payment(row.payment),
         fix_until=row.fix_until,
+        payment_closes_at=row.payment_closes_at,
+        erased=row.erased_at is not None,
     )
 
 

@@ -66,7 +66,7 @@ with news as (
         email_failed_at = case when n.email_at >= r.contact_saved_at
                                then greatest(r.email_failed_at, n.email_at) else r.email_failed_at end
     from news n join locked l on l.id = n.id
-    where r.id = n.id
+    where r.id = n.id and r.erased_at is null
 )
 select n.id from news n where not exists (select from registrations r where r.id = n.id)
 """
