@@ -29,7 +29,10 @@ _WAITING: Final = one_of("m.state", WAITING)
 _ASKED_SO_OFTEN: Final = list(range(len(ASK_AFTER) + 1))
 _ASK_FIRST = f"""
 update messages m set ask_since = least(coalesce(m.ask_since, $1), $1),
-    -- Who got it since then is not known: of what waits all are asked.
+    -- Who got it since then is not known: of what waits all are asked. Until one that lists everything has denied it, what
+    -- goes out may be a second copy.
+    ambiguous = m.ambiguous
+        + case when m.channel = 'sms' and m.state = 'created' and m.ask_since is null then 1 else 0 end,
     provider = case when m.state = 'accepted' then m.provider end
 where {_WAITING} or (m.state = 'accepted' and m.channel = 'sms')
 """

@@ -24,6 +24,8 @@ from services.notification.repository import limits
 from tests.conftest import ServiceDatabase
 from tests.service.notification.killing import kill_at
 from tests.service.notification.system import System, due, expired, running
+from tests.service.notification.test_asking import Backups
+from tests.support.postgres import TestDatabases
 
 TEN = "2024-02-01 10:00"
 LONG = pytest.mark.faults(long=True)  # `make test-faults` plays these
@@ -275,6 +277,31 @@ async def test_killed_between_accepted_and_recorded_the_next_process_asks_whoeve
     rows = await sms(two)
     assert {(row["state"], row["ambiguous"]) for row in rows} == {("delivered", 0)}
     assert all(len(two.sms_to(one)) == 2 for one in people)
+
+
+async def test_what_one_took_and_has_no_receipt_of_may_go_out_again_after_a_restore_and_is_counted(
+    two: System, databases: TestDatabases
+) -> None:
+    """Aliyun lists what it took; Tencent only what it has a receipt of."""
+    people = await two.registered(8)
+    await two.hear_receipts()
+    two.at(TEN)
+    backups = Backups(two, databases)
+    try:
+        backup = await backups.take()
+        records = await two.deliver(*(due(one) for one in people))
+        two.world.sms.manners.never = two.world.tencent.manners.never = True
+        await two.sms_job.run()
+        first = {row["registration_id"]: row["provider"] for row in await sms(two)}
+        await backups.restore(backup, *records)
+        await until_sent(two, timedelta(hours=1))
+        rows = {row["registration_id"]: row for row in await sms(two)}
+        assert set(first.values()) == {"aliyun", "tencent"}
+        for one, provider in first.items():
+            again = provider == "tencent"
+            assert (len(two.sms_to(one)), rows[one]["ambiguous"]) == (2 + again, int(again)), provider
+    finally:
+        await backups.drop()
 
 
 # Receipts
