@@ -13,10 +13,11 @@ from deploy.rehearsal.invariants.evidence import Evidence, Fact, Finding
 AFTER: Mapping[str, Mapping[str, frozenset[str]]] = {
     "registration": {
         "": frozenset({"pre-registered"}),
-        "pre-registered": frozenset({"amended", "contact-changed", "withdrawn"}),
-        "amended": frozenset({"amended", "contact-changed", "withdrawn"}),
-        "contact-changed": frozenset({"amended", "contact-changed", "withdrawn"}),
-        "withdrawn": frozenset(),
+        "pre-registered": frozenset({"amended", "contact-changed", "withdrawn", "erased"}),
+        "amended": frozenset({"amended", "contact-changed", "withdrawn", "erased"}),
+        "contact-changed": frozenset({"amended", "contact-changed", "withdrawn", "erased"}),
+        "withdrawn": frozenset({"erased"}),
+        "erased": frozenset(),
     },
     "payment": {
         "": frozenset({"due"}),

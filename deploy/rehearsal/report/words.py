@@ -109,6 +109,7 @@ FACTS: Final = {
     "registration.pre-registered": "预报名成立",
     "registration.amended": "信息修改，旧表作废",
     "registration.contact-changed": "联系方式已变更",
+    "registration.erased": "个人信息已删除",
     "registration.withdrawn": "报名撤回",
     "confirmation.confirmed": "现场确认完成",
     "confirmation.returned": "退回补正",
