@@ -85,6 +85,7 @@ async def test_a_carrier_that_throttles_for_an_hour_is_left_alone_while_the_othe
             second += (some := await told.know(20))
             await told.say(told.expired, some)
             await told.passes(MINUTE)
+        await told.passes(2 * MINUTE, MINUTE)
         assert _states(await told.of("expired", second)) <= {"accepted", "delivered"}
         calls.append(await _throttled(told, carrier) - calls[0])
         assert calls[1] <= len(second) / 4, f"{calls[1]} calls at a carrier that had just refused {calls[0]}"
