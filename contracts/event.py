@@ -74,9 +74,11 @@ class Event(BaseModel, ABC):
     @property
     def envelope(self) -> Envelope:
         """What came with the event on the wire."""
-        if self._envelope is None:
+        # Asked several times of every event: where Pydantic keeps it, not through its look-up of a private attribute.
+        envelope: Envelope | None = (self.__pydantic_private__ or {}).get("_envelope")
+        if envelope is None:
             raise LookupError(f"this {self.type} was made here, it has not come over the wire")
-        return self._envelope
+        return envelope
 
     @property
     @abstractmethod
