@@ -67,7 +67,7 @@ SMALL: Final = Scale(
     forfeited=50_000,
     storm_rounds=3,
     peer_seconds=4,
-    waiting=160_000,
+    waiting=240_000,
     sending_seconds=8,
 )
 FULL: Final = Scale(
