@@ -49,10 +49,17 @@ REGISTRATION: Final[Mapping[str, tuple[str, ...]]] = {
         from e where r.id = e.key::uuid
         """,
     ),
+    # A backup from before still knows them: caught up, it does not.
     "erased": (
         f"""{_E}
+        delete from idempotency_keys k using registrations r, e where r.id = e.key::uuid and k.caller = r.account
+        """,
+        f"{_E} delete from people p using e where p.registration_id = e.key::uuid",
+        f"{_E} delete from photos p using e where p.registration_id = e.key::uuid",
+        f"""{_E}
         update registrations r
-        set erased_at = e.at, version = e.sequence, phone_failed_at = null, email_failed_at = null
+        set erased_at = e.at, version = e.sequence, phone_failed_at = null, email_failed_at = null, account = '',
+            identity_index = sha256(uuid_send(r.id)), remarks = '{{}}'
         from e where r.id = e.key::uuid
         """,
     ),

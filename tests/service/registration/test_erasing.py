@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from contracts import confirmation, notification, payment
 from contracts.reasons import Carrier, ExpiryCause, ReasonCode
 from contracts.refusals import Code
 from contracts.registration import Erased
+from deploy.replay.folds import FOLDS
 from tests.service.registration.system import System
 from tests.support.under_test import names
 from tests.unit.registration.samples import MICROSECOND, cycle, form
@@ -152,3 +154,22 @@ async def test_only_the_office_forgets(system: System, role: str | None) -> None
     own = await erase(system, one, f"candidate:{one}")
     assert own.status_code == 403
     assert await system.count("people") == 1
+
+
+async def test_a_backup_from_before_still_knows_them_until_it_is_caught_up(system: System) -> None:
+    one = await forfeited(system)
+    event = {"key": str(one), "sequence": 2, "at": MAY.isoformat(), "causation": None, "p": {}}
+    async with system.database.unit_of_work() as uow:
+        for statement in FOLDS["registration"]["erased"]:
+            await uow.sql(statement, json.dumps([event]))
+    (caught_up,) = await system.rows("select * from registrations where id = $1", one)
+    assert (await system.count("people"), await system.count("photos")) == (0, 0)
+    other = await forfeited(system)
+    system.at(MAY)
+    assert (await erase(system, other)).status_code == 200
+    (erased,) = await system.rows("select * from registrations where id = $1", other)
+    told = ("account", "remarks", "erased_at", "version", "phone_failed_at", "email_failed_at")
+    assert [caught_up[name] for name in told] == [erased[name] for name in told]
+    assert [bytes(row["identity_index"]) for row in (caught_up, erased)] == [
+        sha256(row["id"].bytes).digest() for row in (caught_up, erased)
+    ]
