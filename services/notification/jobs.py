@@ -58,7 +58,9 @@ def follow_job(database: Database, on_questions: Callable[[], None]) -> Job:
 
 def calls_job(database: Database) -> Job:
     """Keeps the desks' list of people to call."""
-    return Job("call-list", lambda: keep_list(database), every=timedelta(seconds=10), pace=_SECOND, looks=True)
+    return Job(
+        "call-list", lambda: keep_list(database), every=timedelta(seconds=10), pace=_SECOND, looks=True
+    )
 
 
 def promise_job(database: Database, goal: float) -> Job:

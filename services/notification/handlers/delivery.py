@@ -19,6 +19,7 @@ from contracts.cycle import Cycle
 from contracts.reasons import Carrier
 from services.chassis.crash import crash_point
 from services.chassis.db import LOST, Database, OutcomeUnknown, Row
+from services.chassis.enduring import endured
 from services.chassis.vault import Vault
 from services.notification.domain.life import CHANNEL_PAUSE, LEASE, TOO_LATE, State
 from services.notification.domain.occasions import Occasion
@@ -200,18 +201,14 @@ class Delivery:
 
     async def _keep(self, results: Sequence[Result], stayed: Sequence[Outgoing]) -> datetime | None:
         """Written, if need be once the database is there again: once forgotten, every mail among them would go out again."""
-        now = asyncio.get_running_loop().time
-        until = now() + KEPT
-        while True:
-            try:
-                return await self._write(results, stayed)
-            except LOST as error:
-                if now() >= until:
-                    raise
-                if isinstance(error, OutcomeUnknown):
-                    stayed = []  # perhaps it is written: results know it by their claims, what stayed would count twice
-                log.warning("not-recorded", messages=len(results), error=type(error).__name__)
-                await asyncio.sleep(AGAIN)
+
+        def lost(error: Exception) -> None:
+            nonlocal stayed
+            if isinstance(error, OutcomeUnknown):
+                stayed = []  # perhaps it is written: results know it by their claims, what stayed would count twice
+            log.warning("not-recorded", messages=len(results), error=type(error).__name__)
+
+        return await endured(lambda: self._write(results, stayed), within=KEPT, every=AGAIN, lost=lost)
 
     async def _write(self, results: Sequence[Result], stayed: Sequence[Outgoing]) -> datetime | None:
         """One transaction. When something is due."""
