@@ -50,7 +50,7 @@ def _shorten(name: str) -> tuple[int, int, str, str]:
                 run, outcome = await attempt(one, seed)
                 if isinstance(outcome, str):
                     plan = run.chance.plan
-                    small = await cut_down(one, seed, plan, outcome, tries=25)
+                    small = await cut_down(one, seed, plan, outcome, tries=120)
                     _, found = await attempt(one, seed, small)
                     return len(plan), len(small), what_broke(outcome), what_broke(str(found))
         raise AssertionError(f"no seed noticed that {name} is gone")
@@ -83,6 +83,7 @@ def _check(name: str, found: Found | None) -> None:
     assert found.invariants & planted.noticed_by, found.violation
 
 
+@pytest.mark.faults(long=True)
 def test_a_seed_that_fails_is_cut_down_to_fewer_decisions_that_break_the_same_promise() -> None:
     before, after, broke, still_breaks = _apart(_shorten, "cursor after acknowledgement")
     assert still_breaks == broke

@@ -16,7 +16,7 @@ from services.payment.handlers import deciding
 from services.payment.repository import closing as closing_rows
 from services.payment.repository import decisions
 from tests.service.payment.system import CLOSES, System, moment, rejected
-from tests.service.payment.two_people import LATER, Office, words
+from tests.service.payment.two_people import LATER, Office, owing_at, words
 from tests.support.counted import counts
 
 
@@ -141,7 +141,7 @@ async def test_after_the_old_close_an_order_is_refused_by_the_new_window_first_a
 async def test_whether_a_close_is_put_off_is_asked_once_for_a_sweep_and_not_for_each_row(
     system: System, office: Office
 ) -> None:
-    await system.approved(3)
+    await owing_at(system, "ebian", "jingyan", "mabian")
     await office.asked(site="ebian")
     (row,) = await system.rows(
         f"explain (format json) select count(*) from obligations o where {closing_rows.DUE}",
