@@ -46,7 +46,7 @@ KINDS: Final = (
     "paid by wechat", "paid by alipay", "asked about a code that nobody had opened", "extend-payment asked for",
     "extend-payment decided: approve", "extend-payment decided: reject", "revive decided: approve", "decision refused: forbidden",
 )  # fmt: skip
-ENOUGH_FOR_EVERY_KIND: Final = 300  # seeds
+ENOUGH_FOR_EVERY_KIND: Final = 200  # seeds
 
 
 @dataclass

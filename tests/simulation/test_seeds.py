@@ -1,4 +1,4 @@
-"""Three hundred cycles by chance: no promise is broken, every kind of trouble is met, and a seed always plays out the same."""
+"""Two hundred cycles by chance: no promise is broken, every kind of trouble is met, and a seed always plays out the same."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.console import Console
 
 from tests.simulation import runner
 
-SEEDS: Final = range(1, 301)
+SEEDS: Final = range(1, 201)
 # Late ones and calm ones, with deaths, failures and several people at once among them.
-TWICE: Final = (9, 30, 56, 119, 212, 290)
+TWICE: Final = (9, 30, 56, 119)
 
 
 @pytest.mark.slow
-def test_whatever_goes_wrong_in_three_hundred_cycles_no_promise_to_candidates_or_offices_is_broken() -> None:
+def test_whatever_goes_wrong_in_two_hundred_cycles_no_promise_to_candidates_or_offices_is_broken() -> None:
     said = io.StringIO()
     console = Console(file=said, width=120)
     print(f"seeds {SEEDS.start} to {SEEDS.stop - 1}")
