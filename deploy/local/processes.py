@@ -41,11 +41,16 @@ _handed_out: set[int] = set()
 # Below the range from which the kernel takes ports for outgoing connections: a port that is free now stays free
 # until its process binds it.
 _PORTS = range(20_000, 32_000)
+# What is free now is bound seconds later. Processes that look at the same time look at different ports first.
+_APART = 24
 
 
 def free_port(preferred: int | None = None) -> int:
     """A TCP port nobody listens on at this moment: the preferred one if it can be had, else any."""
-    candidates = itertools.chain([preferred] if preferred else [], random.sample(_PORTS, 200))
+    own = _PORTS[os.getpid() % _APART :: _APART]
+    candidates = itertools.chain(
+        [preferred] if preferred else [], random.sample(own, 200), random.sample(_PORTS, 200)
+    )
     for candidate in candidates:
         if candidate in _handed_out and candidate != preferred:
             continue

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deploy.local import processes
 from deploy.local.environment import Address
 from deploy.local.processes import Child, StartFailed, free_port, wait_for_port
 from tests.support.eventually import eventually
@@ -61,6 +62,7 @@ async def test_what_we_started_dies_with_us_even_when_we_are_killed(tmp_path: Pa
     ours = f"""
 import time
 from pathlib import Path
+from deploy.local import processes
 from deploy.local.processes import Child
 child = Child("orphan", Path({str(tmp_path / "orphan.log")!r}))
 child.start(["sleep", "600"])
@@ -120,3 +122,15 @@ async def test_a_child_leads_a_group_of_its_own(tmp_path: Path) -> None:
 async def _async(value: bool) -> bool:
     await asyncio.sleep(0)
     return value
+
+
+def test_two_processes_that_look_for_ports_at_the_same_time_do_not_find_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is free when somebody looks is bound only later: both would take it, and one of them fail."""
+    found = []
+    for process in (1000, 1001):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        monkeypatch.setattr(processes, "_handed_out", set())
+        found.append({free_port() for _ in range(300)})
+    assert not found[0] & found[1]
