@@ -68,7 +68,7 @@ PLANTED: Final[dict[str, Planted]] = {
     "inbox": Planted(switched_off.no_inbox, frozenset({"I6", "model"}), 250),
     "parking order": Planted(switched_off.no_parking_order, frozenset({"I12"}), 150),
     "relay horizon": Planted(switched_off.no_horizon, frozenset({"I4", "I5"}), 150),
-    "leader lock": Planted(_every_relay_leads, frozenset({"I4"}), 120),
+    "leader lock": Planted(_every_relay_leads, frozenset({"I4"}), 50),
     "cursor after acknowledgement": Planted(_cursor_before_acknowledgement, frozenset({"I4", "I5"}), 20),
     "offsets after effects": Planted(_offsets_before_effects, frozenset({"I5"}), 60),
     "row lock": Planted(

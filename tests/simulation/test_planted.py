@@ -20,7 +20,7 @@ from tests.simulation.stage import Stage
 T = TypeVar("T")
 
 # Found within a dozen seeds; the others take up to a minute each (make test-faults, or this file by name).
-QUICK: Final = tuple(name for name, one in PLANTED.items() if one.within <= 60)
+QUICK: Final = ("cursor after acknowledgement", "offsets after effects")
 
 
 def _apart(work: Callable[..., T], *names: str) -> T:
