@@ -14,10 +14,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PrivateAttr,
     StringConstraints,
 )
 
+from contracts import ids
 from contracts.envelope import Envelope
 
 
@@ -69,15 +69,13 @@ class Event(BaseModel, ABC):
 
     cycle_id: CycleId
 
-    _envelope: Envelope | None = PrivateAttr(default=None)
-
     @property
     def envelope(self) -> Envelope:
         """What came with the event on the wire."""
-        # Asked several times of every event: where Pydantic keeps it, not through its look-up of a private attribute.
-        envelope: Envelope | None = (self.__pydantic_private__ or {}).get("_envelope")
-        if envelope is None:
+        private = self.__pydantic_private__
+        if private is None:
             raise LookupError(f"this {self.type} was made here, it has not come over the wire")
+        envelope: Envelope = private["envelope"]
         return envelope
 
     @property
@@ -92,7 +90,9 @@ class Event(BaseModel, ABC):
 
     def carried_by(self, envelope: Envelope) -> None:
         """Called once, by the catalogue, right after parsing."""
-        self._envelope = envelope
+        # Kept where Pydantic keeps private attributes, and not declared as one: then every class in the line would give it a
+        # default of its own first, for every event.
+        object.__setattr__(self, "__pydantic_private__", {"envelope": envelope})
 
     # Two events are equal if they say the same. Pydantic would compare the envelope too.
     def __eq__(self, other: object) -> bool:
@@ -111,7 +111,7 @@ class RegistrationEvent(Event):
 
     @property
     def key(self) -> str:
-        return str(self.registration_id)
+        return ids.to_text(self.registration_id)
 
 
 class SiteEvent(Event):

@@ -1,7 +1,6 @@
 """Our envelope against the CloudEvents SDK, in both directions, and against headers that are none."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
@@ -120,7 +119,7 @@ def test_a_time_in_another_offset_is_the_same_moment_in_utc() -> None:
     read = Envelope.from_headers(with_header("ce_time", b"2024-02-09T00:00:00.123456+08:00"))
     assert read == ENVELOPE
     assert read.time.utcoffset() == timedelta(0)
-    shanghai = replace(ENVELOPE, time=ENVELOPE.time.astimezone(timezone(timedelta(hours=8))))
+    shanghai = ENVELOPE._replace(time=ENVELOPE.time.astimezone(timezone(timedelta(hours=8))))
     assert shanghai.headers() == ENVELOPE.headers()
 
 
@@ -128,7 +127,7 @@ def test_a_naive_time_is_never_written() -> None:
     with pytest.raises(ValueError, match="time zone"):
         rfc_3339(datetime(2024, 2, 9))  # noqa: DTZ001
     with pytest.raises(ValueError, match="time zone"):
-        replace(ENVELOPE, time=datetime(2024, 2, 9)).headers()  # noqa: DTZ001
+        ENVELOPE._replace(time=datetime(2024, 2, 9)).headers()  # noqa: DTZ001
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -202,7 +201,7 @@ def test_unknown_headers_are_ignored() -> None:
 @pytest.mark.parametrize("value", [None, b"", b"nonsense", b"\xff", b"00-abc-def-01"])
 def test_a_broken_trace_never_stops_an_event(value: bytes | None) -> None:
     read = Envelope.from_headers(with_header("traceparent", value))
-    assert read == replace(ENVELOPE, traceparent=None)
+    assert read == ENVELOPE._replace(traceparent=None)
 
 
 def test_content_type_may_carry_a_charset() -> None:

@@ -401,14 +401,16 @@ EventT = TypeVar("EventT", bound=Event)
 
 def _heard(event: EventT) -> EventT:
     """As it comes to a handler."""
-    event._envelope = Envelope(
-        event_id=uuid7(),
-        type=event.type,
-        source=event.source,
-        subject=event.key,
-        time=datetime(2024, 1, 1, tzinfo=UTC),
-        dataschema=event.dataschema(),
-        sequence=1,
-        correlation_id=str(uuid7()),
+    event.carried_by(
+        Envelope(
+            event_id=uuid7(),
+            type=event.type,
+            source=event.source,
+            subject=event.key,
+            time=datetime(2024, 1, 1, tzinfo=UTC),
+            dataschema=event.dataschema(),
+            sequence=1,
+            correlation_id=str(uuid7()),
+        )
     )
     return event
