@@ -206,19 +206,17 @@ async def rehearse(
     try:
         crowded = crowd(notice, candidates, seed) if people is None else people_file.read(people)
     except people_file.PeopleFileInvalid as error:
-        console.print(f"[red]{people} cannot be rehearsed:[/red]", highlight=False)
+        tables.say(console, (f"{people} cannot be rehearsed:", "red"))
         for problem in error.problems:
-            console.print(f"  {problem}", highlight=False, markup=False)
+            tables.say(console, f"  {problem}")
         return 1
     try:
         report.mkdir(parents=True, exist_ok=True)
         if people is None or people.resolve() != (report / "people.jsonl").resolve():
             people_file.write(crowded, report / "people.jsonl")
     except OSError as error:
-        console.print(
-            f"[red]no report can be written to {report}:[/red] {error.strerror}; name a directory",
-            highlight=False,
-        )
+        refused = (f"no report can be written to {report}:", "red")
+        tables.say(console, refused, f" {error.strerror}; name a directory")
         return 1
     identities = invent_all(crowded, seed)
     standings = {one.name: Standing(one, identities[one.name], one.site) for one in crowded.persons}
@@ -237,7 +235,7 @@ async def rehearse(
             run = await rehearsal.run(report)
             run.proof = await _prove_one(system, report, console)
         except RehearsalStopped as stopped:
-            console.print(f"[red]the rehearsal stopped:[/red] {stopped}", highlight=False)
+            tables.say(console, ("the rehearsal stopped:", "red"), f" {stopped}")
             return 1
     run.timing["rehearsal"] = round(time.monotonic() - began, 2)
     findings = _write(run, rehearsal.canaries(), report)
@@ -251,12 +249,12 @@ async def _prove_one(system: LocalSystem, report: Path, console: Console) -> str
         async with of_system(system) as reach:
             return await prove_one(reach, report / PROOF)
     except CannotProve as reason:
-        console.print(f"[red]no evidence file:[/red] {reason}", highlight=False)
+        tables.say(console, ("no evidence file:", "red"), f" {reason}")
         return None
 
 
 def _speaker(console: Console) -> Any:
-    return lambda line: console.print(line, highlight=False, markup=False, style="dim")
+    return lambda line: tables.say(console, (line, "dim"))
 
 
 def _write(run: Run, canaries: Canaries, report: Path) -> list[Finding]:
@@ -283,7 +281,7 @@ async def check(*, data: Path, given: bool, as_json: bool) -> int:
     try:
         evidence = await (checking.given(os.environ) if given else checking.local(data))
     except (checking.CannotCheck, RehearsalStopped) as error:
-        console.print(f"[red]nothing was checked:[/red] {error}", highlight=False)
+        tables.say(console, ("nothing was checked:", "red"), f" {error}")
         return 1
     findings = judge(evidence)
     if as_json:

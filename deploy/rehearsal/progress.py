@@ -105,6 +105,7 @@ class Progress:
                 f"{when}  {self.stage(self._at):<17} {self._count}/{self._steps} steps, {self._refused} refused, "
                 f"{events} events, {seconds:.0f} s",
                 highlight=False,
+                soft_wrap=True,
             )
             return
         self._live.update(self._picture(when, events, seconds))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deploy.rehearsal.invariants.evidence import Finding
 from deploy.rehearsal.report import Run, funnel, messages, money, told
@@ -38,28 +39,35 @@ def show(run: Run, findings: Sequence[Finding], report: Path, console: Console) 
     for table in (people, sums, heard):
         console.print(table)
     waiting = sum(call["closed_at"] is None for call in run.lists.calls)
-    console.print(f"电话名单 calls: {len(run.lists.calls)}, 待致电 to be called {waiting}", highlight=False)
+    say(console, f"电话名单 calls: {len(run.lists.calls)}, 待致电 to be called {waiting}")
     show_findings(findings, console)
     for one in run.world.happened:
         if not one.outcome.startswith("done"):
-            console.print(f"[yellow]{one.at.isoformat()} {one.verb}: {one.outcome}[/yellow]", highlight=False)
+            say(console, (f"{one.at.isoformat()} {one.verb}: {one.outcome}", "yellow"))
     memory = run.runtime.get("memory_mib", {})
     timing = run.timing
-    console.print(
+    say(
+        console,
         f"{len(run.outcomes):,} people, {timing['steps']:,} steps, "
         f"{sum(len(records) for records in run.evidence.records.values()):,} events: "
         f"{timing['rehearsal']:.1f} s after set-up ({run.runtime['started_in_seconds']:.1f} s); "
         f"{sum(memory.values()):,.0f} MiB in all",
-        highlight=False,
     )
-    console.print(f"open {report / 'report.html'}", highlight=False)
+    say(console, f"open {report / 'report.html'}")
 
 
 def show_findings(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
-        mark = "[green]ok[/green]  " if finding.ok else "[red]FAIL[/red]"
-        console.print(f"{mark} {finding.id:<4} {finding.title}: {finding.checked}", highlight=False)
+        mark = ("ok  ", "green") if finding.ok else ("FAIL", "red")
+        say(console, mark, f" {finding.id:<4} {finding.title}: {finding.checked}")
         for violation in finding.violations[:SHOWN]:
-            console.print(f"          {violation}", highlight=False, markup=False)
+            say(console, f"          {violation}")
         if len(finding.violations) > SHOWN:
-            console.print(f"          … and {len(finding.violations) - SHOWN} more", highlight=False)
+            say(console, f"          … and {len(finding.violations) - SHOWN} more")
+
+
+def say(console: Console, *parts: str | tuple[str, str]) -> None:
+    """One line, however long: whoever reads it in a file or through a filter finds all of a finding in it.
+
+    A part is what it says, or (what, style); brackets in it are brackets."""
+    console.print(Text.assemble(*parts), soft_wrap=True)

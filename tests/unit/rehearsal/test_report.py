@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -13,14 +14,15 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from contracts.cycle import Cycle
 from deploy.rehearsal import commands
 from deploy.rehearsal.invariants import judge
-from deploy.rehearsal.invariants.evidence import Evidence, Fact
+from deploy.rehearsal.invariants.evidence import Evidence, Fact, Finding
 from deploy.rehearsal.invariants.privacy import Canaries, search
 from deploy.rehearsal.outcomes import STATES
-from deploy.rehearsal.report import Run, figures, words
+from deploy.rehearsal.report import Run, figures, tables, words
 
 FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 CYCLE = Cycle.read(FILE)
@@ -121,3 +123,26 @@ async def test_where_no_report_can_be_written_nothing_is_started(
     assert "no report can be written" in said
     assert "name a directory" in said
     assert not data.exists()
+
+
+def test_a_finding_is_one_line_however_narrow_the_terminal_and_whatever_it_quotes() -> None:
+    """What is piped into a file or a filter has 80 columns: what was checked must not be cut in two there."""
+    said = io.StringIO()
+    checked = (
+        "4,000 obligations, 3,812 payments, 188 forfeitures and 12 refunds [/red] of every desk of the cycle"
+    )
+    violations = tuple(
+        f"registration {number} of [desk] shizhong is paid, which its ledger denies: {'0' * 64}"
+        for number in range(tables.SHOWN + 2)
+    )
+    findings = [
+        Finding("I1", "nobody who paid loses a place", checked, violations),
+        Finding("I2", "b", "c", ()),
+    ]
+    tables.show_findings(findings, Console(file=said, width=40, color_system=None))
+    assert said.getvalue().splitlines() == [
+        f"FAIL I1   nobody who paid loses a place: {checked}",
+        *(f"          {violation}" for violation in violations[: tables.SHOWN]),
+        "          … and 2 more",
+        "ok   I2   b: c",
+    ]
