@@ -128,8 +128,8 @@ def show(done: Mapping[str, CaughtUp], console: Console) -> None:
             _show_decisions(one, console)
         if service == "notification":
             console.print(
-                f"    {one.to_ask} messages have no known end: an SMS is looked up at its carrier before it is sent; a mail may "
-                "come twice and is counted as ambiguous",
+                f"    {one.to_ask} messages have no known end: an SMS waits ten minutes and is looked up at its carrier "
+                "before it is sent; a mail may come twice and is counted as ambiguous",
                 markup=False,
             )
         if one.strangers:

@@ -141,6 +141,8 @@ ASK_AFTER: Final = (
     timedelta(hours=71),
 )
 RUNS_OUT_AFTER: Final = timedelta(hours=72)
+# After a restore nobody knows when a carrier got its last message. So long after, each knows of all that it ever will.
+KNOWN_BY_THEN: Final = timedelta(minutes=10)
 NO_RECEIPT: Final = "no-receipt"
 TOO_LATE: Final = "too-late"  # what it asks for was over before it could be sent
 ERASED: Final = "erased"  # whom it is about asked us to forget how to reach them

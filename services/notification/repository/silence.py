@@ -13,6 +13,7 @@ from contracts.reasons import Carrier
 from services.chassis.db import UnitOfWork
 from services.notification.domain.life import (
     ASK_AFTER,
+    KNOWN_BY_THEN,
     NO_RECEIPT,
     RAN_OUT,
     RUNS_OUT_AFTER,
@@ -25,6 +26,10 @@ from services.notification.repository.saying import RETURNING, SAID, say_all
 from services.notification.tables import WAITING, one_of
 
 _WAITING: Final = one_of("m.state", WAITING)
+# Of an SMS: a carrier may have got it a moment ago and not list it yet. What would come too late goes now, as at night.
+_WAITS: Final = f"""
+m.channel = 'sms' and {_WAITING} and not coalesce(m.deadline_at > $2 and m.deadline_at <= $3, false)
+"""
 # Every number of times somebody may have been asked about, so that the index on it is walked, also at the end.
 _ASKED_SO_OFTEN: Final = list(range(len(ASK_AFTER) + 1))
 _ASK_FIRST = f"""
@@ -33,6 +38,8 @@ update messages m set ask_since = least(coalesce(m.ask_since, $1), $1),
     -- goes out may be a second copy.
     ambiguous = m.ambiguous
         + case when m.channel = 'sms' and m.state = 'created' and m.ask_since is null then 1 else 0 end,
+    not_before = case when {_WAITS} then greatest(m.not_before, $3) else m.not_before end,
+    due_at = case when {_WAITS} and m.due_at is not null then greatest(m.due_at, $3) else m.due_at end,
     provider = case when m.state = 'accepted' then m.provider end
 where {_WAITING} or (m.state = 'accepted' and m.channel = 'sms')
 """
@@ -89,8 +96,11 @@ class Asked:
 
 
 async def ask_first(uow: UnitOfWork, since: datetime) -> int:
-    """Restored from a backup of then: what has not ended may have left since. Returns how many."""
-    return await uow.changed(_ASK_FIRST, since)
+    """Restored from a backup of then: what has not ended may have left between then and now. Returns how many.
+
+    SMS wait until whoever took one just before the loss has something to say of it.
+    """
+    return await uow.changed(_ASK_FIRST, since, uow.at, uow.at + KNOWN_BY_THEN)
 
 
 async def accepted_to_ask(uow: UnitOfWork, channel: Carrier, limit: int) -> list[Asked]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from prometheus_client import REGISTRY
+from uuid_utils.compat import uuid7
 
 from contracts.event import Event
 from contracts.notification import Delivered, Undeliverable
@@ -14,8 +15,11 @@ from deploy.local.databases import DatabaseLogin
 from deploy.simulators.aliyun import DEAD_PREFIX, REFUSED_PREFIX, SILENT_PREFIX
 from deploy.simulators.outage import Outage
 from services.chassis.consuming import Record
+from services.notification.adapters.aliyun import AliyunSms
+from services.notification.adapters.tencent import TencentSms
+from services.notification.domain.life import KNOWN_BY_THEN
 from services.notification.repository import silence
-from tests.service.notification.system import System, closing_soon, due, moment, paid
+from tests.service.notification.system import CLOSE, System, closing_soon, due, moment, paid, pre_registered
 from tests.support.postgres import TestDatabases
 
 
@@ -31,8 +35,8 @@ class Backups:
         self.at = self._system.process.plumbing.clock.now()
         return await self._copy(DatabaseLogin.of(self._system.settings.database_url).database)
 
-    async def restore(self, backup: DatabaseLogin, *heard: Record) -> None:
-        """The service on that backup, with what it hears again."""
+    async def restore(self, backup: DatabaseLogin, *heard: Record, waited: bool = True) -> None:
+        """The service on that backup, with what it hears again. `waited`: carriers have had their time since."""
         await self._system.end()
         copy = await self._copy(backup.database)
         self._system.settings = self._system.settings.model_copy(update={"database_url": copy.url})
@@ -41,6 +45,8 @@ class Backups:
             await self._system.process.consumers.on_batch(list(heard))
         async with self._system.database.unit_of_work() as uow:
             await silence.ask_first(uow, self.at)
+        if waited:
+            self._system.clock.jump(self._system.clock.now() + KNOWN_BY_THEN)
 
     async def drop(self) -> None:
         await self._system.database.dispose()
@@ -76,6 +82,7 @@ async def test_what_was_sent_after_the_backup_is_not_sent_again(system: System, 
     (one,) = await system.registered()
     backup = await backups.take()
     record = await heard(system, due(one))
+    system.world.sms.manners.delay = timedelta(hours=1)
     await system.send()
     assert await system.states(one, "due") == {"sms": "accepted", "email": "delivered"}
     before = found()
@@ -104,6 +111,48 @@ async def test_a_mail_server_cannot_be_asked_so_a_possible_copy_is_counted_and_k
     ids = [mail["message_id"] for mail in system.mails_to(one)]
     assert len(ids) == 3
     assert len(set(ids)) == 2, "both copies carry one Message-ID"
+
+
+async def test_a_carrier_that_got_it_just_before_the_loss_has_its_time_before_it_is_asked(
+    system: System, backups: Backups
+) -> None:
+    """Also of somebody whose contact the backup does not know: then the message waits for both."""
+    (one,) = await system.registered()
+    backup = await backups.take()
+    two = uuid7()
+    system.registry.add(two)
+    records = await system.deliver(due(one), pre_registered(two))
+    await system.settle(receipts=False)
+    asked = system.world.sms.asked
+    await backups.restore(backup, *records, waited=False)
+    at = system.clock.now()
+    await system.fetch()
+    assert await system.send() == (at + KNOWN_BY_THEN, None)
+    assert system.world.sms.asked == asked
+    told = {**await system.states(one, "due"), "two": await system.states(two, "pre-registered")}
+    other = {"sms": "created", "email": "delivered"}
+    assert told == {**other, "two": other}, "mail waits for nothing: nobody can be asked about it"
+    system.clock.jump(at + KNOWN_BY_THEN)
+    await system.send()
+    assert system.world.sms.asked == asked + 2
+    assert [len(system.sms_to(one)), len(system.sms_to(two))] == [2, 1]
+
+
+async def test_what_would_come_too_late_after_that_time_goes_at_once(
+    system: System, backups: Backups
+) -> None:
+    (one,) = await system.registered()
+    system.clock.jump(moment(CLOSE) - KNOWN_BY_THEN)
+    backup = await backups.take()
+    record = await heard(system, closing_soon(one))
+    await backups.restore(backup, record, waited=False)
+    await system.send()
+    told = (await system.messages(one, "closing-soon"))["sms"]
+    assert (told["state"], told["ambiguous"], len(system.sms_to(one))) == ("accepted", 0, 2)
+
+
+def test_that_time_is_the_longest_that_any_carrier_takes() -> None:
+    assert max(AliyunSms.shows_after, TencentSms.shows_after) == KNOWN_BY_THEN
 
 
 async def test_what_was_not_sent_before_the_loss_is_sent_after_it(system: System, backups: Backups) -> None:
