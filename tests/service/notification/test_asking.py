@@ -17,7 +17,7 @@ from deploy.simulators.outage import Outage
 from services.chassis.consuming import Record
 from services.notification.adapters.aliyun import AliyunSms
 from services.notification.adapters.tencent import TencentSms
-from services.notification.domain.life import KNOWN_BY_THEN
+from services.notification.domain.life import KNOWN_BY_THEN, LEASE
 from services.notification.repository import silence
 from tests.service.notification.system import CLOSE, System, closing_soon, due, moment, paid, pre_registered
 from tests.support.postgres import TestDatabases
@@ -97,12 +97,24 @@ async def test_what_was_sent_after_the_backup_is_not_sent_again(system: System, 
     assert await system.states(one, "due") == {"sms": "delivered", "email": "delivered"}
 
 
+@pytest.mark.parametrize("known", ["not at all", "as waiting", "as on its way"])
 async def test_a_mail_server_cannot_be_asked_so_a_possible_copy_is_counted_and_known_by_its_id(
-    system: System, backups: Backups
+    system: System, backups: Backups, known: str
 ) -> None:
+    """Whatever the backup knows of a mail that left after it: not even the event, or that it waited, or that it was claimed."""
     (one,) = await system.registered()
-    backup = await backups.take()
+    if known == "not at all":
+        backup = await backups.take()
     record = await heard(system, due(one))
+    if known == "as on its way":
+        await system.write(
+            "update messages set state = 'sending', claims = 1, body = '', due_at = due_at + $1 where occasion = 'due' "
+            "and channel = 'email'",
+            LEASE,
+        )
+    if known != "not at all":
+        backup = await backups.take()
+    system.clock.jump(system.clock.now() + LEASE)
     await system.settle()
     await backups.restore(backup, record)
     await system.settle()
