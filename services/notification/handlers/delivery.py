@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import orjson
 import structlog
@@ -59,10 +60,18 @@ class Run:
     claimed: int = 0
     came_back: int = 0
     failed: int = 0  # in a row, up to now
+    under_way: set[UUID] = field(default_factory=set)
+    """Claimed and not recorded. A clock that is set forward, or a machine that slept, has every lease run out at once:
+    what this process is about to hear of itself it does not send again."""
+
+    def take(self, batch: Sequence[Outgoing]) -> None:
+        self.claimed += len(batch)
+        self.under_way.update(one.message_id for one in batch)
 
     def learn(self, results: Sequence[Result]) -> None:
         for result in results:
             self.failed = self.failed + 1 if result.state is State.CREATED else 0
+            self.under_way.discard(result.message_id)
         self.came_back += len(results)
 
     @property
@@ -121,13 +130,12 @@ class Delivery:
                     await self._put_off(flow.put_off())
                 elif more and flow.hungry and run.goes_on:
                     try:
-                        batch, due_at = await self._claim()
+                        batch, due_at, more = await self._claim(run.under_way)
                     except LOST as error:
                         # The database is away: what is under way comes back and is kept first.
-                        batch, away = [], error
-                    run.claimed += len(batch)
+                        batch, away, more = [], error, False
+                    run.take(batch)
                     flow.put(batch)
-                    more = bool(batch)
                 if flow.answered and (flow.idle or flow.answered >= TOGETHER or flow.held() > HELD):
                     due_at = await self._record(flow.take(), run)
                     away = None
@@ -146,15 +154,16 @@ class Delivery:
                 else:
                     more = True
 
-    async def _claim(self) -> tuple[list[Outgoing], datetime | None]:
-        """The next batch, its texts on record; without one, when there will be one."""
+    async def _claim(self, under_way: set[UUID]) -> tuple[list[Outgoing], datetime | None, bool]:
+        """The next batch, its texts on record; without one, when there will be one; and whether more may be due."""
         carrier = self._channel.carrier
         self._batches += 1
         async with self._database.unit_of_work() as uow:
             until = self._cycle.quiet_until(uow.at)
             if carrier is Carrier.SMS and until > uow.at:
                 await messages.postpone(uow, until)
-            rows = await messages.pick(uow, carrier, BATCH, by_age=self._batches % BY_AGE_EVERY == 0)
+            by_age = self._batches % BY_AGE_EVERY == 0
+            rows = await messages.pick(uow, carrier, BATCH, by_age=by_age, besides=under_way)
             ends = {row.message_id: end_of(row, uow.at) for row in rows}
             untrue = [row for row in rows if ends[row.message_id] is State.SUPERSEDED]
             await messages.supersede(uow, [row.message_id for row in untrue])
@@ -183,7 +192,8 @@ class Delivery:
         if again:
             AMBIGUOUS.labels(carrier).inc(again)
             log.warning("taken-over", channel=carrier, messages=again)
-        return batch, due_at
+        # A batch that was not filled has emptied the table; what comes meanwhile is found when it is recorded.
+        return batch, due_at, bool(batch) and len(rows) == BATCH
 
     async def _record(self, tried: Sequence[Tried], run: Run) -> datetime | None:
         """Record what came of these. When something is due."""

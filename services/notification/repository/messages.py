@@ -7,7 +7,7 @@ is recorded only for the claim it belongs to, so a process that was overtaken ca
 # ruff: noqa: S608 -- what is put into statements here are constants of this service
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -57,7 +57,7 @@ where m.channel = 'sms' and {_WAITING} and m.due_at <= $1
   and not coalesce(m.deadline_at > $1 and m.deadline_at <= $2, false)
 """
 _DUE = f"""
-select m.* from messages m where m.channel = $1 and {_WAITING} and m.due_at <= $2
+select m.* from messages m where m.channel = $1 and {_WAITING} and m.due_at <= $2 and m.message_id <> all($4::uuid[])
 """
 _OLDEST: Final = f"{_DUE} order by m.due_at limit $3 for update skip locked"
 # Class by class, so that of a class that waits for the morning only the first entry of its index is looked at.
@@ -242,13 +242,16 @@ async def postpone(uow: UnitOfWork, until: datetime) -> int:
     return await uow.changed(_POSTPONE, uow.at, until)
 
 
-async def pick(uow: UnitOfWork, channel: Carrier, limit: int, *, by_age: bool = False) -> Sequence[Row]:
+async def pick(
+    uow: UnitOfWork, channel: Carrier, limit: int, *, by_age: bool = False, besides: Collection[UUID] = ()
+) -> Sequence[Row]:
     """Lock messages that are due, whichever process asks first; with what is needed to judge, render and address them.
 
-    The most urgent ones; `by_age`: those that have waited longest.
+    The most urgent ones; `by_age`: those that have waited longest. Never those `besides`.
     """
     await uow.sql(PIN)
-    return await uow.sql(_PICK_OLDEST if by_age else _PICK_MOST_URGENT, str(channel), uow.at, limit)
+    picking = _PICK_OLDEST if by_age else _PICK_MOST_URGENT
+    return await uow.sql(picking, str(channel), uow.at, limit, list(besides))
 
 
 async def claim(uow: UnitOfWork, claims: Sequence[Claim], lease_until: datetime) -> None:
