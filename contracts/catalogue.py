@@ -77,7 +77,7 @@ class Catalogue:
         event_class, steps = route
         try:
             # strict: what JSON Schema calls an integer is an integer, no "1" and no 1.0
-            event = event_class.model_validate_json(
+            event: Event = event_class.__pydantic_validator__.validate_json(
                 _lifted(payload, steps) if steps else payload, strict=True
             )
         except ValidationError as error:

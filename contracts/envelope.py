@@ -81,17 +81,17 @@ class Envelope(NamedTuple):
             content_type = _text(found, "content-type")
             if content_type.partition(";")[0].strip().lower() != CONTENT_TYPE:
                 raise MalformedEnvelope(f"header content-type is not {CONTENT_TYPE}")
-        return cls(
-            event_id=_uuid(found, "ce_id"),
-            type=_word(found, "ce_type"),
-            source=_word(found, "ce_source"),
-            subject=_token(found, "ce_subject"),
-            time=_moment(found, "ce_time"),
-            dataschema=_word(found, "ce_dataschema"),
-            sequence=_sequence(found, "ce_sequence"),
-            correlation_id=_token(found, "ce_correlationid"),
-            causation_id=_token(found, "ce_causationid") if "ce_causationid" in found else None,
-            traceparent=_traceparent(found),
+        return cls(  # in the order of the fields: by name it takes twice as long
+            _uuid(found, "ce_id"),
+            _word(found, "ce_type"),
+            _word(found, "ce_source"),
+            _token(found, "ce_subject"),
+            _moment(found, "ce_time"),
+            _word(found, "ce_dataschema"),
+            _sequence(found, "ce_sequence"),
+            _token(found, "ce_correlationid"),
+            _token(found, "ce_causationid") if "ce_causationid" in found else None,
+            _traceparent(found),
         )
 
 
@@ -172,10 +172,15 @@ def _in_utc(text: str) -> datetime | None:
 
 
 def _sequence(found: Mapping[str, bytes | None], name: str) -> int:
-    text = _text(found, name)
-    if not _SEQUENCE.fullmatch(text):
+    number = _whole(_text(found, name))
+    if number is None:
         raise MalformedEnvelope(f"header {name} is not a whole number from 1")
-    return int(text)
+    return number
+
+
+@lru_cache(_REMEMBERED)
+def _whole(text: str) -> int | None:
+    return int(text) if _SEQUENCE.fullmatch(text) else None
 
 
 def _traceparent(found: Mapping[str, bytes | None]) -> str | None:
