@@ -70,6 +70,9 @@ class RehearsalClock:
             self._map = mmap.mmap(file.fileno(), _LAYOUT.size, access=mmap.ACCESS_READ)
         if self._read()[4] != _CHECK:
             raise ValueError(f"{path.name} is no clock file: let deploy.local write it with ClockControl")
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._watch: asyncio.TimerHandle | None = None
+        self._seen = 0
 
     def _read(self) -> tuple[int, int, int, float, int]:
         for attempt in range(2000):
@@ -97,12 +100,28 @@ class RehearsalClock:
         return self._read()[0]
 
     async def sleep(self, seconds: float) -> None:
-        before = self._read()[0]
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, _SLICE))
-            if self._read()[0] != before:
-                return
+        loop = asyncio.get_running_loop()
+        moved: asyncio.Future[None] = loop.create_future()
+        if not self._sleepers:
+            self._seen = self._read()[0]
+            self._watch = loop.call_later(_SLICE, self._look, loop)
+        self._sleepers.add(moved)
+        try:
+            await asyncio.wait((moved,), timeout=max(seconds, 0))
+        finally:
+            self._sleepers.discard(moved)
+            if not self._sleepers and self._watch is not None:
+                self._watch.cancel()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One for all who sleep in this process: each of them would ask fifty times a second."""
+        now = self._read()[0]
+        if now != self._seen:
+            self._seen = now
+            for sleeper in self._sleepers:
+                if not sleeper.done():
+                    sleeper.set_result(None)
+        self._watch = loop.call_later(_SLICE, self._look, loop)
 
 
 class ClockControl:

@@ -211,6 +211,12 @@ class Database:
         async with self._connection() as connection, connection.transaction(readonly=True):
             yield UnitOfWork(connection, at or self.clock.now(), current_cause())
 
+    async def glance(self, statement: str, *args: object) -> Sequence[Row]:
+        """One statement that only reads: a snapshot of its own needs no transaction, and asks the server once."""
+        async with self._connection() as connection:
+            rows: list[Row] = await connection.fetch(statement, *args)
+        return rows
+
     async def dispose(self) -> None:
         """Close every connection."""
         pool, self._pool = self._pool, None

@@ -74,6 +74,10 @@ class Job:
         """Set while a run is asked for."""
         return self._awake
 
+    def moves(self, now: datetime) -> bool:
+        """Whether it runs, is asked to, or is due."""
+        return self.running or self._awake.is_set() or (self.due_at is not None and self.due_at <= now)
+
 
 class Jobs:
     """Runs a service's jobs until it is stopped."""
@@ -87,16 +91,19 @@ class Jobs:
         self._locking = asyncio.Lock()
         self._looked_at: object = None
 
-    def hurry(self, progress: object | None = None) -> None:
-        """Somebody waits for rest: no pace is waited out, and who only looks does so once for each progress of the service."""
+    def hurry(self, progress: object | None = None) -> bool:
+        """Somebody waits for rest: no pace is waited out, and who only looks does so once for each progress of the service.
+
+        Returns whether anybody was woken for it."""
         for job in self.jobs:
             job.hurry()
         if progress is None or progress == self._looked_at:
-            return
+            return False
         self._looked_at = progress
-        for job in self.jobs:
-            if job.looks:
-                job.wake()
+        lookers = [job for job in self.jobs if job.looks]
+        for job in lookers:
+            job.wake()
+        return bool(lookers)
 
     def stop(self) -> None:
         """Let every job finish its run, then end."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +30,9 @@ select coalesce((select max(id) from outbox), 0) as added,
 from c left join outbox o on o.xid >= c.lower and not (c.upper is not null and o.xid < c.upper and o.id <= c.last_id)
 """
 _STALE_AFTER = 60.0  # seconds an event may wait for the broker before this process is not ready
+# Real seconds that whoever waits for rest is kept waiting by something under way, and between two looks at it.
+_KEPT_WAITING = 0.1
+_BETWEEN_LOOKS = 0.004
 
 
 class Note(BaseModel):
@@ -43,8 +48,7 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: C901, PLR0915 - a t
     database = plumbing.database
 
     async def outbox() -> Any:
-        async with database.reading() as uow:
-            rows = await uow.sql(_OUTBOX)
+        rows = await database.glance(_OUTBOX)
         if not rows:
             raise Refused(Code.UNAVAILABLE, "relay_cursor has no row: the database is not migrated")
         UNPUBLISHED.set(rows[0].unpublished)
@@ -78,11 +82,17 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: C901, PLR0915 - a t
 
     @router.get("/ops/rest", dependencies=[allow("ops")])
     async def rest(soon: bool = False) -> dict[str, Any]:
-        """Whether this service is at rest, and when it next has something to do. `soon`: do not wait out any pace."""
-        row = await outbox()
+        """Whether this service is at rest, and when it next has something to do.
+
+        `soon`: no pace is waited out, and what is under way may end first, which costs less than to be asked again."""
         if soon:
-            settled = not row.unpublished and not process.consumers.busy
-            process.jobs.hurry((row.added, process.consumers.handled) if settled else None)
+            await settled(process)
+        row = await outbox()
+        if soon and not row.unpublished and not process.consumers.busy:
+            progress = row.added, process.consumers.handled
+            if process.jobs.hurry(progress):
+                await settled(process)
+                row = await outbox()
         return {
             "service": plumbing.name,
             "at": plumbing.clock.now().isoformat(),
@@ -140,6 +150,19 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: C901, PLR0915 - a t
             )
 
     return router
+
+
+async def settled(process: Process) -> None:
+    """Until nothing is under way here, or a moment has passed."""
+    until = time.monotonic() + _KEPT_WAITING
+    while True:
+        process.jobs.hurry()
+        now = process.plumbing.clock.now()
+        if not process.consumers.busy and not any(job.moves(now) for job in process.jobs.jobs):
+            return
+        if time.monotonic() > until:
+            return
+        await asyncio.sleep(_BETWEEN_LOOKS)
 
 
 def assigned(process: Process) -> bool:

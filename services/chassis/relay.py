@@ -235,8 +235,10 @@ class Relay:
                     await asyncio.wait_for(self._awake.wait(), delay)
                 if page.rows and (early := started + self._pace - clock()) > 0:
                     await self._pause(early)
-                # Right after a wake-up another writer may still hold the horizon, so look again soon.
-                delay = 0.004 if self._awake.is_set() else min(delay * 2, _IDLE)
+                # Another writer may still hold the horizon below what waits: look again soon. Where nothing waits, whoever
+                # commits wakes us.
+                waits = page.rows or page.after.beyond
+                delay = 0.004 if self._awake.is_set() else min(delay * 2, _IDLE) if waits else _IDLE
             while sent:
                 await self._settle(connection, sent.popleft())
         finally:
@@ -261,7 +263,7 @@ class Relay:
                     found = await connection.fetchrow(_NEXT_RANGE, cursor.lower)
                     assert found is not None
                     if found["first_id"] is None:
-                        return Page((), 0, cursor)
+                        return Page((), 0, replace(cursor, beyond=found["beyond"]))
                     cursor = Cursor(cursor.lower, found["upper"], found["first_id"] - 1, found["beyond"])
                 upper = cursor.upper
                 assert upper is not None

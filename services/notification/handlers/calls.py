@@ -29,6 +29,25 @@ OPEN: Final = Gauge("kaowu_calls_open", "People on a desk's list by why", ["reas
 
 async def keep_list(database: Database) -> datetime | None:
     """Put those on the list who should have been told by now; the moment of the next look."""
+    next_at, counted = await _as_it_stands(database)
+    if next_at is not None and next_at <= database.clock.now():
+        await _bring_up_to_date(database)
+        next_at, counted = await _as_it_stands(database)
+    by_reason: dict[str, int] = {}
+    for row in counted:
+        by_reason[row.reason_code] = by_reason.get(row.reason_code, 0) + row.calls * row.open
+    for reason, many in by_reason.items():
+        OPEN.labels(reason).set(many)
+    return next_at
+
+
+async def _as_it_stands(database: Database) -> tuple[datetime | None, Sequence[Row]]:
+    """When something is to be done, which mostly is not yet, and how many calls there are."""
+    async with database.reading() as uow:
+        return await calls.next_moment(uow), await calls.counts(uow)
+
+
+async def _bring_up_to_date(database: Database) -> None:
     while True:
         async with database.unit_of_work() as uow:
             looked_at, entered = await calls.enter(uow, BATCH)
@@ -40,14 +59,6 @@ async def keep_list(database: Database) -> datetime | None:
     async with database.unit_of_work() as uow:
         if over := await calls.drop_over(uow):
             log.warning("calls-over", calls=over)
-        next_at = await calls.next_moment(uow)
-        counted = await calls.counts(uow)
-    by_reason: dict[str, int] = {}
-    for row in counted:
-        by_reason[row.reason_code] = by_reason.get(row.reason_code, 0) + row.calls * row.open
-    for reason, many in by_reason.items():
-        OPEN.labels(reason).set(many)
-    return next_at
 
 
 async def open_number(

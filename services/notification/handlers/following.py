@@ -27,15 +27,22 @@ SILENT: Final = Counter("kaowu_messages_silent", "SMS without a receipt: asked a
 
 async def follow_up(database: Database, on_questions: Callable[[], None]) -> datetime | None:
     """Do what silence calls for by now; the moment when it calls for more."""
+    next_at = await _next(database)
+    if next_at is None or next_at > database.clock.now():
+        return next_at  # a receipt has come since this was put down for now
     # In this order: after a long standstill all are asked about once more before any is given up.
     ended = await _run_out(database)
     asked = await _ask(database, on_questions)
     if asked or ended:
         log.info("silent", asked=asked, ran_out=ended)
-    async with database.reading() as uow:
-        next_at, now = await silence.next_silent(uow), uow.at
+    next_at = await _next(database)
     # What is due already waits for an answer of the carrier's.
-    return next_at and max(next_at, now + _LATER)
+    return next_at and max(next_at, database.clock.now() + _LATER)
+
+
+async def _next(database: Database) -> datetime | None:
+    async with database.reading() as uow:
+        return await silence.next_silent(uow)
 
 
 async def _ask(database: Database, on_questions: Callable[[], None]) -> int:

@@ -57,6 +57,30 @@ async def test_a_sleeper_wakes_when_time_is_moved(tmp_path: Path) -> None:
     await asyncio.wait_for(sleeper, 1)
 
 
+async def test_all_sleepers_of_a_process_share_one_look_at_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service has a dozen jobs that wait: each would look fifty times a second for a jump that never comes."""
+    control = ClockControl(tmp_path / "clock", NOON)
+    clock = RehearsalClock(tmp_path / "clock")
+    looks, read = 0, RehearsalClock._read
+
+    def counted(self: RehearsalClock) -> tuple[int, int, int, float, int]:
+        nonlocal looks
+        looks += 1
+        return read(self)
+
+    monkeypatch.setattr(RehearsalClock, "_read", counted)
+    await asyncio.gather(*(clock.sleep(0.1) for _ in range(100)))
+    assert looks < 10
+    late = [asyncio.create_task(clock.sleep(60)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    late.append(asyncio.create_task(clock.sleep(60)))
+    await asyncio.sleep(0)
+    control.jump(NOON + timedelta(days=1))
+    await asyncio.wait_for(asyncio.gather(*late), 1)
+
+
 async def test_the_system_clock_is_aware_and_real() -> None:
     clock = SystemClock()
     assert clock.now().tzinfo is UTC
