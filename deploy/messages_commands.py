@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.asking import Asked, CannotShow, asking, console_of_office
+from deploy.messages_given import Given, given
 from deploy.rehearsal.report.words import CHANNELS, OCCASIONS
 
 _BEIJING: Final = ZoneInfo("Asia/Shanghai")  # the clock that every message names
@@ -31,6 +34,7 @@ _STATES: Final = {
     "expired": "逾期",
     "superseded": "不再需要",
 }
+_CIRCUITS: Final = {"well": "正常", "paused": "暂停", "waiting": "待试", "rising": "减量"}
 _PACES: Final = {"fast": "快", "slow": "慢"}
 
 Data = Annotated[Path | None, typer.Option("--data", help="The system's directory; default: what ran last.")]
@@ -45,6 +49,10 @@ def messages(
     token: Annotated[
         str | None, typer.Option(envvar="KAOWU_TOKEN", help="Of the office, where --url is given.")
     ] = None,
+    *,
+    use_given: Annotated[
+        bool, typer.Option("--given", help="The system the environment names, by its database.")
+    ] = False,
     site: Annotated[str | None, typer.Option(help="Only the people of this desk.")] = None,
     occasion: Annotated[str | None, typer.Option(help="Only of this: closing-soon, expired, …")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Of each list, at most so many lines.")] = 20,
@@ -57,7 +65,7 @@ def messages(
         )
 
     async def ask() -> dict[str, Any]:
-        async with asking("notification", data, url, token, subject="kaowu-messages") as notification:
+        async with _asked(data, url, token, use_given=use_given) as notification:
             if registration is not None:
                 return await notification.get(f"/registrations/{registration}/messages")
             return await _overview(notification, site, occasion, limit)
@@ -75,8 +83,18 @@ def messages(
         show_all(console_of_office(), found)
 
 
+def _asked(
+    data: Path | None, url: str | None, token: str | None, *, use_given: bool
+) -> AbstractAsyncContextManager[Asked | Given]:
+    if not use_given:
+        return asking("notification", data, url, token, subject="kaowu-messages")
+    if data is not None or url is not None:
+        raise CannotShow("--given names the system by the environment: without --data and --url")
+    return given(os.environ)
+
+
 async def _overview(
-    notification: Asked, site: str | None, occasion: str | None, limit: int
+    notification: Asked | Given, site: str | None, occasion: str | None, limit: int
 ) -> dict[str, Any]:
     chosen = "".join(
         f"&{name}={value}" for name, value in (("site_id", site), ("occasion", occasion)) if value
@@ -172,12 +190,11 @@ def funnel(items: Sequence[Mapping[str, Any]]) -> Table:
 def providers(items: Sequence[Mapping[str, Any]]) -> Table:
     table = _table("短信承运商", "承运", "份额 %", "设定 %", "状态", "请求", "失败", "慢", "原因")
     for item in items:
-        state = "正常" if item["well"] else "暂停" if item["paused_until"] else "减量"
         table.add_row(
             item["provider"],
             f"{item['share']:g}",
             f"{item['configured_share']:g}",
-            state,
+            _CIRCUITS[item["circuit"]],
             *(str(item[name]) for name in ("tries", "failed", "slow")),
             item["why"] or "",
             style="" if item["well"] else "red",

@@ -28,7 +28,7 @@ from services.notification.handlers.routing import Routing
 from services.notification.handlers.scoreboard import Scoreboard
 from services.notification.handlers.telling import Teller
 from services.notification.ports import Accepted, Letter, Mail, Sms
-from services.notification.settings import Settings
+from services.notification.settings import Settings, sms_shares
 from services.notification.templates.wording import TemplatesInvalid, Text, Wording
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> Process:
     mail_account = _mail_account(settings)
     mail = smtp.SmtpMail(mail_account, clock=plumbing.clock, connections=settings.mails_in_flight)
     contacts = RegistrationContacts(settings.registration_internal_url, settings.service_token_file)
-    shares = _shares(settings, carriers)
+    shares = sms_shares(settings.sms_share_of_tencent if "tencent" in carriers else None)
     by_sms = Channel(
         Carrier.SMS,
         {
@@ -174,13 +174,6 @@ def _carriers(settings: Settings, plumbing: Plumbing) -> dict[str, aliyun.Aliyun
     except aliyun.AccountInvalid as error:
         raise CannotStart(f"SMS: {error}") from None
     return found
-
-
-def _shares(settings: Settings, carriers: Mapping[str, Sms]) -> dict[str, float]:
-    if "tencent" not in carriers:
-        return dict.fromkeys(carriers, 100.0)
-    second = settings.sms_share_of_tencent
-    return {"aliyun": 100.0 - second, "tencent": second}
 
 
 def _of_numbers(settings: Settings) -> dict[str, NumberLimits]:

@@ -11,6 +11,11 @@ from pydantic import Field
 from services.chassis.settings import ServiceSettings
 
 
+def sms_shares(of_tencent: float | None) -> dict[str, float]:
+    """Per cent of the SMS by carrier, None: Aliyun is alone."""
+    return {"aliyun": 100.0} if of_tencent is None else {"aliyun": 100.0 - of_tencent, "tencent": of_tencent}
+
+
 class Settings(ServiceSettings):
     """Read from NOTIFICATION_<FIELD>, else KAOWU_<FIELD>."""
 

@@ -227,7 +227,7 @@ class Desk(Base, table=True):
 
 
 class SmsProvider(Base, table=True):
-    """A carrier of SMS as every process knows it: the share it was left with when it last fell, and what came of tries."""
+    """A carrier of SMS as every process knows it: since it fell at `fell_at`, the share it has, and what came of all tries."""
 
     __tablename__: ClassVar[Any] = "sms_providers"
 
@@ -240,6 +240,7 @@ class SmsProvider(Base, table=True):
     tries: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
     failed: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
     slow: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
+    rose_at: datetime | None = Field(sa_column=Column(_MOMENT))
 
 
 class SmsLeft(Base, table=True):

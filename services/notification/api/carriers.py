@@ -12,7 +12,7 @@ from contracts.refusals import Code, Refused
 from services.chassis.db import Database
 from services.chassis.http import allow, signed_by
 from services.chassis.tokens import Actor
-from services.notification.domain.providers import shares_of
+from services.notification.domain.providers import Circuit, shares_of
 from services.notification.handlers.receipts import take_pushed
 from services.notification.ports import Sms
 from services.notification.repository import providers
@@ -33,16 +33,17 @@ def carrier_routes(
         items = []
         for one in health:
             row = rows.get(one.name)
-            share = one.share_at(at)
+            circuit = one.circuit(at)
             items.append(
                 {
                     "provider": one.name,
-                    "share": share,
+                    "share": one.share_now,
                     "configured_share": one.configured,
-                    "well": share >= one.configured,
+                    "well": circuit is Circuit.WELL,
+                    "circuit": circuit,
                     "fell_at": one.fell_at,
                     "why": row.why if row is not None and one.fell_at is not None else None,
-                    "paused_until": one.paused_until if share == 0 else None,
+                    "paused_until": one.paused_until if circuit is Circuit.PAUSED else None,
                     "tries": row.tries if row is not None else 0,
                     "failed": row.failed if row is not None else 0,
                     "slow": row.slow if row is not None else 0,

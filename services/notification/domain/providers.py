@@ -1,6 +1,14 @@
-"""Which of several carriers of SMS gets the next message: by shares, which fall when one fails and drift back by themselves.
+"""Which of several carriers of SMS gets the next message: by shares, which fall at once when one fails and rise by evidence only.
 
-Only a fall is written down; what a share is at some moment follows from it, so that every process comes to the same.
+    well ── fails ──► paused ── its pause is over ──► waiting ── its probes are answered ──► rising ──► well
+      │                 ▲ ▲                              │                                    │ ▲
+      │                 │ └───────── a probe fails ──────┘                                    │ │
+      │                 └──────────────────────────── fails ──────────────────────────────────┤ │
+      └── fails partly: half of its share goes elsewhere ─────────────────────────────────────┴─┘
+
+No time that passes brings a message to a carrier that nothing is known of: while it is `waiting`, a few messages at a time
+(of all processes together) are its test, and everybody else goes to the others. From then on its share doubles with each
+minute in which it answered well. Every process comes to the same: what a carrier is lies in the database.
 """
 
 from __future__ import annotations
@@ -8,15 +16,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 
-FLOOR: Final = 2.0  # per cent: enough to notice that it works again
-STEP: Final = 5.0  # per cent that come back
-EVERY: Final = timedelta(minutes=1)
-REST: Final = timedelta(minutes=5)  # after the last failure, before anything comes back
+FLOOR: Final = 2.0  # per cent: what one begins with whose probes were answered, and what a poor one keeps
+PROBES: Final = 3  # messages at a time that try a fallen one
+PROBING: Final = timedelta(seconds=30)  # their answers are awaited so long; then others may be sent
+EVERY: Final = timedelta(minutes=1)  # between two steps of a rise, each of which doubles the share
+REST: Final = timedelta(minutes=5)  # after a poor one's last fall, before the first step
 ENOUGH: Final = 5  # tries to judge by
 POOR: Final = 0.25  # of them failed or slow: half of its share goes elsewhere
-DEAD: Final = 0.8  # of them: all but the floor
+DEAD: Final = 0.8  # of them: nothing goes there any more
+GOOD: Final = 0.1  # at most so many of them, and its share may rise
 SLOW: Final = timedelta(seconds=2)
 PAUSE: Final = timedelta(seconds=30)  # a dead one is left alone, every time twice as long
 LONGEST_PAUSE: Final = timedelta(minutes=5)
@@ -39,47 +50,89 @@ class Tally:
         return Tally(self.tries + other.tries, self.failed + other.failed, self.slow + other.slow)
 
 
+class Circuit(StrEnum):
+    """How a carrier stands."""
+
+    WELL = "well"
+    PAUSED = "paused"  # left alone, or its probes are out
+    WAITING = "waiting"  # the next messages try it
+    RISING = "rising"  # it carries less than its share
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One carrier as all processes know it. `share` is what it was left with when it last fell, at `fell_at`."""
+    """One carrier as all processes know it.
+
+    `share`: since it fell at `fell_at`, last raised at `rose_at`. `paused_until`: until its probes are answered nothing else
+    goes there, and they not before then.
+    """
 
     name: str
     configured: float
     share: float
     fell_at: datetime | None = None
     paused_until: datetime | None = None
-    strikes: int = 0  # how often in a row it was found dead
+    strikes: int = 0  # how often it was found dead since it was well
+    rose_at: datetime | None = None
 
-    def share_at(self, at: datetime) -> float:
-        """Its share at a moment, in per cent; nothing while it is paused."""
-        if self.paused_until is not None and at < self.paused_until:
-            return 0.0
+    @property
+    def share_now(self) -> float:
+        """Its share in per cent; nothing while it is paused or waits for its probes."""
         if self.fell_at is None:
             return self.configured
-        since = max(self.fell_at, self.paused_until or self.fell_at)
-        steps = max((at - since - REST) // EVERY + 1, 0) if at >= since + REST else 0
-        return min(self.configured, self.share + STEP * steps)
+        return 0.0 if self.paused_until is not None else min(self.configured, self.share)
+
+    @property
+    def since(self) -> datetime | None:
+        """What was sent there at that moment or before says nothing about it any more."""
+        return self.rose_at or self.fell_at
+
+    def circuit(self, at: datetime) -> Circuit:
+        """How it stands at a moment."""
+        if self.fell_at is None:
+            return Circuit.WELL
+        if self.paused_until is None:
+            return Circuit.RISING
+        return Circuit.PAUSED if at < self.paused_until else Circuit.WAITING
+
+    def free_at(self, at: datetime) -> datetime:
+        """When to look again for one that takes nothing now."""
+        return max(self.paused_until or at, at) if self.circuit(at) is Circuit.PAUSED else at + PROBING
 
     def judged(self, tally: Tally, at: datetime) -> Health | None:
-        """What it has become after these tries; None: as it was."""
-        share = self.share_at(at)
-        at_floor = self.fell_at is not None and share <= FLOOR
+        """What it has become after these tries, all of them sent after `since`; None: as it was."""
+        if not tally.tries:
+            return None
+        if self.fell_at is not None and self.paused_until is not None:
+            return self._dead(at) if tally.bad else self._raised(FLOOR, at)
+        at_floor = self.fell_at is not None and self.share <= FLOOR
         if tally.bad >= DEAD and (tally.tries >= ENOUGH or at_floor):
-            pause = min(PAUSE * 2 ** min(self.strikes, 8), LONGEST_PAUSE)
-            return replace(
-                self,
-                share=min(FLOOR, self.configured),
-                fell_at=at,
-                paused_until=at + pause,
-                strikes=self.strikes + 1,
-            )
+            return self._dead(at)
         if tally.bad >= POOR and tally.tries >= ENOUGH:
-            return replace(
-                self, share=max(share / 2, min(FLOOR, self.configured)), fell_at=at, paused_until=None
-            )
-        if self.strikes and tally.tries and not tally.failed:
-            return replace(self, strikes=0)
+            half = max(self.share_now / 2, min(FLOOR, self.configured))
+            return replace(self, share=half, fell_at=at, rose_at=None)
+        if self.fell_at is not None and tally.bad <= GOOD and at >= self._step_at(self.fell_at):
+            return self._raised(self.share * 2, at)
         return None
+
+    def _step_at(self, fell_at: datetime) -> datetime:
+        return fell_at + REST if self.rose_at is None else self.rose_at + EVERY
+
+    def _dead(self, at: datetime) -> Health:
+        pause = min(PAUSE * 2 ** min(self.strikes, 8), LONGEST_PAUSE)
+        return replace(
+            self,
+            share=min(FLOOR, self.configured),
+            fell_at=at,
+            paused_until=at + pause,
+            strikes=self.strikes + 1,
+            rose_at=None,
+        )
+
+    def _raised(self, share: float, at: datetime) -> Health:
+        if share >= self.configured:
+            return Health(self.name, self.configured, self.configured)
+        return replace(self, share=share, paused_until=None, rose_at=at)
 
 
 class Turns:
@@ -100,20 +153,16 @@ class Turns:
         return chosen
 
 
-def order_of_choice(
-    turns: Turns, health: Sequence[Health], at: datetime, failed_at: str | None
-) -> tuple[list[str], datetime | None]:
-    """The carriers that may be tried now, the one whose turn it is first. If none may: when one may again.
+def order_of_choice(turns: Turns, health: Sequence[Health], failed_at: str | None) -> list[str]:
+    """The carriers that have a share now, the one whose turn it is first.
 
-    `failed_at`: the one that surely did not take this message; it is tried last. A carrier that is alone is never paused.
+    `failed_at`: the one that surely did not take this message; it is tried last.
     """
-    if len(health) == 1:
-        return [health[0].name], None
-    shares = {one.name: one.share_at(at) for one in health}
+    shares = {one.name: one.share_now for one in health}
     others = {name: share for name, share in shares.items() if name != failed_at}
     first = turns.next(others) or turns.next(shares)
     if first is None:
-        return [], min(one.paused_until for one in health if one.paused_until is not None)
+        return []
     rest = sorted(
         (name for name, share in shares.items() if share > 0 and name != first), key=lambda n: -shares[n]
     )
@@ -121,12 +170,12 @@ def order_of_choice(
         first,
         *(name for name in rest if name != failed_at),
         *(name for name in rest if name == failed_at),
-    ], None
+    ]
 
 
 def shares_of(configured: Mapping[str, float], known: Iterable[Health]) -> list[Health]:
-    """The carriers that there are now, each with what is known of it."""
-    remembered = {one.name: one for one in known}
+    """The carriers that there are now, each with what is known of it. One that is alone has everything, whatever it did."""
+    remembered = {one.name: one for one in known} if len(configured) > 1 else {}
     return [
         replace(remembered[name], configured=share)
         if name in remembered

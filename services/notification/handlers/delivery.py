@@ -168,9 +168,9 @@ class Delivery:
             untrue = [row for row in rows if ends[row.message_id] is State.SUPERSEDED]
             await messages.supersede(uow, [row.message_id for row in untrue])
             going = [row for row in rows if ends[row.message_id] is None]
-            batch = [self._outgoing(row, uow.at) for row in going if row.contact_sure]
+            batch, closed_until = [self._outgoing(row, uow.at) for row in going if row.contact_sure], None
             if self._routing is not None:
-                batch = await self._routing.route(uow, batch)
+                batch, closed_until = await self._routing.route(uow, batch)
             await messages.claim(uow, [_claim_of(one) for one in batch], uow.at + LEASE)
             due_at = None if batch else await messages.next_due(uow, carrier)
         if batch:
@@ -188,7 +188,10 @@ class Delivery:
             async with self._database.unit_of_work() as uow:
                 await recipients.wait_for_contact(uow, unsure)
                 due_at = due_at if batch else await messages.next_due(uow, carrier)
-        again = sum(row.state == State.SENDING for row in rows)
+        if due_at is not None and closed_until is not None:
+            due_at = max(due_at, closed_until)
+        left = {row.message_id for row in going if row.contact_sure} - {one.message_id for one in batch}
+        again = sum(row.state == State.SENDING and row.message_id not in left for row in rows)
         if again:
             AMBIGUOUS.labels(carrier).inc(again)
             log.warning("taken-over", channel=carrier, messages=again)
@@ -224,10 +227,11 @@ class Delivery:
         """One transaction. When something is due."""
         async with self._database.unit_of_work() as uow:
             await messages.record(uow, results)
-            if self._routing is not None:
-                await self._routing.stayed(uow, stayed)
+            # Carriers before numbers and days, as whoever claims locks them.
             if self._scoreboard is not None:
                 await self._scoreboard.write(uow)
+            if self._routing is not None:
+                await self._routing.stayed(uow, stayed)
             return await messages.next_due(uow, self._channel.carrier)
 
     async def _put_off(self, left: Sequence[Outgoing]) -> None:

@@ -47,10 +47,12 @@ class Sending:
         self._channel, self._clock, self._scoreboard = channel, clock, scoreboard
 
     async def send(self, one: Outgoing) -> Tried:
-        """Once."""
-        address = one.address
+        """Once; given back if its carrier is known to be dead by now."""
+        address, board = one.address, self._scoreboard
         if address is None:
             return self._ended(one, ERASED if one.erased else "no-address", None)
+        if board is not None and board.leaves_alone(one.provider, one.at, self._clock.now()):
+            return self.give_back(one)
         if one.ask_since is not None:
             asked = self._channel.askable(one.had_by)
             for provider in asked:
@@ -68,7 +70,7 @@ class Sending:
         except Rejected as error:
             # Over a limit, or not to be carried: it answered, so it is well.
             self._note(
-                one.provider, started, failed=not error.permanent and error.wait is None, why=error.code
+                one, one.provider, started, failed=not error.permanent and error.wait is None, why=error.code
             )
             if error.permanent:
                 TRIES.labels(carrier, Failure.REFUSED).inc()
@@ -78,16 +80,16 @@ class Sending:
                 return self._later(one, error.wait, error.code)
             return self._again(one, Failure.BUSY, error.code)
         except NoAnswer as error:
-            self._note(one.provider, started, failed=True, why=error.reason)
+            self._note(one, one.provider, started, failed=True, why=error.reason)
             failure = Failure.AMBIGUOUS if error.maybe_accepted else Failure.UNREACHED
             return self._again(one, failure, error.reason)
         except Exception as error:
             # An adapter's own fault must not stop the batch; whether the message left is not known.
             log.exception("send-failed", channel=carrier, error=type(error).__name__)
-            self._note(one.provider, started, failed=True, why=type(error).__name__)
+            self._note(one, one.provider, started, failed=True, why=type(error).__name__)
             return self._again(one, Failure.AMBIGUOUS, type(error).__name__)
         crash_point(f"{carrier}-accepted")
-        self._note(one.provider, started)
+        self._note(one, one.provider, started)
         TRIES.labels(carrier, "accepted").inc()
         if carrier is Carrier.SMS:
             PARTS.inc(one.text.parts)
@@ -103,13 +105,13 @@ class Sending:
         try:
             sent = await provider.find(address, one.ask_since, str(one.message_id))
         except Rejected as error:
-            self._note(provider.name, started, failed=not error.permanent, why=error.code)
+            self._note(one, provider.name, started, failed=not error.permanent, why=error.code)
             # A number that it will not even talk about was never sent anything.
             return None if error.permanent else self._again(one, Failure.BUSY, error.code)
         except NoAnswer as error:
-            self._note(provider.name, started, failed=True, why=error.reason)
+            self._note(one, provider.name, started, failed=True, why=error.reason)
             return self._again(one, Failure.UNREACHED, error.reason)
-        self._note(provider.name, started)
+        self._note(one, provider.name, started)
         crash_point(f"{self._channel.carrier}-asked")
         if sent is None:
             # Of what was never tried here, only perhaps before a restore, it has known long enough.
@@ -166,7 +168,7 @@ class Sending:
         )
 
     def give_back(self, one: Outgoing) -> Tried:
-        """Not tried: a slow carrier used up the time in which this claim is surely ours alone."""
+        """Not tried: its carrier fell, or a slow one used up the time in which this claim is surely ours alone."""
         return self._later(one, timedelta(0), None)
 
     @property
@@ -176,11 +178,11 @@ class Sending:
     def _asks(self, one: Outgoing) -> bool:
         return self._channel.providers[one.provider].find is not None
 
-    def _note(self, name: str, started: float, *, failed: bool = False, why: str = "") -> None:
+    def _note(self, one: Outgoing, name: str, started: float, *, failed: bool = False, why: str = "") -> None:
         if self._scoreboard is not None:
             slow = asyncio.get_running_loop().time() - started > SLOW.total_seconds()
             why = why or ("slow" if slow else "")
-            self._scoreboard.note(name, self._clock.now(), failed=failed, slow=slow, why=why)
+            self._scoreboard.note(name, self._clock.now(), sent_at=one.at, failed=failed, slow=slow, why=why)
 
     @staticmethod
     def _ended(one: Outgoing, reason: str, code: str | None, *, ambiguous: bool = False) -> Tried:

@@ -19,12 +19,19 @@ select * from unnest($1::text[], $2::float8[], $3::bigint[], $4::bigint[], $5::b
 on conflict (name) do update set tries = sms_providers.tries + excluded.tries,
     failed = sms_providers.failed + excluded.failed, slow = sms_providers.slow + excluded.slow
 """
-_FALL: Final = """
+_CHANGE: Final = """
 update sms_providers p set share = t.share, fell_at = t.fell_at, paused_until = t.paused_until, strikes = t.strikes,
-    why = coalesce(t.why, p.why)
-from unnest($1::text[], $2::float8[], $3::timestamptz[], $4::timestamptz[], $5::int[], $6::text[])
-     as t(name, share, fell_at, paused_until, strikes, why)
+    why = coalesce(t.why, p.why), rose_at = t.rose_at
+from unnest($1::text[], $2::float8[], $3::timestamptz[], $4::timestamptz[], $5::int[], $6::text[], $7::timestamptz[])
+     as t(name, share, fell_at, paused_until, strikes, why, rose_at)
 where p.name = t.name
+"""
+# Of two processes the second waits for the first to commit, and then finds that the turn is taken.
+_PROBE: Final = """
+with waiting as (
+    select name from sms_providers where name = any($1::text[]) and paused_until <= $2 order by name for update
+)
+update sms_providers p set paused_until = $3 from waiting w where p.name = w.name returning p.name
 """
 _BY_NUMBER: Final = """
 select provider_ref, message_id from messages where provider = 'tencent' and provider_ref = any($1::text[])
@@ -72,18 +79,24 @@ async def locked(uow: UnitOfWork, names: Sequence[str]) -> list[Health]:
     return [_health(row) for row in await uow.sql(_LOCKED, names)]
 
 
-async def fall(uow: UnitOfWork, changed: Sequence[tuple[Health, str | None]]) -> None:
+async def change(uow: UnitOfWork, changed: Sequence[tuple[Health, str | None]]) -> None:
     """What became of these, and why."""
     if changed:
         await uow.sql(
-            _FALL,
+            _CHANGE,
             [one.name for one, _ in changed],
             [one.share for one, _ in changed],
             [one.fell_at for one, _ in changed],
             [one.paused_until for one, _ in changed],
             [one.strikes for one, _ in changed],
             [why for _, why in changed],
+            [one.rose_at for one, _ in changed],
         )
+
+
+async def probe(uow: UnitOfWork, names: Sequence[str], until: datetime) -> set[str]:
+    """Which of these, whose pause is over, may be tried by us alone until then."""
+    return {row.name for row in await uow.sql(_PROBE, names, uow.at, until)}
 
 
 async def ours(uow: UnitOfWork, serials: Sequence[str]) -> dict[str, UUID]:
@@ -112,4 +125,4 @@ async def forget_early(uow: UnitOfWork, before: datetime) -> int:
 
 
 def _health(row: Row) -> Health:
-    return Health(row.name, row.share, row.share, row.fell_at, row.paused_until, row.strikes)
+    return Health(row.name, row.share, row.share, row.fell_at, row.paused_until, row.strikes, row.rose_at)

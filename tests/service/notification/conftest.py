@@ -29,6 +29,13 @@ async def system(
 
 
 @pytest.fixture
+async def two(service_database: ServiceDatabase, tmp_path: Path, carrier_keys: Path) -> AsyncIterator[System]:
+    """The service with an account at both carriers of SMS, half of the messages each."""
+    async with running(await service_database("notification"), tmp_path, carrier_keys, both=True) as started:
+        yield started
+
+
+@pytest.fixture
 def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Crash points kill this process's coroutine instead of the whole test run."""
 

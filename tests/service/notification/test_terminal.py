@@ -89,6 +89,60 @@ async def test_for_programs_it_is_one_document_and_can_be_narrowed_to_a_desk(sys
     assert "预报名成功" not in cut.output
 
 
+async def given(system: System, *arguments: str, **environ: str) -> Result:
+    """The command, of the system that the environment names; none of its services runs for it."""
+    named = {
+        "NOTIFICATION_DATABASE_URL": system.settings.database_url,
+        "NOTIFICATION_VAULT_KEYS_FILE": str(system.settings.vault_keys_file),
+        "KAOWU_ENVIRONMENT": "local",
+        **environ,
+    }
+    return await asyncio.to_thread(
+        CliRunner().invoke, app, ["messages", "--given", *arguments], env=named | {"KAOWU_TOKEN": None}
+    )
+
+
+async def test_of_the_given_system_it_shows_what_a_running_service_shows(system: System) -> None:
+    one = await reminded(system)
+    theirs = json.loads((await given(system, "--json")).stdout)
+    running = json.loads((await kaowu(system, "--json")).stdout)
+    # The two have clocks of their own: only what the moment of asking changes may differ.
+    for found in (theirs, running):
+        del found["funnel"]["at"], found["promise"]
+    assert theirs == running
+    assert {item["registration_id"] for item in theirs["undelivered"]["items"]} == {one}
+    shown = await given(system, one)
+    assert (shown.exit_code, shown.stdout) == (0, (await kaowu(system, one)).stdout)
+    both = await given(
+        system, "--json", NOTIFICATION_TENCENT_ACCOUNT_FILE="x", NOTIFICATION_PROMISE_SHARE="0.9"
+    )
+    found = json.loads(both.stdout)
+    assert [item["provider"] for item in found["providers"]["items"]] == ["aliyun", "tencent"]
+    assert found["promise"]["goal"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [
+        (
+            {"NOTIFICATION_DATABASE_URL": "", "NOTIFICATION_VAULT_KEYS_FILE": ""},
+            "set NOTIFICATION_DATABASE_URL, ",
+        ),
+        ({"NOTIFICATION_VAULT_KEYS_FILE": "/nowhere"}, "/nowhere"),
+        ({"NOTIFICATION_DATABASE_URL": "postgresql://n:pw@127.0.0.1:9/n"}, "does not answer as one of ours"),
+        ({"NOTIFICATION_PROMISE_SHARE": "most"}, "NOTIFICATION_PROMISE_SHARE is no number"),
+    ],
+)
+async def test_what_is_missing_of_the_given_system_is_named(
+    system: System, environ: dict[str, str], why: str
+) -> None:
+    shown = await given(system, **environ)
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert why in shown.stderr
+    assert "pw" not in shown.stderr
+    assert "Traceback" not in shown.output
+
+
 async def test_it_says_why_it_shows_nothing(system: System) -> None:
     refused = await kaowu(system, role="ops")
     assert (refused.exit_code, "承诺" in refused.stdout) == (1, False)
@@ -105,6 +159,7 @@ async def test_it_says_why_it_shows_nothing(system: System) -> None:
         (["--url", "nonsense", "--token", "x"], "is no address of a service"),
         (["--url", "http://127.0.0.1:9"], "needs the office's token"),
         (["--data", "DIRECTORY"], "no local system was started in"),
+        (["--given", "--data", "DIRECTORY"], "without --data and --url"),
     ],
 )
 def test_where_nothing_runs_it_says_what_to_do(tmp_path: Path, arguments: list[str], why: str) -> None:
