@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from contracts.cycle import Cycle
 from deploy.bench import counter, forfeited
 from deploy.bench.contender import Contender, Failed, Violated
 from deploy.bench.figures import Figure, Goal, number, percentile
-from deploy.bench.owing import order, owe
+from deploy.bench.owing import order, owe, reminded
 from deploy.bench.scale import Scale
 from deploy.bench.serving import Memory, serving
 from deploy.bench.stage import Stage
@@ -67,6 +68,7 @@ async def instant(stage: Stage, scale: Scale, advance: Callable[[str], None]) ->
         held = await order(connection, "held", payers, closes_at, salt=_HELD_SALT, until=later)
         others = await order(connection, "awaiting", payers, later, salt=_LATER_SALT, until=later)
         await order(connection, "awaiting", _OPEN, closes_at, salt=_OPEN_SALT)
+        await reminded(connection, closes_at, Cycle.read(cycle_file))
         await connection.execute("vacuum analyze")
     everyone = [one for pair in zip(held, others, strict=True) for one in pair]
     plan = Plan(keys=stage.directory / "gateway-keys", data=stage.directory / "gateway")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from contracts.cycle import Cycle
 from deploy.bench.stage import Stage
 from deploy.local.databases import DatabaseLogin
 
@@ -56,6 +57,17 @@ from generate_series({first}, {last}) n
 """
 
 
+_REMINDERS: Final = """
+insert into reminders (registration_id, told_closes_at, offset_seconds, at)
+select registration_id, $1, $2, $1::timestamptz - make_interval(secs => $2)
+from obligations where status = 'awaiting' and closes_at = $1
+"""
+_RUNS: Final = """
+insert into reminder_runs (cycle_id, told_closes_at, offset_seconds, skipped, at)
+select $1, $2, n, false, $2::timestamptz - make_interval(secs => n) from unnest($3::int[]) n
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Owing:
     """What was put there."""
@@ -86,13 +98,26 @@ async def owe(
     return login, Owing(rows, paid, closes_at)
 
 
+async def reminded(connection: Any, closes_at: datetime, cycle: Cycle) -> None:
+    """Whoever owes has been told of this close for the last time, as they are by the time it comes: nothing is left to say."""
+    offsets = [int(offset.total_seconds()) for offset in cycle.windows.payment.reminders]
+    await connection.execute(_REMINDERS, closes_at, min(offsets))
+    await connection.execute(_RUNS, cycle.id, closes_at, offsets)
+
+
+async def people(connection: Any, owed: str, count: int, closes_at: datetime, *, salt: int) -> None:
+    """So many more people in the state `owed` who never ordered."""
+    shared: dict[str, Any] = {"id": _ID.format(salt=salt), "cycle": CYCLE, "fee": FEE_FEN}
+    terms = {"status": owed, "version": 1, "paid_at": "null", "first": 0, "last": count - 1}
+    await connection.execute(_OBLIGATIONS.format(**shared, **terms), closes_at)
+
+
 async def order(
     connection: Any, owed: str, count: int, closes_at: datetime, *, salt: int, until: datetime | None = None
 ) -> list[str]:
     """So many more people in the state `owed`, each with an open order to be asked about at `until`. Their order numbers."""
     shared: dict[str, Any] = {"id": _ID.format(salt=salt), "salt": salt, "cycle": CYCLE, "fee": FEE_FEN}
-    terms = {"status": owed, "version": 1, "paid_at": "null", "first": 0, "last": count - 1}
-    await connection.execute(_OBLIGATIONS.format(**shared, **terms), closes_at)
+    await people(connection, owed, count, closes_at, salt=salt)
     moment = "$1" if until is None else f"'{until.isoformat()}'::timestamptz"
     await connection.execute(_OPEN.format(**shared, first=0, last=count - 1, until=moment), closes_at)
     return [f"{salt:08x}{number:012x}" for number in range(count)]

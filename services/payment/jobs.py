@@ -104,7 +104,9 @@ class Turns:
             # Who is paying is not reminded, and a reminder comes once: an order that has just ended must be nobody's reason
             # to miss it, nor a callback that got lost a reason to be told to pay again.
             await self.settle_orders(lambda: None)
-        return await reminding.remind(self.gateways.database, self.gateways.cycle, self.clock.now())
+        return await reminding.remind(
+            self.gateways.database, self.gateways.cycle, self.clock.now(), self.visitors
+        )
 
     async def carry_out(self, done: Callable[[], None]) -> datetime | None:
         """What two people have decided is done to everybody it concerns."""

@@ -137,11 +137,12 @@ async def hold(uow: UnitOfWork) -> int:
 
 
 async def anybody_left(uow: UnitOfWork) -> bool:
-    """Whether a close that has come still has somebody to decide about."""
+    """Whether a close that has come still has somebody to decide about: the first of them, in the order of their index."""
     rows = await uow.sql(
         f"""
-        select exists (select from obligations o where {DUE})
-            or exists (select from obligations o where o.status = 'awaiting' and o.closes_at <= $1 and not {PUT_OFF}) as left
+        select exists ((select from obligations o where {DUE} order by o.closes_at, o.registration_id limit 1)
+            union all (select from obligations o where o.status = 'awaiting' and o.closes_at <= $1 and not {PUT_OFF}
+                       order by o.closes_at, o.registration_id limit 1)) as left
         """,
         uow.at,
     )

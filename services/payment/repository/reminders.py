@@ -3,8 +3,11 @@
 # ruff: noqa: S608 -- what is put into statements here are this package's own constants
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Final
+from uuid import UUID
 
 from contracts import payment
 from services.chassis import outbox
@@ -12,6 +15,7 @@ from services.chassis.db import UnitOfWork
 from services.payment.repository.vocabulary import ORDER_UNDER_WAY
 
 CHUNK: Final = 5000
+FROM_THE_BEGINNING: Final = UUID(int=0)
 
 # $1 the moment, $2 the close as people are told it, $3 the offset in seconds. Nobody who is paying is reminded.
 _CONCERNED: Final = f"""
@@ -34,10 +38,15 @@ _SAID: Final = outbox.insert_select(
     sequence="e.version",
     occurred_at="$1",
 )
-_REMIND: Final = f"""
+
+
+@cache
+def _remind(chunk: int) -> str:
+    # $4: who was told before stands before it and is not looked at again. Otherwise each chunk would read all of them first.
+    return f"""
     with concerned as materialized (
-        select o.ctid from obligations o where {_CONCERNED}
-        order by o.registration_id limit {CHUNK} for update of o
+        select o.ctid, o.registration_id from obligations o where o.registration_id > $4 and {_CONCERNED}
+        order by o.registration_id limit {chunk:d} for update of o
     ), told as (
         update obligations o set version = o.version + 1
         where o.ctid = any(array(select ctid from concerned)) and o.status = 'awaiting'
@@ -45,16 +54,34 @@ _REMIND: Final = f"""
     ), noted as (
         insert into reminders (registration_id, told_closes_at, offset_seconds, at)
         select t.registration_id, $2, $3, $1 from told t
+    ), said as (
+        {_SAID}
     )
-    {_SAID}
-"""
+    select (select count(*) from told) as told,
+           (select c.registration_id from concerned c order by c.registration_id desc limit 1) as last
+    """
 
 
-async def remind_chunk(uow: UnitOfWork, told_closes_at: datetime, offset: timedelta) -> int:
-    """Say `closing-soon` of up to CHUNK of those whom it concerns and who have not been told."""
-    told = await uow.changed(_REMIND, uow.at, told_closes_at, int(offset.total_seconds()))
-    uow.events_added += told
-    return told
+@dataclass(frozen=True, slots=True)
+class Reminded:
+    """How many were told, and the last of them: behind them the next chunk begins."""
+
+    told: int
+    last: UUID | None
+
+
+async def remind_chunk(
+    uow: UnitOfWork,
+    told_closes_at: datetime,
+    offset: timedelta,
+    after: UUID = FROM_THE_BEGINNING,
+    chunk: int = CHUNK,
+) -> Reminded:
+    """Say `closing-soon` of up to `chunk` of those behind `after` whom it concerns and who have not been told."""
+    rows = await uow.sql(_remind(chunk), uow.at, told_closes_at, int(offset.total_seconds()), after)
+    reminded = Reminded(int(rows[0].told), rows[0].last)
+    uow.events_added += reminded.told
+    return reminded
 
 
 async def done(uow: UnitOfWork, cycle_id: str, told_closes_at: datetime) -> list[timedelta]:

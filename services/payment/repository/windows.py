@@ -23,9 +23,11 @@ _DECIDING: Final = """
     and (d.closes_at > $1 or exists (select from verdicts v where v.decision_id = d.decision_id))
 """
 # Whose close may be another one soon: nobody of them is forfeited meanwhile. Asked once for a statement, not for each row.
+# `is true` and not a bare comparison: with a value unknown when the statement is planned, a comparison is taken for the other
+# end of a range and a million rows for some thousand, which are then all sorted for each chunk of the sweep.
 PUT_OFF: Final = f"""
-    (o.closes_at < coalesce((select max(d.closes_at) from decisions d where d.site_id is null and {_DECIDING}), '-infinity')
-     or coalesce(o.site_id = any(array(select d.site_id from decisions d where d.site_id is not null and {_DECIDING})), false))
+    ((o.closes_at < (select max(d.closes_at) from decisions d where d.site_id is null and {_DECIDING})) is true
+     or (o.site_id = any(array(select d.site_id from decisions d where d.site_id is not null and {_DECIDING}))) is true)
 """  # noqa: S608 -- constants of this module
 
 

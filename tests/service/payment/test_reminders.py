@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from contracts import payment
 from services.payment.repository import reminders
-from tests.service.payment.system import CLOSES, System, moment, rejected
+from tests.service.payment.system import CLOSES, System, approved, moment, rejected
 
 
 async def test_each_reminder_is_said_once_and_names_the_close(system: System) -> None:
@@ -106,11 +107,10 @@ async def test_after_an_outage_only_the_latest_missed_reminder_is_sent(system: S
 
 async def test_a_run_cut_short_goes_on_where_it_was(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     candidates = await system.approved(7)
-    monkeypatch.setattr(reminders, "_REMIND", reminders._REMIND.replace("limit 5000", "limit 3"))
     monkeypatch.setattr(reminders, "CHUNK", 3)
     remind, chunks = reminders.remind_chunk, 0
 
-    async def dies(*args: object) -> int:
+    async def dies(*args: object) -> reminders.Reminded:
         nonlocal chunks
         chunks += 1
         if chunks == 2:
@@ -125,6 +125,28 @@ async def test_a_run_cut_short_goes_on_where_it_was(system: System, monkeypatch:
     assert sorted(map(len, said)) == [1, 1, 1, 1, 2, 2, 2]
     await system.remind()
     assert [await system.words(one) for one in candidates] == [["due", "closing-soon"]] * 7
+
+
+async def test_whoever_is_approved_while_others_are_told_is_told_too_though_their_turn_was_over(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = uuid7()  # before the others in the order in which they are told
+    candidates = await system.approved(7)
+    monkeypatch.setattr(reminders, "CHUNK", 3)
+    remind, chunks = reminders.remind_chunk, 0
+
+    async def meanwhile(*args: object) -> reminders.Reminded:
+        nonlocal chunks
+        chunks += 1
+        said = await remind(*args)  # type: ignore[arg-type]  # passed on as they come
+        if chunks == 1:
+            await system.deliver(approved(late))
+        return said
+
+    monkeypatch.setattr(reminders, "remind_chunk", meanwhile)
+    system.at("2024-02-02 00:00")
+    await system.remind()
+    assert [await system.words(one) for one in (late, *candidates)] == [["due", "closing-soon"]] * 8
 
 
 async def test_nobody_is_reminded_after_the_close(system: System) -> None:
