@@ -111,7 +111,7 @@ class Ground:
                 raise NotReached(f"{what}: not within {within:.0f} s")
             await asyncio.sleep(0.05)
 
-    async def dies(self, service: str, point: str, turn: int = 1) -> None:
+    async def dies(self, service: str, point: str, turn: int = 1, *, comes_back: bool = True) -> None:
         """The service is started with this crash point armed, reaches it and dies as `kill -9`, and is started again."""
         armed = {"KAOWU_CRASH_AT": f"{point}:{turn}"}
         await self.system.restart(service, armed, wait=False)
@@ -122,7 +122,8 @@ class Ground:
                 f"{service} ended with {process.exit_code} and not at {point}: {process.tail(5)}"
             )
         self.reached[f"{service} died at {point}"] += 1
-        await self.system.restart(service)
+        if comes_back:
+            await self.system.restart(service)
 
     async def metric(self, name: str, *services: Service, label: str = "") -> float:
         """The sum of a counter over these processes (all services unless named) and all labels, or those with this value."""
