@@ -16,6 +16,7 @@ from deploy.simulators.order_book import TradeState
 from deploy.simulators.refund_book import RefundStatus
 from tests.interleavings.stories import Candidate
 from tests.interleavings.town import Town
+from tests.support.plays import Violation
 
 FEE: Final = 20_000
 # (state, what was said) → the state after it. Anything else is a transition that does not exist.
@@ -37,10 +38,6 @@ select registration_id, status, version, closes_at, expired_at, proof_id is not 
                and r.status in ('creating', 'open', 'unknown', 'lapsing')) as undecided
 from obligations o
 """
-
-
-class Violation(AssertionError):
-    """An invariant was broken; its text begins with which, and names the run."""
 
 
 class Payment(NamedTuple):

@@ -22,9 +22,8 @@ from services.payment.ports import Answer, OrderState, RefundAnswer, RefundState
 from services.payment.repository import decisions, ledger
 from services.payment.repository.refunds import Refund
 from tests.interleavings.stories import SEALED
-from tests.support.switched_off import instead, without
+from tests.support.switched_off import Mutation, instead, without
 
-Mutation = Callable[[], AbstractContextManager[Any]]
 Judgement = Callable[[Obligation, Success, int], Verdict]
 
 

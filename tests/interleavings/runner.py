@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import hashlib
 import json
-import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import uvloop
 from rich.console import Console
-from rich.table import Table
 
-from tests.interleavings.judging import Violation
 from tests.interleavings.playing import SIZE, Batch
 from tests.interleavings.reaching import missed
-from tests.interleavings.town import Town, keep_to_one_processor, town
+from tests.interleavings.town import Town, town
+from tests.support import plays
 
+T = TypeVar("T")
 MOST_FAILURES: Final = 5
 
 
@@ -54,13 +51,7 @@ class Totals:
 async def attempt(one: Town, number: int) -> tuple[Batch, str]:
     """A batch and what was broken in it; nothing, if nothing was."""
     batch = Batch(one, number)
-    try:
-        await batch.play()
-    except Violation as violation:
-        return batch, str(violation)
-    except Exception as error:  # a handler that raises where it must not is a finding too
-        return batch, f"{type(error).__name__}: {error}"
-    return batch, ""
+    return batch, await plays.outcome_of(batch.play()) or ""
 
 
 def digest(batch: Batch) -> str:
@@ -70,32 +61,18 @@ def digest(batch: Batch) -> str:
     return hashlib.sha256(f"{stories}\n{counted}".encode()).hexdigest()
 
 
-def in_a_town(work: Callable[[Town], Any]) -> Any:
+def in_a_town(work: Callable[[Town], Awaitable[T]]) -> T:
     """Run it in this process, in a town of its own."""
-
-    async def inside() -> Any:
-        async with town() as one:
-            return await work(one)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(inside())
+    return plays.played_on(town(), work)
 
 
-def _work(number: int, numbers: Any, results: Any, over: Any, until: float) -> None:
+def _play(numbers: Iterable[int], say: Callable[[Any], None]) -> None:
     async def all_of_them(one: Town) -> None:
-        while time.monotonic() < until and not over.is_set():
-            try:
-                batch_number = numbers.get_nowait()
-            except Empty:
-                return
-            batch, broken = await attempt(one, batch_number)
-            results.put((batch_number, broken, dict(batch.reached)))
+        for number in numbers:
+            batch, broken = await attempt(one, number)
+            say((number, broken, dict(batch.reached)))
 
-    keep_to_one_processor(number)
-    try:
-        in_a_town(all_of_them)
-    finally:
-        results.put(None)
+    in_a_town(all_of_them)
 
 
 def play(
@@ -106,66 +83,36 @@ def play(
     say: Callable[[str], None] = lambda _: None,
 ) -> Totals:
     """Play these batches. Stops early after a few failures, or when time is up."""
-    context = multiprocessing.get_context("spawn")
-    numbers, results, over = context.Queue(), context.Queue(), context.Event()
-    for number in batches:
-        numbers.put(number)
     totals, started = Totals(), time.monotonic()
-    processes = [
-        context.Process(
-            target=_work, args=(number, numbers, results, over, started + minutes * 60), daemon=True
-        )
-        for number in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    left = workers
-    try:
-        while left and len(totals.failures) < MOST_FAILURES:
-            try:
-                came = results.get(timeout=2.0)
-            except Empty:
-                if not any(process.is_alive() for process in processes):
-                    break
-                continue
-            if came is None:
-                left -= 1
-                continue
-            batch_number, broken, reached = came
+    with contextlib.closing(plays.played(_play, batches, workers=workers, minutes=minutes)) as results:
+        for number, broken, reached in results:
             totals.reached.update(reached)
             if broken:
-                totals.failures.append((batch_number, broken))
+                totals.failures.append((number, broken))
             else:
                 totals.runs += SIZE
             if (totals.runs // SIZE) % 25 == 0:
                 pace = totals.runs / (time.monotonic() - started)
                 say(f"{totals.runs} runs, {pace:.0f} a second, {len(totals.failures)} violations")
-    finally:
-        over.set()
-        numbers.cancel_join_thread()
-        for process in processes:
-            process.join(60)
-            process.terminate()
+            if len(totals.failures) >= MOST_FAILURES:
+                break
     totals.seconds = time.monotonic() - started
     return totals
 
 
 def show(totals: Totals, console: Console) -> None:
     """How often each was reached, what never was, and how to repeat what failed."""
-    table = Table(
-        title=f"{totals.runs} runs, {totals.seconds:.0f} s: {totals.runs / max(totals.seconds, 1.0):.0f} a second, "
-        f"{len(totals.failures)} violations"
+    plays.show(
+        console,
+        f"{totals.runs} runs, {totals.seconds:.0f} s: {totals.runs / max(totals.seconds, 1.0):.0f} a second, "
+        f"{len(totals.failures)} violations",
+        totals.reached,
+        missed=totals.missed,
+        failures=[
+            (f"batch {number}", broken, f"python -m tests.interleavings --batch {number}")
+            for number, broken in totals.failures
+        ],
     )
-    table.add_column("what happened")
-    table.add_column("times", justify="right")
-    for what, times in sorted(totals.reached.items()):
-        table.add_row(what, f"{times}")
-    console.print(table)
-    for what in totals.missed:
-        console.print(f"never reached, or not often enough: {what}", style="red")
-    for number, broken in totals.failures:
-        console.print(f"batch {number}: {broken}", style="red", highlight=False, markup=False)
-        console.print(f"    repeat: python -m tests.interleavings --batch {number}", highlight=False)
 
 
 def repeat(number: int, console: Console) -> bool:
@@ -179,4 +126,4 @@ def repeat(number: int, console: Console) -> bool:
         console.print(broken or f"batch {number} passes", highlight=False, markup=False)
         return same and not broken
 
-    return bool(in_a_town(twice))
+    return in_a_town(twice)

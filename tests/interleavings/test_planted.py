@@ -5,10 +5,7 @@ Without this nobody knew whether runs are green because nothing is wrong or beca
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from typing import Final, TypeVar
+from typing import Final
 
 import pytest
 
@@ -17,19 +14,12 @@ from tests.interleavings.planted import PLANTED
 from tests.interleavings.playing import SIZE
 from tests.interleavings.reaching import missed
 from tests.interleavings.town import Town
-
-T = TypeVar("T")
+from tests.support.plays import apart
 
 BATCH: Final = 5
 """One that reaches by itself whatever must be reached soon."""
 # One of each kind, found in the first batch; all are in make test-faults, or this file by name.
 QUICK: Final = ("no order undecided", "the right amount")
-
-
-def _apart(work: Callable[..., T], *names: str) -> T:
-    """In a process of its own: a town changes much of the one that it stands in."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
-        return worker.submit(work, *names).result()
 
 
 async def _first(one: Town, name: str) -> str:
@@ -48,8 +38,7 @@ def _play_and_look_for(*names: str) -> tuple[dict[str, int], str, dict[str, str]
         batch, broken = await runner.attempt(one, BATCH)
         return dict(batch.reached), broken, await _look(one, names)
 
-    found: tuple[dict[str, int], str, dict[str, str]] = runner.in_a_town(look)
-    return found
+    return runner.in_a_town(look)
 
 
 async def _look(one: Town, names: tuple[str, ...]) -> dict[str, str]:
@@ -57,8 +46,7 @@ async def _look(one: Town, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _look_for(*names: str) -> dict[str, str]:
-    found: dict[str, str] = runner.in_a_town(lambda one: _look(one, names))
-    return found
+    return runner.in_a_town(lambda one: _look(one, names))
 
 
 def _check(name: str, found: str) -> None:
@@ -69,7 +57,7 @@ def _check(name: str, found: str) -> None:
 
 
 def test_two_hundred_runs_break_no_promise_reach_what_they_must_and_miss_a_protection_that_is_gone() -> None:
-    reached, broken, found = _apart(_play_and_look_for, *QUICK)
+    reached, broken, found = apart(_play_and_look_for, *QUICK)
     assert not broken, broken
     assert not (left := missed(SIZE, reached)), left
     for name in QUICK:
@@ -78,7 +66,7 @@ def test_two_hundred_runs_break_no_promise_reach_what_they_must_and_miss_a_prote
 
 @pytest.fixture(scope="module")
 def missed_protections() -> dict[str, str]:
-    return _apart(_look_for, *PLANTED)
+    return apart(_look_for, *PLANTED)
 
 
 @pytest.mark.faults(long=True)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, cast
 
 import structlog
@@ -32,7 +28,8 @@ from tests.simulation.chance import Chance
 from tests.simulation.gateway import Manners
 from tests.simulation.lives import Interleaver, simulated
 from tests.simulation.services import CYCLE_FILE
-from tests.simulation.stage import _by_socket, _connected, server
+from tests.simulation.stage import by_socket, connected, server
+from tests.support.plays import directory_of_our_own
 from tests.support.postgres import TestDatabases
 
 WECHAT: Final = "wechat"
@@ -98,7 +95,7 @@ class Town:
         if not self._wipe:
             self._wipe = f"truncate {await self.superuser.fetchval(_TABLES)} restart identity"
         await self.superuser.execute(self._wipe)
-        gc.collect()
+        gc.collect()  # nobody else does, see plays.played_on
         self.given.clear()
         for gateway in (self.wechat, self.alipay):
             gateway.begin(Chance(0), Manners())
@@ -121,41 +118,27 @@ class Town:
 async def town() -> AsyncIterator[Town]:
     """A PostgreSQL of its own, and payment's migrations in it."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    directory = Path(tempfile.mkdtemp(prefix="kaowu-interleavings-"))
-    directory.chmod(0o711)  # PostgreSQL runs as another account when we are root
-    try:
-        async with server(directory / "postgres") as found, contextlib.AsyncExitStack() as stack:
-            login = await TestDatabases(found).migrated("payment")
-            control = ClockControl(directory / "clock", datetime(2024, 1, 1, tzinfo=UTC))
-            clock = RehearsalClock(directory / "clock")
-            keys = LocalKeys.of(directory / "keys", ["payment"])
-            database = Database(_by_socket(found, login).url, clock=clock, pool_size=6)
-            stack.push_async_callback(database.dispose)
-            superuser = await _connected(stack, found, login)
-            watching = await _connected(stack, found, login)
-            stack.enter_context(simulated())
-            gc.collect()
-            gc.freeze()
-            gc.disable()
-            yield Town(
-                control,
-                clock,
-                database,
-                Cycle.read(CYCLE_FILE),
-                Vault.open(keys.vault_file("payment"), "local"),
-                TownGateway(clock.now, WECHAT),
-                TownGateway(clock.now, ALIPAY, remembers=False),
-                superuser,
-                Interleaver(watching, [login.database]),
-            )
-    finally:
-        gc.enable()
-        gc.unfreeze()
-        structlog.reset_defaults()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def keep_to_one_processor(number: int) -> None:
-    """This worker and its database, which work in turn."""
-    processors = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {processors[number % len(processors)]})
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(structlog.reset_defaults)
+        directory = stack.enter_context(directory_of_our_own("interleavings"))
+        found = await stack.enter_async_context(server(directory / "postgres"))
+        login = await TestDatabases(found).migrated("payment")
+        control = ClockControl(directory / "clock", datetime(2024, 1, 1, tzinfo=UTC))
+        clock = RehearsalClock(directory / "clock")
+        keys = LocalKeys.of(directory / "keys", ["payment"])
+        database = Database(by_socket(found, login).url, clock=clock, pool_size=6)
+        stack.push_async_callback(database.dispose)
+        superuser = await connected(stack, found, login)
+        watching = await connected(stack, found, login)
+        stack.enter_context(simulated())
+        yield Town(
+            control,
+            clock,
+            database,
+            Cycle.read(CYCLE_FILE),
+            Vault.open(keys.vault_file("payment"), "local"),
+            TownGateway(clock.now, WECHAT),
+            TownGateway(clock.now, ALIPAY, remembers=False),
+            superuser,
+            Interleaver(watching, [login.database]),
+        )

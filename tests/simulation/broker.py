@@ -11,6 +11,7 @@ real idempotent producer tries again by itself and fails only after that.
 from __future__ import annotations
 
 import asyncio
+import bisect
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class SimulatedBroker:
         self.logs: dict[Place, list[Record]] = {
             (topic, number): [] for topic, partitions in topics.items() for number in range(partitions)
         }
+        self.written: list[Place] = []
+        """Those with any records, in order."""
         self.committed: dict[tuple[str, Place], int] = defaultdict(int)
         self._groups: dict[str, list[SimulatedMember]] = defaultdict(list)
         self.weather: Callable[[Place], str] = lambda _place: "ok"
@@ -79,8 +82,9 @@ class SimulatedBroker:
 
     def forget(self) -> None:
         """Empty, as if new."""
-        for log in self.logs.values():
-            log.clear()
+        for place in self.written:
+            self.logs[place].clear()
+        self.written.clear()
         self.committed.clear()
         self._groups.clear()
 
@@ -108,6 +112,8 @@ class SimulatedBroker:
 
     def _take(self, place: Place, records: Sequence[tuple[bytes | None, bytes, Headers]]) -> None:
         log = self.logs[place]
+        if records and not log:
+            bisect.insort(self.written, place)
         for key, value, headers in records:
             content: dict[str, Any] = {
                 "topic": place[0],
@@ -180,8 +186,12 @@ class SimulatedMember:
         return len(self._broker.logs[place]) - self._position[place]
 
     def waiting(self) -> list[Place]:
-        logs = self._broker.logs
-        return [place for place, position in self._position.items() if len(logs[place]) > position]
+        logs, position = self._broker.logs, self._position
+        return [
+            place
+            for place in self._broker.written
+            if place in position and len(logs[place]) > position[place]
+        ]
 
     async def fetch(self, place: Place, many: int) -> list[Record]:
         """The next records of a partition; the position moves behind them."""
@@ -207,6 +217,9 @@ class SimulatedMember:
     @property
     def behind(self) -> int:
         """Records of its partitions that the group has not committed."""
+        logs, committed = self._broker.logs, self._broker.committed
         return sum(
-            len(self._broker.logs[place]) - self._broker.committed[self.group, place] for place in self.places
+            len(logs[place]) - committed[self.group, place]
+            for place in self._broker.written
+            if place in self._position
         )

@@ -17,8 +17,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tests.simulation.runner import Mutation, attempt, on_a_stage
+from tests.simulation.playing import attempt, on_a_stage
 from tests.simulation.stage import Stage
+from tests.support.switched_off import Mutation
 
 _NAME = re.compile(r"(I\d+|model)\b")
 

@@ -25,6 +25,7 @@ from services.payment.handlers import recovering, refunding, settling, till
 
 _LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
 _PROBABLY_WAITS = 0.002  # real seconds after which the database is asked whether a statement waits for a lock
+_MOST_PATIENCE = 0.016  # and after which it is asked again
 _BLOCKED = """
 select count(*) from pg_stat_activity
 where wait_event_type = 'Lock' and datname = any($1::text[]) and state = 'active'
@@ -76,11 +77,11 @@ class Life:
     async def turn(self) -> None:
         """Wait until it is this life's turn."""
         if self.gated:
+            # Whoever lets it on says that it is there no longer: another task of it may have come here before this one wakes up.
             self.at_gate = True
             self.gate.clear()
             self.moved.set()
             await self.gate.wait()
-            self.at_gate = False
 
     async def before_statement(self) -> None:
         """Its turn, at which it may fail."""
@@ -317,6 +318,7 @@ class Interleaver:
 
     def __init__(self, observer: asyncpg.Connection[Any], databases: list[str]) -> None:
         self._observer, self._databases = observer, databases
+        self._tired = False
         self.met = 0
         """How often one had to wait for a row that the other held."""
 
@@ -381,19 +383,27 @@ class Interleaver:
         """Until each is at its gate, done, or waits for the other inside the database."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 60
+        patience = _PROBABLY_WAITS
         while True:
             moved.clear()
             going = [one for one in both if not one.task.done()]
             running = [one for one in going if not one.life.at_gate]
             if not running:
                 return
-            try:
-                async with asyncio.timeout(_PROBABLY_WAITS):
-                    await moved.wait()
-            except TimeoutError:
-                # Whoever holds what is waited for stands at its gate: it has to be let on.
-                if len(running) < len(going) and await self._observer.fetchval(_BLOCKED, self._databases):
-                    self.met += 1
-                    return
+            self._tired = False
+            timer = loop.call_later(patience, self._tire, moved)
+            await moved.wait()
+            timer.cancel()
+            if not self._tired:
+                continue
+            # Whoever holds what is waited for stands at its gate: it has to be let on.
+            if len(running) < len(going) and await self._observer.fetchval(_BLOCKED, self._databases):
+                self.met += 1
+                return
+            patience = min(2 * patience, _MOST_PATIENCE)  # only slow, as on a busy machine
             if loop.time() > deadline:
                 raise TooLong("two interleaved actions do not move")
+
+    def _tire(self, moved: asyncio.Event) -> None:
+        self._tired = True
+        moved.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,8 +23,9 @@ from services.chassis.clock_guard import TOLERANCE
 from tests.model.office import predict
 from tests.simulation.broker import Record
 from tests.simulation.doors import SimulatedDoors
-from tests.simulation.scene import Scene, Violation
-from tests.simulation.services import ORDER
+from tests.simulation.scene import Scene
+from tests.simulation.services import ORDER, Spoilt
+from tests.support.plays import Violation
 
 Invariant = Callable[[Evidence], Finding]
 
@@ -43,8 +44,15 @@ AT_REST: Final[tuple[Invariant, ...]] = (
     delivery.parked,
     history.folds,
 )
+# How notification knows whoever was told this last.
+_STANDING: Final = {"due": "awaiting", "paid": "paid", "expired": "expired", "reinstated": "awaiting"}
+_RECIPIENTS: Final = (
+    "select registration_id, standing, contact_wanted from recipients where erased_at is null"
+)
 _SUBSCRIPTIONS: Final = subscriptions_of(ORDER)
 _EXPIRED: Final = b"kaowu.payment.expired.v1"
+# Why an event may be parked here: somebody spoilt it, or one of its key that came before it. No handler has a reason of its own.
+_PARKED_BECAUSE: Final = frozenset({f"failed: {Spoilt.__name__}", "behind-parked"})
 
 
 @dataclass
@@ -96,7 +104,7 @@ class Looking:
         evidence = await self._evidence()
         found = [invariant(evidence) for invariant in (*ALWAYS, *(AT_REST if at_rest else ()))]
         broken = [f"{one.id} {one.title}: {violation}" for one in found for violation in one.violations]
-        broken += self._overtaken(evidence) + self._copied()
+        broken += self._refused(evidence) + self._overtaken(evidence) + self._copied()
         if (
             at_rest
             and until is not None
@@ -133,6 +141,19 @@ class Looking:
             ]
         return broken
 
+    @staticmethod
+    def _refused(evidence: Evidence) -> list[str]:
+        """I6: what comes once more is passed over, not refused and kept for a person. I12: nothing sound is parked."""
+        broken = []
+        for one in evidence.parked:
+            if one.reason in _PARKED_BECAUSE:
+                continue
+            handler = _SUBSCRIPTIONS[one.service].get(one.type or "")
+            known = (handler, one.event_id) in evidence.inbox[one.service]
+            name, which = ("I6", "a copy of what it had taken in") if known else ("I12", "what nobody spoilt")
+            broken.append(f"{name}: {one.service} parked {which}, a {one.type} of {one.key}: {one.reason}")
+        return broken
+
     def _copied(self) -> list[str]:
         """Only what may not have arrived is sent again: one relay at a time, from where the last one stood."""
         if self._copies <= self.scene.excused:
@@ -164,7 +185,7 @@ class Looking:
             for found in judge(evidence)
             for violation in found.violations
         ]
-        broken += self._copied()
+        broken += self._refused(evidence) + self._copied() + await self._recipients(evidence)
         carriers = self.scene.stage.carriers
         broken += [
             f"I8: {count} copies of one message, and of only {carriers.unknown[reference]} it was unknown what became of them"
@@ -208,12 +229,40 @@ class Looking:
 
     def _read_topics(self, evidence: Evidence) -> None:
         topics = self._topics
-        for place, log in self.scene.stage.broker.logs.items():
+        broker = self.scene.stage.broker
+        for place in broker.written:
+            log = broker.logs[place]
             if place[0] in topics.records and len(log) > self._read[place]:
                 read_records(topics, self._canaries, TopicPartition(*place), log[self._read[place] :])
                 self._read[place] = len(log)
         evidence.records, evidence.unreadable = topics.records, topics.unreadable
         evidence.canaries, evidence.searched, evidence.leaks = topics.canaries, topics.searched, topics.leaks
+
+    async def _recipients(self, evidence: Evidence) -> list[str]:
+        """I6 and I13 of notification's view of people: which contact is wanted, where they stand."""
+        contacts = Counter(
+            fact.key for fact in evidence.facts["registration"] if fact.word in ("amended", "contact-changed")
+        )
+        rejected = {fact.key for fact in evidence.facts["confirmation"] if fact.word == "rejected"}
+        standing = {
+            fact.key: "paid" if fact.payload.get("cause") == "paid-in-time" else _STANDING[fact.word]
+            for fact in evidence.facts["payment"]
+            if fact.word in _STANDING
+        }
+        broken = []
+        for row in await self.scene.stage.superuser["notification"].fetch(_RECIPIENTS):
+            key = str(row["registration_id"])
+            # Of two in one batch one is asked for: never more often than people gave one.
+            if row["contact_wanted"] > 1 + contacts[key]:
+                broken.append(
+                    f"I6: notification wants the contact of {key} for the {row['contact_wanted']}th time, "
+                    f"which was given {1 + contacts[key]} times"
+                )
+            if key not in rejected and row["standing"] != standing.get(key, "none"):
+                broken.append(
+                    f"I13: notification takes {key} for {row['standing']}, the log says {standing.get(key)}"
+                )
+        return broken
 
     async def _closes(self) -> Mapping[str, datetime]:
         """Registration → the close that holds for it now; two people may have moved it."""

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
-import hashlib
-import multiprocessing
-import os
-import shutil
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from queue import Empty
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final
 
-import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from tests.simulation.chance import Chance
-from tests.simulation.run import Run, Told
-from tests.simulation.scene import Violation
+from tests.simulation.finding import Found, first
+from tests.simulation.planted import PLANTED
+from tests.simulation.playing import attempt, digest, on_a_stage
+from tests.simulation.run import Told
 from tests.simulation.shrink import Plan, shrunk
-from tests.simulation.stage import Stage, server, stage
-from tests.support.postgres import TestDatabases
-
-T = TypeVar("T")
-Mutation: TypeAlias = Callable[[], AbstractContextManager[Any]]
+from tests.simulation.stage import Stage
+from tests.support import plays
+from tests.support.switched_off import Mutation
 
 # Each must be met in a run of many seeds, or the simulation has gone blind to it.
 KINDS: Final = (
@@ -56,10 +43,19 @@ class Totals:
     actions: int = 0
     looks: int = 0
     reached: Counter[str] = field(default_factory=Counter)
+    traces: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Seed → a digest of everything that happened, one for each way in which it played out."""
     failures: list[tuple[int, str]] = field(default_factory=list)
+    found: dict[str, Found | None] = field(default_factory=dict)
+    """Planted bug → who missed what it takes away."""
     seconds: float = 0.0
 
-    def add(self, told: Told) -> None:
+    def add(self, result: _Seed) -> None:
+        self.traces[result.seed].add(result.trace)
+        told = result.outcome
+        if isinstance(told, str):
+            self.failures.append((result.seed, told))
+            return
         self.seeds += 1
         self.late += told.late
         self.actions += told.actions
@@ -73,100 +69,53 @@ class Totals:
             [kind for kind in KINDS if not self.reached[kind]] if self.seeds >= ENOUGH_FOR_EVERY_KIND else []
         )
 
-
-def on_a_stage(work: Callable[[Stage], Awaitable[T]]) -> T:
-    """Run it on a stage of its own, in this process."""
-    directory = Path(tempfile.mkdtemp(prefix="kaowu-simulation-"))
-    directory.chmod(0o711)  # PostgreSQL runs as another account when we are root
-
-    async def inside() -> T:
-        async with (
-            server(directory / "postgres") as found,
-            stage(TestDatabases(found), directory / "stage") as one,
-        ):
-            # What was imported stays; to collect it again and again is a fifth of a run's time. The stage does so now and then.
-            gc.collect()
-            gc.freeze()
-            gc.disable()
-            try:
-                return await work(one)
-            finally:
-                gc.enable()
-                gc.unfreeze()
-
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(inside())
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    @property
+    def differing(self) -> list[int]:
+        """Seeds that were played more than once, and not alike."""
+        return [seed for seed, traces in self.traces.items() if len(traces) > 1]
 
 
-async def attempt(one: Stage, seed: int, plan: dict[int, int] | None = None) -> tuple[Run, Told | str]:
-    """A run and what it came to: its outcome, or what was violated or went wrong."""
-    run = Run(one, seed, Chance(seed, plan))
-    try:
-        return run, await run.play()
-    except Violation as violation:
-        return run, str(violation)
-    except Exception as error:  # a service that raises where it must not is a finding too
-        return run, f"{type(error).__name__}: {error}"
+@dataclass(frozen=True, slots=True)
+class _Seed:
+    """What a worker says of one that it played."""
+
+    seed: int
+    trace: str
+    outcome: Told | str
 
 
-def traces(seeds: Sequence[int]) -> dict[int, str]:
-    """A digest of everything that happened in each of these runs, played in this order on one stage."""
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What a worker says of a planted bug that it looked for."""
 
-    async def play(one: Stage) -> dict[int, str]:
-        found = {}
-        for seed in seeds:
-            run, outcome = await attempt(one, seed)
-            told = outcome if isinstance(outcome, str) else outcome.digest
-            found[seed] = hashlib.sha256("\n".join((*run.trace, told)).encode()).hexdigest()
-        return found
-
-    return on_a_stage(play)
+    planted: str
+    found: Found | None
 
 
-def _keep_to_one_processor(number: int) -> None:
-    """This worker and its database, which work in turn: to wake up another processor costs more than most statements."""
-    if hasattr(os, "sched_setaffinity"):
-        processors = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {processors[number % len(processors)]})
-
-
-def _work(number: int, numbers: Any, results: Any, over: Any, until: float) -> None:
+def _play(jobs: Iterable[int | str], say: Callable[[Any], None]) -> None:
     async def all_of_them(one: Stage) -> None:
-        while time.monotonic() < until and not over.is_set():
-            try:
-                seed = numbers.get_nowait()
-            except Empty:
-                return
-            _, outcome = await attempt(one, seed)
-            results.put((seed, outcome))
+        for job in jobs:
+            if isinstance(job, str):
+                planted = PLANTED[job]
+                say(_Search(job, await first(one, planted.mutation, planted.seeds)))
+            else:
+                run, outcome = await attempt(one, job)
+                say(_Seed(job, digest(run, outcome), outcome))
 
-    _keep_to_one_processor(number)
-    try:
-        on_a_stage(all_of_them)
-    finally:
-        results.put(None)
+    on_a_stage(all_of_them)
 
 
 def simulate(
-    seeds: Sequence[int], *, workers: int, console: Console, minutes: float = 60.0, most_failures: int = 5
+    seeds: Sequence[int],
+    *,
+    planted: Sequence[str] = (),
+    workers: int,
+    console: Console,
+    minutes: float = 60.0,
+    most_failures: int = 5,
 ) -> Totals:
-    """Play these seeds. Stops early after `most_failures`."""
-    context = multiprocessing.get_context("spawn")
-    numbers, results, over = context.Queue(), context.Queue(), context.Event()
-    for seed in seeds:
-        numbers.put(seed)
+    """Look for these planted bugs and play these seeds, some perhaps more than once. Stops early after `most_failures`."""
     totals, started = Totals(), time.monotonic()
-    processes = [
-        context.Process(
-            target=_work, args=(number, numbers, results, over, started + minutes * 60), daemon=True
-        )
-        for number in range(workers)
-    ]
-    for process in processes:
-        process.start()
     columns = (
         TextColumn("seeds"),
         BarColumn(),
@@ -174,55 +123,38 @@ def simulate(
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    try:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("", total=len(seeds))
-            left = workers
-            while left and len(totals.failures) < most_failures:
-                try:
-                    came = results.get(timeout=2.0)
-                except Empty:
-                    if not any(process.is_alive() for process in processes):
-                        break
-                    continue
-                if came is None:
-                    left -= 1
-                    continue
-                seed, outcome = came
-                if isinstance(outcome, str):
-                    totals.failures.append((seed, outcome))
-                else:
-                    totals.add(outcome)
-                done = totals.seeds + len(totals.failures)
-                pace = f"{done / (time.monotonic() - started):.1f} a second"
-                failed = f", {len(totals.failures)} failed" if totals.failures else ""
-                progress.update(bar, advance=1, description=pace + failed)
-    finally:
-        over.set()
-        numbers.cancel_join_thread()
-        for process in processes:
-            process.join(60)
-            process.terminate()
+    jobs: list[int | str] = [*planted, *seeds]
+    results = plays.played(_play, jobs, workers=workers, minutes=minutes)
+    with contextlib.closing(results), Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(seeds))
+        for result in results:
+            if isinstance(result, _Search):
+                totals.found[result.planted] = result.found
+                continue
+            totals.add(result)
+            done = totals.seeds + len(totals.failures)
+            pace = f"{done / (time.monotonic() - started):.1f} a second"
+            failed = f", {len(totals.failures)} failed" if totals.failures else ""
+            progress.update(bar, advance=1, description=pace + failed)
+            if len(totals.failures) >= most_failures:
+                break
     totals.seconds = time.monotonic() - started
     return totals
 
 
 def show(totals: Totals, console: Console) -> None:
     """What was met, as a table, and how to repeat what failed."""
-    table = Table(
-        title=f"{totals.seeds} seeds, {totals.late} of them late, {totals.actions} actions, {totals.looks} looks, "
-        f"{totals.seconds:.0f} s: {totals.seeds / max(totals.seconds, 1.0):.1f} a second"
+    plays.show(
+        console,
+        f"{totals.seeds} seeds, {totals.late} of them late, {totals.actions} actions, {totals.looks} looks, "
+        f"{totals.seconds:.0f} s: {totals.seeds / max(totals.seconds, 1.0):.1f} a second",
+        totals.reached,
+        missed=totals.missed,
+        failures=[
+            (f"seed {seed}", what, f"and cut down: make simulate SEED={seed}")
+            for seed, what in totals.failures
+        ],
     )
-    table.add_column("what went wrong on purpose")
-    table.add_column("times", justify="right")
-    for kind, times in sorted(totals.reached.items()):
-        table.add_row(kind, f"{times}")
-    console.print(table)
-    for kind in totals.missed:
-        console.print(f"never met: {kind}", style="red")
-    for seed, what in totals.failures:
-        console.print(f"seed {seed}: {what}", style="red", highlight=False, markup=False)
-        console.print(f"    repeat and cut down: make simulate SEED={seed}", highlight=False)
 
 
 def repeat(seed: int, console: Console, mutation: Mutation = contextlib.nullcontext) -> bool:

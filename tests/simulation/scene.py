@@ -13,14 +13,11 @@ from tests.simulation.broker import SimulatedMember
 from tests.simulation.chance import Chance
 from tests.simulation.mood import Mood
 from tests.simulation.stage import Stage
+from tests.support.plays import Violation
 
 MOST_ACTIONS: Final = 6000
 
 Do = Callable[[], Awaitable[None]]
-
-
-class Violation(AssertionError):
-    """An invariant or the model was broken; its text names which."""
 
 
 @dataclass

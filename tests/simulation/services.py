@@ -131,7 +131,7 @@ class _Guard:
         return max(timedelta(0), self.clock.step)
 
 
-class Refused(ValueError):
+class Spoilt(ValueError):
     """What a handler raises for an event that somebody has spoilt; for a reason of its own, so trying again does not help."""
 
 
@@ -218,7 +218,7 @@ class Services:
         async def take(uow: UnitOfWork, events: Sequence[Event]) -> None:
             if self.spoilt and any((name, event.envelope.event_id) in self.spoilt for event in events):
                 self.on_refusal(name)
-                raise Refused
+                raise Spoilt
             await handler(uow, events)
 
         return take

@@ -28,6 +28,7 @@ from tests.simulation.ids import Ids, drawn_from
 from tests.simulation.lives import GatedConnection, Interleaver, simulated
 from tests.simulation.outside import SimulatedCarriers
 from tests.simulation.services import CYCLE_FILE, ORDER, Services
+from tests.support.plays import directory_of_our_own
 from tests.support.postgres import TestDatabases
 
 # What a run leaves is thrown away; a deadlock is seen at once instead of after a second. Nobody else may write: a vacuum
@@ -123,7 +124,7 @@ class Stage:
                 await self.superuser[name].execute(self.cleaning[name].vacuum)
         self.runs += 1
         if self.runs % RUNS_A_VACUUM == 0:
-            gc.collect()  # nobody else does, see runner.on_a_stage
+            gc.collect()  # nobody else does, see plays.played_on
         self.broker.forget()
         self.services.begin()
 
@@ -142,13 +143,24 @@ async def server(directory: Path) -> AsyncIterator[EmbeddedPostgres]:
 
 
 @contextlib.asynccontextmanager
+async def stage_of_its_own() -> AsyncIterator[Stage]:
+    """With a server and a directory of its own."""
+    with directory_of_our_own("simulation") as directory:
+        async with (
+            server(directory / "postgres") as found,
+            stage(TestDatabases(found), directory / "stage") as one,
+        ):
+            yield one
+
+
+@contextlib.asynccontextmanager
 async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stage]:
     """Use it for any number of runs, one after the other."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     directory.mkdir(parents=True, exist_ok=True)
     control = ClockControl(directory / "clock", datetime(2023, 11, 1, tzinfo=UTC))
     clock = RehearsalClock(directory / "clock")
-    logins = {name: _by_socket(databases.server, await databases.migrated(name)) for name in ORDER}
+    logins = {name: by_socket(databases.server, await databases.migrated(name)) for name in ORDER}
     gateways = {
         "wechat": SimulatedGateway(clock.now),
         "alipay": SimulatedGateway(clock.now, "alipay", remembers=False),
@@ -159,9 +171,9 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
         superuser: dict[str, Any] = {}
         seats: dict[str, tuple[Seat, Seat]] = {}
         for name, login in logins.items():
-            superuser[name] = await _connected(stack, databases.server, login)
+            superuser[name] = await connected(stack, databases.server, login)
             seats[name] = (await _seated(stack, name, login), await _seated(stack, name, login))
-        watching = await _connected(stack, databases.server, logins["payment"])
+        watching = await connected(stack, databases.server, logins["payment"])
         stack.enter_context(simulated())
         ids = Ids()
         stack.enter_context(drawn_from(ids))
@@ -178,7 +190,7 @@ async def stage(databases: TestDatabases, directory: Path) -> AsyncIterator[Stag
         )
 
 
-def _by_socket(found: EmbeddedPostgres, login: DatabaseLogin) -> DatabaseLogin:
+def by_socket(found: EmbeddedPostgres, login: DatabaseLogin) -> DatabaseLogin:
     return replace(login, host=quote(str(found.directory / _SOCKET), safe=""))
 
 
@@ -189,10 +201,10 @@ async def _seated(stack: contextlib.AsyncExitStack, name: str, login: DatabaseLo
     return Seat(Relay(login.url, "127.0.0.1:9", service=name), connection)
 
 
-async def _connected(
+async def connected(
     stack: contextlib.AsyncExitStack, found: EmbeddedPostgres, login: DatabaseLogin
 ) -> asyncpg.Connection[Any]:
-    connection = await asyncpg.connect(_by_socket(found, found.login(login.database, SUPERUSER)).dsn)
+    connection = await asyncpg.connect(by_socket(found, found.login(login.database, SUPERUSER)).dsn)
     stack.push_async_callback(connection.close)
     return connection
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 from unittest.mock import patch
 from uuid import UUID
 
 from services.chassis import inbox, parked, relay
 from services.chassis.db import UnitOfWork
 from services.chassis.relay import Relay
+
+Mutation: TypeAlias = Callable[[], AbstractContextManager[Any]]
+"""A protection is gone while what this makes is entered."""
 
 
 def replaced(where: Any, name: str, old: str, new: str) -> AbstractContextManager[Any]:
