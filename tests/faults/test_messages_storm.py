@@ -147,8 +147,7 @@ async def test_killed_while_it_takes_in_what_became_of_a_message_it_learns_it_th
             else:
                 await told.arm(point)
                 await told.rests()
-                assert told.system.clock_control is not None
-                told.system.clock_control.jump(told.system.clock.now() + 10 * timedelta(seconds=1))
+                _jump(told, timedelta(seconds=10))
                 await told.dead(point, told.system.services[NOTIFICATION])
                 await told.system.restart(NOTIFICATION)
             if point != "receipts-taken":
@@ -196,22 +195,33 @@ async def test_a_database_that_dies_under_a_storm_costs_nobody_a_message_and_nob
     assert told.reached["found no database"]
 
 
+def _jump(told: Telling, by: timedelta) -> None:
+    """Time goes on by so much at once, and nobody waits for rest."""
+    assert told.system.clock_control is not None
+    told.system.clock_control.jump(told.system.clock.now() + by)
+
+
+async def _forfeited_by_night(told: Telling) -> list[Person]:
+    """Four hundred whose SMS all come due at eight in the morning."""
+    await told.passes(timedelta(hours=13))
+    people = await told.know(400)
+    await told.say(told.expired, people)
+    await told.rests()
+    return people
+
+
 async def test_two_processes_share_a_storm_and_when_one_is_killed_the_other_does_its_part_once(
     tmp_path: Path,
 ) -> None:
     """Eight o'clock: all SMS of the night come due in one moment."""
     async with telling(tmp_path) as told:
-        await told.passes(timedelta(hours=13))
-        people = await told.know(400)
-        await told.say(told.expired, people)
-        await told.rests()
+        people = await _forfeited_by_night(told)
         name = await told.system.add_replica(NOTIFICATION, {"KAOWU_CRASH_AT": "sms-accepted:50"})
         other = told.system.replicas[name]
         one = told.system.services[NOTIFICATION]
         await told.passes(timedelta(hours=8, minutes=55))
         assert not await told.sms(), "by night no SMS leaves"
-        assert told.system.clock_control is not None
-        told.system.clock_control.jump(told.system.clock.now() + 5 * MINUTE)
+        _jump(told, 5 * MINUTE)
         await told.dead("sms-accepted", other)
         await told.rests()
         told.reached["the one that lived sent"] += int(await told.metric("kaowu_message_tries", one))
@@ -231,13 +241,9 @@ async def test_a_process_frozen_beyond_its_lease_sends_nothing_more_of_what_anot
 ) -> None:
     """Row 10. It is frozen in the middle of a storm, and longer than a message of its batch may wait for its turn."""
     async with telling(tmp_path) as told:
-        await told.passes(timedelta(hours=13))
-        people = await told.know(400)
-        await told.say(told.expired, people)
-        await told.rests()
+        people = await _forfeited_by_night(told)
         frozen = told.system.services[NOTIFICATION]
-        assert told.system.clock_control is not None
-        told.system.clock_control.jump(told.system.clock.now() + timedelta(hours=9))
+        _jump(told, timedelta(hours=9))
 
         async def some_left() -> bool:
             return bool(await told.rows("state = 'sending' and channel = 'sms'")) and bool(await told.sms())
@@ -250,8 +256,7 @@ async def test_a_process_frozen_beyond_its_lease_sends_nothing_more_of_what_anot
 
         async def all_sent() -> bool:
             """Nobody can be asked for rest while one of them is frozen: time goes on until the other one has done it all."""
-            assert told.system.clock_control is not None
-            told.system.clock_control.jump(told.system.clock.now() + MINUTE)
+            _jump(told, MINUTE)
             await asyncio.sleep(0.5)
             return not await told.unfinished(people)
 

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from services.notification.adapters import aliyun, tencent
+from services.notification.ports import Sms
 from tests.conftest import ServiceDatabase
+from tests.service.notification.at_a_carrier import APPROVED, NAMES, Scene, client
 from tests.service.notification.killing import Killed, kill_at
 from tests.service.notification.system import System, running
+from tests.simulators.outside import outside
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +37,24 @@ async def two(service_database: ServiceDatabase, tmp_path: Path, carrier_keys: P
     """The service with an account at both carriers of SMS, half of the messages each."""
     async with running(await service_database("notification"), tmp_path, carrier_keys, both=True) as started:
         yield started
+
+
+@pytest.fixture(params=NAMES)
+async def scene(
+    request: pytest.FixtureRequest, session_directory: Path, tmp_path: Path
+) -> AsyncIterator[Scene]:
+    async with outside(
+        session_directory / "simulator-keys",
+        tmp_path,
+        templates=APPROVED["aliyun"],
+        tencent_templates=APPROVED["tencent"],
+    ) as stage:
+        stage.world.tencent.receipts_url = stage.world.sms.receipts_url
+        sms: Sms = client(request.param, stage)
+        assert isinstance(sms, aliyun.AliyunSms | tencent.TencentSms)
+        stage.listener.thanks = dict(sms.thanks)
+        yield Scene(request.param, stage, sms)
+        await sms.aclose()
 
 
 @pytest.fixture

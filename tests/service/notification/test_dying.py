@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from services.chassis import crash
+from services.chassis.jobs import Job
 from services.notification.domain.life import LEASE, State
 from services.notification.handlers import delivery
 from services.notification.repository import messages
@@ -16,39 +17,49 @@ from services.notification.repository.messages import Claim, Result
 from tests.service.notification.killing import Killed, kill_at
 from tests.service.notification.system import System, due
 
+ENDED = {"sms": "accepted", "email": "delivered"}  # once a carrier has said yes
+
+
+async def owing(system: System, many: int) -> None:
+    """So many who are to be told that they must pay. No receipt mends anything: that is another test's."""
+    people = await system.registered(many)
+    system.world.sms.receipts_url = None
+    system.at("2024-02-01 10:00")
+    await system.deliver(*(due(one) for one in people))
+
+
+def job_of(system: System, channel: str) -> Job:
+    return system.sms_job if channel == "sms" else system.mail_job
+
+
+async def rows_of(system: System, channel: str) -> list[dict[str, Any]]:
+    return await system.rows("select * from messages where occasion = 'due' and channel = $1", channel)
+
 
 @pytest.mark.parametrize("channel", ["sms", "email"])
 async def test_killed_between_accepted_and_recorded_repeats_only_what_was_under_way(
     system: System, arm: None, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "BATCH", 10)
-    people = await system.registered(30)
-    system.world.sms.receipts_url = None  # what a receipt can mend is another test's
-    system.at("2024-02-01 10:00")
-    await system.deliver(*(due(one) for one in people))
-    job = system.sms_job if channel == "sms" else system.mail_job
+    await owing(system, 30)
     monkeypatch.setattr(delivery, "TOGETHER", 10)
     kill_at(f"{channel}-before-record", 2)  # of three sets the second is not recorded any more
     with pytest.raises(Killed):
-        await job.run()
+        await job_of(system, channel).run()
     crash._name = ""
-    rows = await system.rows("select state from messages where occasion = 'due' and channel = $1", channel)
-    ended = {"sms": "accepted", "email": "delivered"}[channel]
-    states = [row["state"] for row in rows]
+    ended = ENDED[channel]
+    states = [row["state"] for row in await rows_of(system, channel)]
     held = states.count("sending")
     assert states.count(ended) >= 10 <= held
     assert states.count(ended) + held + states.count("created") == 30
 
     system.start()  # another process of the service, or the same one anew
-    job = system.sms_job if channel == "sms" else system.mail_job
+    job = job_of(system, channel)
     lease = await job.run()
     assert lease == system.clock.now() + LEASE
     system.clock.jump(lease)
     assert await job.run() is None
-    rows = await system.rows(
-        "select registration_id, state, ambiguous, body from messages where occasion = 'due' and channel = $1",
-        channel,
-    )
+    rows = await rows_of(system, channel)
     copies = [system.copies(row["registration_id"], channel) - 1 for row in rows]
     if channel == "sms":
         assert system.world.sms.asked >= held, "before it is sent again the carrier is asked"
@@ -63,10 +74,7 @@ async def test_killed_between_accepted_and_recorded_repeats_only_what_was_under_
 
 
 async def test_killed_in_the_middle_of_a_batch_loses_nothing(system: System, arm: None) -> None:
-    people = await system.registered(30)
-    system.world.sms.receipts_url = None  # what a receipt can mend is another test's
-    system.at("2024-02-01 10:00")
-    await system.deliver(*(due(one) for one in people))
+    await owing(system, 30)
     kill_at("sms-accepted", 7)
     with pytest.raises(BaseException):  # noqa: B017, PT011  # a group around the kill
         await system.sms_job.run()
@@ -74,9 +82,7 @@ async def test_killed_in_the_middle_of_a_batch_loses_nothing(system: System, arm
     system.start()
     system.clock.jump(system.clock.now() + LEASE)
     await system.sms_job.run()
-    rows = await system.rows(
-        "select registration_id, ambiguous, state from messages where occasion = 'due' and channel = 'sms'"
-    )
+    rows = await rows_of(system, "sms")
     assert {row["state"] for row in rows} <= {"accepted", "delivered"}
     assert system.world.sms.asked > 0
     for row in rows:
@@ -126,10 +132,7 @@ async def test_what_comes_back_while_others_are_recorded_is_recorded_too(
     system: System, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that is under way comes back while the first of it is being recorded: then nothing is under way, and more to note."""
-    people = await system.registered(40)
-    system.world.sms.receipts_url = None
-    system.at("2024-02-01 10:00")
-    await system.deliver(*(due(one) for one in people))
+    await owing(system, 40)
     record = messages.record
 
     async def slow(*told: Any) -> None:
@@ -138,22 +141,16 @@ async def test_what_comes_back_while_others_are_recorded_is_recorded_too(
 
     monkeypatch.setattr(delivery, "TOGETHER", 4)
     monkeypatch.setattr(messages, "record", slow)
-    await (system.sms_job if channel == "sms" else system.mail_job).run()
-    rows = await system.rows(
-        "select state, tries from messages where occasion = 'due' and channel = $1", channel
-    )
-    ended = {"sms": "accepted", "email": "delivered"}[channel]
-    assert [(row["state"], row["tries"]) for row in rows] == [(ended, 1)] * 40
+    await job_of(system, channel).run()
+    rows = await rows_of(system, channel)
+    assert [(row["state"], row["tries"]) for row in rows] == [(ENDED[channel], 1)] * 40
 
 
 @pytest.mark.parametrize("channel", ["sms", "email"])
 async def test_what_carriers_answered_is_kept_while_the_database_is_away(
     system: System, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    people = await system.registered(10)
-    system.world.sms.receipts_url = None
-    system.at("2024-02-01 10:00")
-    await system.deliver(*(due(one) for one in people))
+    await owing(system, 10)
     record, broken = messages.record, [ConnectionRefusedError(), asyncpg.CannotConnectNowError("starting up")]
 
     async def away(*told: Any) -> None:
@@ -163,12 +160,9 @@ async def test_what_carriers_answered_is_kept_while_the_database_is_away(
 
     monkeypatch.setattr(delivery, "AGAIN", 0.01)
     monkeypatch.setattr(messages, "record", away)
-    await (system.sms_job if channel == "sms" else system.mail_job).run()
-    rows = await system.rows(
-        "select registration_id, state, claims from messages where occasion = 'due' and channel = $1", channel
-    )
-    ended = {"sms": "accepted", "email": "delivered"}[channel]
-    assert [(row["state"], row["claims"]) for row in rows] == [(ended, 1)] * 10
+    await job_of(system, channel).run()
+    rows = await rows_of(system, channel)
+    assert [(row["state"], row["claims"]) for row in rows] == [(ENDED[channel], 1)] * 10
     assert not broken
     assert {system.copies(row["registration_id"], channel) for row in rows} == {2}, "registered, and due"
 
@@ -195,10 +189,7 @@ async def test_whatever_else_goes_wrong_with_recording_is_said_at_once(
 async def test_a_claim_that_finds_no_database_leaves_what_is_under_way_to_come_back_and_be_recorded(
     system: System, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    people = await system.registered(60)
-    system.world.sms.receipts_url = None
-    system.at("2024-02-01 10:00")
-    await system.deliver(*(due(one) for one in people))
+    await owing(system, 60)
     pick, claims = messages.pick, []
 
     async def once(*asked: Any, **how: Any) -> Any:
@@ -210,11 +201,8 @@ async def test_a_claim_that_finds_no_database_leaves_what_is_under_way_to_come_b
     monkeypatch.setattr(delivery, "BATCH", 20)
     monkeypatch.setattr(delivery.Run, "goes_on", True)
     monkeypatch.setattr(messages, "pick", once)
-    await (system.sms_job if channel == "sms" else system.mail_job).run()
+    await job_of(system, channel).run()
     assert len(claims) > 2
-    rows = await system.rows(
-        "select registration_id, state, claims from messages where occasion = 'due' and channel = $1", channel
-    )
-    ended = {"sms": "accepted", "email": "delivered"}[channel]
-    assert [(row["state"], row["claims"]) for row in rows] == [(ended, 1)] * 60
+    rows = await rows_of(system, channel)
+    assert [(row["state"], row["claims"]) for row in rows] == [(ENDED[channel], 1)] * 60
     assert {system.copies(row["registration_id"], channel) for row in rows} == {2}, "registered, and due"

@@ -32,6 +32,19 @@ async def begun(system: System, office: Office, site: str | None) -> UUID:
     return found
 
 
+async def begun_and_lost(
+    system: System, office: Office, backups: Backups, site: str | None, at: str | None = None
+) -> UUID:
+    """Approved since the backup and done to one person; the database is put back, at once or `at` a later moment."""
+    system.at(EVENING)
+    backup = await backups.take()
+    decision = await begun(system, office, site)
+    if at is not None:
+        system.at(at)
+    await backups.restore(backup, caught_up=True)
+    return decision
+
+
 async def left(system: System) -> list[LeftBehind]:
     async with system.database.reading() as uow:
         return await left_behind(uow)
@@ -52,10 +65,7 @@ async def test_a_close_that_had_not_reached_everybody_is_asked_for_again_and_nob
     system: System, office: Office, backups: Backups, site: str | None
 ) -> None:
     people = await owing_at(system, "ebian", "ebian", "ebian")
-    system.at(EVENING)
-    backup = await backups.take()
-    lost = await begun(system, office, site)
-    await backups.restore(backup, caught_up=True)
+    lost = await begun_and_lost(system, office, backups, site)
     assert await listed(office) == []
     assert [one.people for one in await left(system)] == [2]
     async with system.database.reading() as uow:
@@ -128,11 +138,7 @@ async def test_a_close_that_has_passed_meanwhile_is_not_asked_for(
     system: System, office: Office, backups: Backups
 ) -> None:
     await owing_at(system, "ebian", "ebian")
-    system.at(EVENING)
-    backup = await backups.take()
-    await begun(system, office, "ebian")
-    system.at(LATER)
-    await backups.restore(backup, caught_up=True)
+    await begun_and_lost(system, office, backups, "ebian", at=LATER)
     await system.settle()
     assert await listed(office) == []
     assert [one.people for one in await left(system)] == [1], "they are listed all the same"
@@ -142,10 +148,7 @@ async def test_it_is_asked_for_again_also_where_somebodys_desk_is_unknown_and_sa
     system: System, office: Office, backups: Backups
 ) -> None:
     await owing_at(system, "ebian", "ebian")
-    system.at(EVENING)
-    backup = await backups.take()
-    await begun(system, office, "ebian")
-    await backups.restore(backup, caught_up=True)
+    await begun_and_lost(system, office, backups, "ebian")
     await without_desk(system, 1)
     await system.settle()
     (waiting,) = (await office.call(DECIDES, "GET", "/office/decisions")).json()["items"]

@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx2
 from uuid_utils.compat import uuid7
 
+from contracts import payment
 from tests.service.payment.system import System, approved, moment
 
 INSTANT = timedelta(microseconds=1)
@@ -103,3 +104,9 @@ async def without_desk(system: System, many: int) -> list[UUID]:
     found = await system.approved(many)
     await system.write("update obligations set site_id = null where registration_id = any($1::uuid[])", found)
     return found
+
+
+async def closed(system: System) -> list[datetime]:
+    """The closes whose totals are published."""
+    found = await system.said(system.cycle.id)
+    return [event.closes_at for event in found if isinstance(event, payment.WindowClosed)]
