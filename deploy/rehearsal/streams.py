@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NotCoordinatorForGroupError
 
 from contracts.topics import TOPICS
 from deploy.rehearsal.doors import Doors, RehearsalStopped
+from deploy.rehearsal.looks import Look, state_of
 
 HOPS: Final = 3  # registration → confirmation → payment → registration's view
 SOON: Final = 0.012
@@ -27,61 +28,6 @@ LOOKED: Final = 5.0  # real seconds after which a look is given up
 IDLE: Final = 1.0  # and while nobody does
 AGE_MS: Final = 5_000  # of what is known of the brokers
 TOO_LONG: Final = 90.0  # real seconds without rest or hop after which a rehearsal stops and says what moves
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What one service said of itself."""
-
-    added: int
-    unpublished: int
-    busy: tuple[str, ...]
-    due: tuple[datetime, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """The latest answer of every service and of the world outside."""
-
-    states: Mapping[str, State]
-    pending: int
-    outside_due: datetime | None
-    unread: int = 0
-    """Mails that came back and lie in the office's mailbox: read on the real clock, so that time has to wait for it."""
-
-    @property
-    def added(self) -> dict[str, int]:
-        return {name: state.added for name, state in self.states.items()}
-
-    @property
-    def unpublished(self) -> dict[str, int]:
-        return {name: state.unpublished for name, state in self.states.items()}
-
-    def stirring(self) -> list[str]:
-        """Who has something to do at this moment."""
-        found = [name for name, state in self.states.items() if state.unpublished or state.busy]
-        return [*found, "outside"] if self.pending or self.unread else found
-
-    @property
-    def next_due(self) -> datetime | None:
-        moments = [at for state in self.states.values() for at in state.due]
-        return min([*moments, self.outside_due] if self.outside_due else moments, default=None)
-
-
-def _state(name: str, answer: Mapping[str, Any]) -> State:
-    at = datetime.fromisoformat(answer["at"])
-    busy, due = [], []
-    if answer["consuming"]:
-        busy.append(f"{name} is taking events in")
-    for job in answer["jobs"]:
-        due_at = None if job["due_at"] is None else datetime.fromisoformat(job["due_at"])
-        if job["running"]:
-            busy.append(f"{name}'s job {job['name']} runs")
-        elif due_at is not None and due_at <= at:
-            busy.append(f"{name}'s job {job['name']} is due")
-        elif due_at is not None:
-            due.append(due_at)
-    return State(answer["events_added"], answer["events_unpublished"], tuple(busy), tuple(due))
 
 
 @dataclass(slots=True)
@@ -135,6 +81,7 @@ class Streams:
         ]
         self._groups = sorted({group for topic in self._topics for group in topic.consumers})
         self._admin: AIOKafkaAdminClient | None = None
+        self._coordinators: dict[str, int] = {}
         self._reader: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
@@ -200,7 +147,7 @@ class Streams:
         pause, whom = SOON, tuple(self._services)
         while True:
             try:
-                look = await self._look(whom, soon=True)
+                look = await self._look("soon", whom)
                 stirring = look.stirring()
                 now = await self._still(look) if not stirring else None
             except (KafkaError, OSError) as error:
@@ -295,7 +242,7 @@ class Streams:
             await self._pause()
 
     async def _go_on(self) -> None:
-        look = await self._look()
+        look = await self._look("hurry" if self._awaited else "")
         if self._waiting is None:
             self._waiting = Waiting(dict(look.added), list(self._groups))
             self.begun += 1
@@ -351,14 +298,15 @@ class Streams:
         except TimeoutError:
             return
 
-    async def _look(self, whom: Sequence[str] | None = None, *, soon: bool = False) -> Look:
-        """Ask these services (all of them unless named) and the world outside. `soon`: somebody waits for their rest."""
+    async def _look(self, how: str = "", whom: Sequence[str] | None = None) -> Look:
+        """Ask these services (all of them unless named) and the world outside. `how`: somebody waits for what is under way
+        (`hurry`), or for their rest (`soon`)."""
         names = (
             tuple(self._services) if whom is None else tuple(name for name in whom if name in self._services)
         )
         asked = [
             self._doors.get(
-                f"{self._services[name]}/ops/rest{'?soon=true' if soon else ''}", self._ops, LOOKED
+                f"{self._services[name]}/ops/rest{f'?{how}=true' if how else ''}", self._ops, LOOKED
             )
             for name in names
         ]
@@ -370,7 +318,7 @@ class Streams:
             world = answers.pop()
         said = {
             **self.last.states,
-            **{name: _state(name, answer) for name, answer in zip(names, answers, strict=True)},
+            **{name: state_of(name, answer) for name, answer in zip(names, answers, strict=True)},
         }
         next_at = None if world["next_at"] is None else datetime.fromisoformat(world["next_at"])
         states = {name: said[name] for name in self._services}
@@ -384,16 +332,27 @@ class Streams:
     ) -> tuple[dict[TopicPartition, int], dict[str, dict[TopicPartition, int]]]:
         """Where each partition ends, and how far each group has committed."""
         assert self._reader is not None
-        assert self._admin is not None
         asked = self._groups if groups is None else groups
-        # Partitions are named because the last resort's broker knows no other way to ask.
-        partitions = list(self._partitions)
-        answers = await asyncio.gather(
-            *(self._admin.list_consumer_group_offsets(group, partitions=partitions) for group in asked)
-        )
+        answers = await asyncio.gather(*(self._committed(group) for group in asked))
         end: dict[TopicPartition, int] = await self._reader.end_offsets(self._partitions) if ends else {}
         taken = {
             group: {partition: meta.offset for partition, meta in answer.items() if meta.offset >= 0}
             for group, answer in zip(asked, answers, strict=True)
         }
         return end, taken
+
+    async def _committed(self, group: str) -> dict[TopicPartition, Any]:
+        """Of every partition. Who keeps a group's offsets is asked once, and anew after any trouble: whoever kept them
+        earlier may answer without an error and without an offset."""
+        assert self._admin is not None
+        keeper = self._coordinators.pop(group, None)
+        if keeper is None:
+            keeper = await self._admin.find_coordinator(group)
+        # Partitions are named because the last resort's broker knows no other way to ask.
+        known: dict[TopicPartition, Any] = await self._admin.list_consumer_group_offsets(
+            group, keeper, list(self._partitions)
+        )
+        if len(known) < len(self._partitions):
+            raise NotCoordinatorForGroupError(group)
+        self._coordinators[group] = keeper
+        return known

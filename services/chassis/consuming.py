@@ -36,6 +36,7 @@ from services.chassis.crash import crash_point, out_of_memory
 from services.chassis.db import Database, UnitOfWork
 from services.chassis.header_names import forgive
 from services.chassis.heard import OVERTAKEN, Heard
+from services.chassis.pacing import Pace
 from services.chassis.telemetry import BATCH_SECONDS, DUPLICATES, HANDLED, PARKED, SKIPPED
 from services.chassis.tracing import Tracing
 from services.chassis.turns import Record, Taken, Unfit, in_turn, runs
@@ -83,7 +84,7 @@ class Consumers:
         pace: float = 0.0,
     ) -> None:
         self._database = database
-        self._pace, self._last = pace, 0.0
+        self._pace = Pace(pace)
         self._tracing = tracing or Tracing(service, None)
         self._service = service
         self._handlers = {event.type: (name_of(h), bind(h, deps or {})) for event, h in handlers.items()}
@@ -119,14 +120,17 @@ class Consumers:
         )
         subscriber(self.on_batch)
 
+    def hurry(self) -> None:
+        """Somebody waits for what comes: no pace is waited out."""
+        self._pace.hurry()
+
     async def on_batch(self, records: Sequence[Record]) -> None:
         """Everything one poll brought. Returns when its effects are committed; raises to get it again."""
         started = time.monotonic()
         self.busy = True
         try:
-            # On a small machine fewer, larger batches cost less; what comes meanwhile is in the next one.
-            await asyncio.sleep(max(0.0, self._last + self._pace - started))
-            self._last = time.monotonic()
+            await self._pace.keep()
+            self._pace.begin()
             await self._take_in(records)
         finally:
             self.busy = False

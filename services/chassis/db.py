@@ -17,6 +17,7 @@ from sqlmodel import SQLModel
 from services.chassis.cause import Cause, current_cause
 from services.chassis.clock import Clock
 from services.chassis.crash import crash_point
+from services.chassis.known_types import Connection
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -157,6 +158,7 @@ class Database:
                         command_timeout=120,
                         server_settings={**SESSION_SETTINGS, "application_name": self._application},
                         record_class=Row,
+                        connection_class=Connection,
                         # A unit of work leaves nothing behind but its transaction, which has ended: no round trip to reset.
                         reset=_nothing_to_reset,
                         init=_read_json,

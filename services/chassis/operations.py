@@ -81,12 +81,15 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: C901, PLR0915 - a t
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/ops/rest", dependencies=[allow("ops")])
-    async def rest(soon: bool = False) -> dict[str, Any]:
+    async def rest(soon: bool = False, hurry: bool = False) -> dict[str, Any]:
         """Whether this service is at rest, and when it next has something to do.
 
-        `soon`: no pace is waited out, and what is under way may end first, which costs less than to be asked again."""
+        `hurry`: no pace is waited out. `soon`: moreover what is under way may end first, which costs less than to be asked
+        again."""
         if soon:
             await settled(process)
+        elif hurry:
+            hasten(process)
         row = await outbox()
         if soon and not row.unpublished and not process.consumers.busy:
             progress = row.added, process.consumers.handled
@@ -152,11 +155,18 @@ def operator_routes(process: Process) -> APIRouter:  # noqa: C901, PLR0915 - a t
     return router
 
 
+def hasten(process: Process) -> None:
+    """Somebody waits: what gathers more does so no longer."""
+    process.jobs.hurry()
+    process.consumers.hurry()
+    process.relay.hurry()
+
+
 async def settled(process: Process) -> None:
     """Until nothing is under way here, or a moment has passed."""
     until = time.monotonic() + _KEPT_WAITING
     while True:
-        process.jobs.hurry()
+        hasten(process)
         now = process.plumbing.clock.now()
         if not process.consumers.busy and not any(job.moves(now) for job in process.jobs.jobs):
             return

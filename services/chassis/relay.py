@@ -34,6 +34,7 @@ from services.chassis.consuming import METADATA_AGE_MS
 from services.chassis.crash import crash_point
 from services.chassis.db import driver_url
 from services.chassis.forgetting import Forgotten
+from services.chassis.pacing import Pace
 from services.chassis.packing import COLUMNS, OutboxRow, hand_over
 from services.chassis.record_batch import MAX_BATCH_BYTES
 from services.chassis.telemetry import RELAYED
@@ -137,7 +138,7 @@ class Relay:
         self._dsn = driver_url(database_url)
         self._bootstrap = bootstrap_servers
         self._service = service
-        self._pace = pace
+        self._pace = Pace(pace)
         self._before_leading = before_leading
         self._awake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -149,10 +150,15 @@ class Relay:
         """There is something new: called in this process after each commit that added events."""
         self._awake.set()
 
+    def hurry(self) -> None:
+        """Somebody waits for what is written: no pace is waited out."""
+        self._pace.hurry()
+
     def stop(self) -> None:
         """Finish the page under way, then return from `run`."""
         self._stop.set()
         self._awake.set()
+        self._pace.hurry()
 
     async def run(self) -> None:
         """Lead, or wait to lead, until `stop`. On any error: a new connection and a new producer."""
@@ -212,11 +218,10 @@ class Relay:
         reading: asyncio.Task[Page] | None = None
         sent: deque[Sent] = deque()
         delay = 0.002
-        clock = asyncio.get_running_loop().time
         try:
             while not self._stop.is_set():
                 self._awake.clear()
-                started = clock()
+                self._pace.begin()
                 page = await (reading or self._read(connection, cursor))
                 reading, cursor = None, page.after
                 if page.full:
@@ -225,7 +230,7 @@ class Relay:
                 if page.rows:
                     sent.append(await self._hand_over(kafka, page))
                     delay = 0.002
-                if page.full or (page.rows and self._awake.is_set() and not self._pace):
+                if page.full or (page.rows and self._awake.is_set() and not self._pace.seconds):
                     while len(sent) >= _AHEAD:
                         await self._settle(connection, sent.popleft())
                     continue
@@ -233,8 +238,8 @@ class Relay:
                     await self._settle(connection, sent.popleft())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._awake.wait(), delay)
-                if page.rows and (early := started + self._pace - clock()) > 0:
-                    await self._pause(early)
+                if page.rows:
+                    await self._pace.keep()
                 # Another writer may still hold the horizon below what waits: look again soon. Where nothing waits, whoever
                 # commits wakes us.
                 waits = page.rows or page.after.beyond

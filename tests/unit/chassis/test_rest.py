@@ -20,10 +20,13 @@ async def nothing() -> None: ...
 
 def serving(job: Job) -> Process:
     jobs = Jobs([job], clock=SystemClock(), database_url="postgresql://nowhere")
-    plumbing = SimpleNamespace(clock=SystemClock())
-    return cast(
-        "Process", SimpleNamespace(jobs=jobs, plumbing=plumbing, consumers=SimpleNamespace(busy=False))
-    )
+    parts = {
+        "jobs": jobs,
+        "plumbing": SimpleNamespace(clock=SystemClock()),
+        "consumers": SimpleNamespace(busy=False, hurry=lambda: None),
+        "relay": SimpleNamespace(hurry=lambda: None),
+    }
+    return cast("Process", SimpleNamespace(**parts))
 
 
 @pytest.mark.parametrize("what", ["running", "asked for", "due", "taking in"])

@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from deploy.rehearsal.invariants.evidence import Message
+from deploy.rehearsal.looks import Look
 from deploy.rehearsal.report import told, words
-from deploy.rehearsal.streams import Look
 from services.notification.domain.calling import REASONS, CallOutcome
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.returned import reason_word
