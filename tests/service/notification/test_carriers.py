@@ -1,7 +1,7 @@
 """What every carrier of SMS keeps to: one suite, played against both clients before both simulated carriers.
 
-Whether the simulated ones check signatures as the real ones do is for Tencent's own SDK to say, for Aliyun the example of
-its documentation (test_aliyun.py).
+Whether the simulated ones check signatures as the real ones do is for Tencent's own SDK to say (test_tencent.py), for Aliyun
+the signer of its SDKs and the example of its documentation (test_aliyun.py).
 """
 
 from __future__ import annotations
