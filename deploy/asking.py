@@ -16,7 +16,7 @@ from services.chassis.wire import NoAnswer, Wires
 _PATIENCE: Final = 30.0
 _LIMIT: Final = 64 << 20
 # Tables of an office are wide; a pipe has no width of its own.
-_PIPE_WIDTH: Final = 132
+_PIPE_WIDTH: Final = 160
 
 
 class CannotShow(Exception):

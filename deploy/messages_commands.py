@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,7 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.asking import Asked, CannotShow, asking, console_of_office
-from deploy.messages_given import Given, given
+from deploy.local.data_directory import InUse
+from deploy.messages_given import Given, given, left
 from deploy.rehearsal.report.words import CHANNELS, OCCASIONS
 
 _BEIJING: Final = ZoneInfo("Asia/Shanghai")  # the clock that every message names
@@ -37,7 +38,10 @@ _STATES: Final = {
 _CIRCUITS: Final = {"well": "正常", "paused": "暂停", "waiting": "待试", "rising": "减量"}
 _PACES: Final = {"fast": "快", "slow": "慢"}
 
-Data = Annotated[Path | None, typer.Option("--data", help="The system's directory; default: what ran last.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The system's directory, as it runs or was left; default: what ran last."),
+]
 
 
 def messages(
@@ -83,14 +87,29 @@ def messages(
         show_all(console_of_office(), found)
 
 
-def _asked(
+@asynccontextmanager
+async def _asked(
     data: Path | None, url: str | None, token: str | None, *, use_given: bool
-) -> AbstractAsyncContextManager[Asked | Given]:
-    if not use_given:
-        return asking("notification", data, url, token, subject="kaowu-messages")
-    if data is not None or url is not None:
-        raise CannotShow("--given names the system by the environment: without --data and --url")
-    return given(os.environ)
+) -> AsyncIterator[Asked | Given]:
+    """The service that runs; of a system that was left, or that the environment names, its database."""
+    from deploy.cli import latest_data  # noqa: PLC0415  it imports this module
+
+    async with AsyncExitStack() as stack:
+        if use_given:
+            if data is not None or url is not None:
+                raise CannotShow("--given names the system by the environment: without --data and --url")
+            yield await stack.enter_async_context(given(os.environ))
+            return
+        if url is None:
+            with suppress(InUse):
+                yield await stack.enter_async_context(left(data or latest_data(), say=_say))
+                return
+        asked = asking("notification", data, url, token, subject="kaowu-messages")
+        yield await stack.enter_async_context(asked)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 async def _overview(

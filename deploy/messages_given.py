@@ -1,14 +1,14 @@
-"""`kaowu messages --given`: notification's own routes over the database that the environment names, in this process.
+"""`kaowu messages` where no service runs: notification's own routes, in this process, over its database.
 
-No service has to run. The routes are the service's, so that what is shown cannot differ; whoever may read the database and
+The routes are the service's, so that what is shown cannot differ; whoever may read the database and
 its keys needs no token, so they are asked with one that only this process accepts.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,10 @@ import httpx2
 from joserfc.jwk import KeySet, OKPKey
 
 from deploy.asking import CannotShow
+from deploy.local.data_directory import Mismatch
 from deploy.local.keys import TOKEN_KEY_ID, Tokens
-from services.chassis.clock import SystemClock
+from deploy.replay.standing import CannotLook, standing
+from services.chassis.clock import Clock, RehearsalClock, SystemClock
 from services.chassis.db import Database
 from services.chassis.http import Doorkeeper, make_app
 from services.chassis.tokens import TokenVerifier
@@ -57,9 +59,38 @@ async def given(environ: Mapping[str, str]) -> AsyncIterator[Given]:
         vault = Vault.open(Path(environ[VAULT]), environ.get("KAOWU_ENVIRONMENT", "production"))
         goal = _number(environ, "promise_share")
         shares = sms_shares(_number(environ, "sms_share_of_tencent") if both else None)
-        database = Database(environ[DATABASE], clock=SystemClock(), pool_size=2, application="kaowu-messages")
     except (VaultError, ValueError) as error:
         raise CannotShow(str(error)) from None
+    async with _over(environ[DATABASE], SystemClock(), vault, goal, shares) as found:
+        yield found
+
+
+@asynccontextmanager
+async def left(data: Path, *, say: Callable[[str], None]) -> AsyncIterator[Given]:
+    """Of the local system that was left in this directory, whose databases are started for a look. Raises CannotShow, InUse."""
+    async with AsyncExitStack() as stack:
+        try:
+            place = await stack.enter_async_context(standing(data, say=say, stopped=True))
+        except (CannotLook, Mismatch) as error:
+            raise CannotShow(str(error)) from None
+        virtual = place.state["clock"] == "virtual"
+        both = "tencent" in ((place.state.get("simulators") or {}).get("accounts") or {})
+        yield await stack.enter_async_context(
+            _over(
+                place.databases["notification"],
+                RehearsalClock(data / "clock") if virtual else SystemClock(),
+                Vault.open(data / "keys" / "vault-notification.json", "local"),
+                _number({}, "promise_share"),
+                sms_shares(_number({}, "sms_share_of_tencent") if both else None),
+            )
+        )
+
+
+@asynccontextmanager
+async def _over(
+    url: str, clock: Clock, vault: Vault, goal: float, shares: Mapping[str, float]
+) -> AsyncIterator[Given]:
+    database = Database(url, clock=clock, pool_size=2, application="kaowu-messages")
     key = Tokens(OKPKey.generate_key("Ed25519", {"kid": TOKEN_KEY_ID}))
     app = make_app(
         "kaowu messages",
@@ -69,9 +100,9 @@ async def given(environ: Mapping[str, str]) -> AsyncIterator[Given]:
             api.carrier_routes(database, {}, shares, secrets.token_urlsafe()),
             api.call_routes(database, vault),
         ],
-        Doorkeeper(TokenVerifier(KeySet([key.key])), database.clock),
+        Doorkeeper(TokenVerifier(KeySet([key.key])), clock),
     )
-    token = key.mint("office", "kaowu-messages", at=database.clock.now())
+    token = key.mint("office", "kaowu-messages", at=clock.now())
     try:
         await _answers(database)
         async with httpx2.AsyncClient(

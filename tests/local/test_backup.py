@@ -149,6 +149,16 @@ async def said(left: Left, source: Path, **only: Any) -> str:
     return str(refused.value)
 
 
+def test_who_was_told_what_is_shown_of_a_system_that_was_left(left: Left) -> None:
+    shown = CliRunner().invoke(app, ["messages", "--data", str(left.data), "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.stdout)
+    assert sum(item["messages"] for item in found["funnel"]["items"]) == 2 * 5
+    assert [item["provider"] for item in found["providers"]["items"]] == ["aliyun", "tencent"]
+    one = CliRunner().invoke(app, ["messages", left.after[1], "--data", str(left.data)])
+    assert "预报名成功 pre-registered · 短信" in one.stdout
+
+
 async def test_what_is_no_backup_of_this_system_is_refused_and_changes_nothing(
     left: Left, tmp_path: Path
 ) -> None:

@@ -12,8 +12,10 @@ import asyncpg
 import httpx2
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from contracts.topics import TOPICS
+from deploy.cli import app
 from deploy.local.data_directory import DataDirectory, InUse, Mismatch
 from deploy.local.databases import DatabaseLogin
 from deploy.local.environment import SERVICES, SIMULATORS
@@ -157,6 +159,17 @@ async def test_check_looks_at_a_system_that_runs_and_at_one_that_is_given(
     finally:
         await connection.execute("delete from cases where registration_id = $1", nobody)
         await connection.close()
+
+
+async def test_messages_of_a_system_that_runs_are_shown_by_its_service(system: LocalSystem) -> None:
+    assert await eventually(lambda: _ready(system, "notification"))
+    shown = await asyncio.to_thread(
+        CliRunner().invoke, app, ["messages", "--data", str(system.data), "--json"]
+    )
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.stdout)
+    assert found["undelivered"] == {"items": [], "next": None}
+    assert {item["circuit"] for item in found["providers"]["items"]} == {"well"}
 
 
 @pytest.mark.parametrize("missing", ["PAYMENT_DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "KAOWU_CYCLE_FILE"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -103,6 +104,32 @@ async def test_what_waits_for_them_is_not_sent_and_a_late_receipt_still_counts(s
     assert (row["state"], row["body"]) == ("delivered", None)
 
 
+async def test_whatever_still_points_at_them_is_sent_to_nobody_and_nobody_is_to_call(system: System) -> None:
+    """As if somebody had made it wait again by hand: no statement of ours does."""
+    (one,) = await system.registered(phone=SILENT, email=None)
+    system.at("2024-02-09 09:00")
+    await system.deliver(expired(one))
+    await system.settle()
+    looked_at = "select call_at from messages where registration_id = $1 and call_at is not null"
+    assert await system.rows(looked_at, one)
+    await system.deliver(erased(one))
+    assert await system.rows(looked_at, one) == [], "nobody looks whether they have heard"
+    copies = len(system.sms_to(one))
+    await system.write(
+        "update messages set state = 'created', due_at = $2, call_at = $2 where registration_id = $1 and channel = 'sms'",
+        one,
+        system.clock.now(),
+    )
+    await system.send()
+    await system.calls_job.run()
+    rows = await system.rows(
+        "select state, reason_code from messages where registration_id = $1 and channel = 'sms'", one
+    )
+    assert {(row["state"], row["reason_code"]) for row in rows} == {("undelivered", "erased")}
+    assert len(system.sms_to(one)) == copies
+    assert await system.rows("select * from calls") == []
+
+
 async def test_re_reading_every_topic_brings_nothing_back(system: System) -> None:
     one = await forfeited(system)
     changed = ContactChanged(cycle_id=CYCLE, registration_id=one)
@@ -112,7 +139,8 @@ async def test_re_reading_every_topic_brings_nothing_back(system: System) -> Non
     asked = len(system.registry.asked)
     await system.write("delete from inbox")
     await system.deliver(*told, due(one))
-    await system.settle()
+    async with asyncio.timeout(30):  # a contact that is wanted and never kept would be asked for without end
+        await system.settle()
     row = await kept(system, one)
     assert [row[name] for name in GONE] == [None] * len(GONE)
     assert len(system.registry.asked) == asked, "nobody asks for their contact"

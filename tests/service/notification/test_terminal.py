@@ -158,7 +158,7 @@ async def test_it_says_why_it_shows_nothing(system: System) -> None:
         (["--url", "http://127.0.0.1:9", "--token", "x"], "does not answer (ConnectionRefusedError)"),
         (["--url", "nonsense", "--token", "x"], "is no address of a service"),
         (["--url", "http://127.0.0.1:9"], "needs the office's token"),
-        (["--data", "DIRECTORY"], "no local system was started in"),
+        (["--data", "DIRECTORY"], "no local system in"),
         (["--given", "--data", "DIRECTORY"], "without --data and --url"),
     ],
 )
