@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import asyncpg
 from services.chassis import consuming, crash, db
 from services.chassis.db import UnitOfWork
 from services.chassis.jobs import Jobs
+from services.notification.handlers import delivery
 from services.payment.handlers import recovering, refunding, settling, till
 
 _LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
@@ -176,6 +178,7 @@ def simulated() -> Iterator[None]:
         # On a busy machine a turn takes long: that nobody gets tired of waiting must not be the machine's to say.
         patch.dict(db.SESSION_SETTINGS, {"lock_timeout": "60s"}),
         patch.object(db, "_CONNECTION_WITHIN", 60.0),
+        patch.object(delivery, "HELD", math.inf),
         patch.object(settling, "AT_ONCE", 1),
         patch.object(recovering, "AT_ONCE", 1),
         patch.object(refunding.Refunds, "_one", give_back),
