@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from deploy.local.databases import DatabaseLogin
 from deploy.local.kafka import LocalKafka
-from deploy.local.postgres import EmbeddedPostgres
+from deploy.local.postgres import UNSYNCED, EmbeddedPostgres
 from services.chassis.telemetry import masking_processor
 from tests.support import selection
 from tests.support.kafka import TestKafka
@@ -68,7 +68,9 @@ def session_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 async def databases(session_directory: Path) -> AsyncIterator[TestDatabases]:
-    server = EmbeddedPostgres(session_directory / "postgres")
+    # Unsynced: tests kill servers, nobody pulls a plug, and a slow disk would otherwise be most of what is waited for.
+    # What a plan is made by must not depend on when somebody last came by and counted the rows.
+    server = EmbeddedPostgres(session_directory / "postgres", settings={**UNSYNCED, "autovacuum": "off"})
     await server.start()
     yield TestDatabases(server)
     await server.stop()
@@ -85,7 +87,7 @@ async def kafka(session_directory: Path) -> AsyncIterator[TestKafka]:
 
 @pytest.fixture
 async def service_database(databases: TestDatabases) -> AsyncIterator[ServiceDatabase]:
-    """`await service_database("payment")`: a migrated database nobody else sees, dropped after the test."""
+    """`await service_database("payment")`: a migrated database nobody else sees, given back after the test."""
     given: list[DatabaseLogin] = []
 
     async def give(service: str) -> DatabaseLogin:

@@ -59,7 +59,7 @@ from generate_series({first}, {last}) n
 
 _REMINDERS: Final = """
 insert into reminders (registration_id, told_closes_at, offset_seconds, at)
-select registration_id, $1, $2, $1::timestamptz - make_interval(secs => $2)
+select registration_id, $1, $2::int, $1::timestamptz - make_interval(secs => $2::int)
 from obligations where status = 'awaiting' and closes_at = $1
 """
 _RUNS: Final = """
