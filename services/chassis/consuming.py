@@ -148,7 +148,7 @@ class Consumers:
         sorted_out = in_turn([found for record in records if (found := self.sort_out(record)) is not None])
         if not sorted_out:
             return
-        parents = [f.event.envelope.traceparent for f in sorted_out if isinstance(f, Taken)]
+        parents = [f.envelope.traceparent for f in sorted_out if isinstance(f, Taken)]
         try:
             with self._tracing.span("batch", parents, SpanKind.CONSUMER):
                 await self._together(sorted_out)
@@ -179,25 +179,25 @@ class Consumers:
             event = parse(envelope, record.value or b"")
         except MalformedEvent as error:
             return Unfit(record, f"malformed-event: {error}", envelope)
-        if record.key is None or record.key.decode("utf-8", "replace") != event.key:
+        key = event.key
+        if record.key is None or record.key.decode("utf-8", "replace") != key:
             return Unfit(record, "key-differs-from-event", envelope)
-        return Taken(record, event, self._handlers[known.type][0])
+        return Taken(record, event, envelope, self._handlers[known.type][0], (record.topic, key))
 
     async def _together(self, found: Sequence[Taken | Unfit]) -> None:
         async with self._database.unit_of_work() as uow:
-            blocked = await parked.blocked_keys(uow, [(f.record.topic, f.key) for f in found])
+            blocked = await parked.blocked_keys(uow, {one.where for one in found})
             late = await self._heard.overtaken(uow, [one for one in found if isinstance(one, Taken)])
             good: list[Taken] = []
             for one in found:
-                where = (one.record.topic, one.key)
                 if isinstance(one, Unfit):
                     await self._park(uow, one.record, one.envelope, "", one.reason)
-                    blocked.add(where)
-                elif where in blocked:
-                    await self._park(uow, one.record, one.event.envelope, one.handler, "behind-parked")
-                elif (by := late.get(one.event.envelope.event_id)) is not None:
+                    blocked.add(one.where)
+                elif one.where in blocked:
+                    await self._park(uow, one.record, one.envelope, one.handler, "behind-parked")
+                elif late and (by := late.get(one.envelope.event_id)) is not None:
                     reason = f"{OVERTAKEN}: by version {by}"
-                    await self._park(uow, one.record, one.event.envelope, one.handler, reason)
+                    await self._park(uow, one.record, one.envelope, one.handler, reason)
                 else:
                     good.append(one)
             await self._apply(uow, good)
@@ -208,13 +208,14 @@ class Consumers:
         """Claim, then hand each handler its new events, in runs that keep the order of every key."""
         ids: dict[str, list[Any]] = {}
         for one in taken:
-            ids.setdefault(one.handler, []).append(one.event.envelope.event_id)
+            ids.setdefault(one.handler, []).append(one.envelope.event_id)
         new = {handler: await inbox.claim(uow, handler, claimed) for handler, claimed in ids.items()}
         fresh: list[Taken] = []
         for one in taken:
             # Twice in one batch is also twice: the first occurrence takes it.
-            if one.event.envelope.event_id in new[one.handler]:
-                new[one.handler].discard(one.event.envelope.event_id)
+            event_id, unclaimed = one.envelope.event_id, new[one.handler]
+            if event_id in unclaimed:
+                unclaimed.discard(event_id)
                 fresh.append(one)
             else:
                 DUPLICATES.labels(one.event.type).inc()
@@ -250,11 +251,10 @@ class Consumers:
                 await asyncio.sleep(pause)
 
     async def _park_for_good(self, one: Taken | Unfit, error: Exception) -> None:
-        envelope = one.event.envelope if isinstance(one, Taken) else one.envelope
         handler = one.handler if isinstance(one, Taken) else ""
         async with self._database.unit_of_work() as uow:
             # The error's text may quote what it stumbled over: only its class is kept.
-            await self._park(uow, one.record, envelope, handler, f"failed: {type(error).__name__}")
+            await self._park(uow, one.record, one.envelope, handler, f"failed: {type(error).__name__}")
         self.handled += 1
 
     async def _park(
@@ -319,8 +319,9 @@ class _RawCodec:
 
 
 async def _header_safe(records: Any, original: Callable[[Any], Awaitable[Any]]) -> Any:
-    """FastStream's parser loses a message whose header is null or not UTF-8: it is shown none at all."""
-    message = await original(tuple(dataclasses.replace(record, headers=()) for record in records))
+    """FastStream's parser loses a message whose header is null or not UTF-8: it is shown none at all, and of a batch only
+    its ends, by which it names it."""
+    message = await original(tuple(dataclasses.replace(records[end], headers=()) for end in (0, -1)))
     message.raw_message = tuple(records)
     return message
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 if TYPE_CHECKING:
     from services.chassis.db import UnitOfWork
-    from services.chassis.turns import Taken
+    from services.chassis.turns import Taken, Where
 
 KEYS: Final = 30_000  # the last that events came of; ten megabytes
 OVERTAKEN: Final = "overtaken"
@@ -34,26 +34,25 @@ class Heard:
 
     def __init__(self, keys: int = KEYS) -> None:
         self._keys = keys
-        self._furthest: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._furthest: OrderedDict[Where, int] = OrderedDict()
 
     def remember(self, taken: Iterable[Taken]) -> None:
         """The effects of these are committed."""
         for one in taken:
-            where = (one.record.topic, one.event.key)
-            version = one.event.envelope.sequence
-            self._furthest[where] = max(version, self._furthest.pop(where, version))
+            version = one.envelope.sequence
+            self._furthest[one.where] = max(version, self._furthest.pop(one.where, version))
         while len(self._furthest) > self._keys:
             self._furthest.popitem(last=False)
 
     def past(self, one: Taken) -> int | None:
         """The later version of its key that was taken in here, if there is one."""
-        furthest = self._furthest.get((one.record.topic, one.event.key), 0)
-        return furthest if furthest > one.event.envelope.sequence else None
+        furthest = self._furthest.get(one.where, 0)
+        return furthest if furthest > one.envelope.sequence else None
 
     async def overtaken(self, uow: UnitOfWork, taken: Sequence[Taken]) -> dict[UUID, int]:
         """Those that no handler ever had, although a later version was taken in: event id → that version."""
         suspects = {
-            one.event.envelope.event_id: (one.handler, version)
+            one.envelope.event_id: (one.handler, version)
             for one in taken
             if (version := self.past(one)) is not None
         }

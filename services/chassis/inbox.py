@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -22,5 +23,5 @@ async def claim(uow: UnitOfWork, handler: str, event_ids: Sequence[UUID]) -> set
     `handler` is load-bearing: renaming one means that it takes every event in again.
     """
     # Sorted, so that two members that hold the same events after a rebalance cannot deadlock.
-    rows = await uow.sql(_CLAIM, handler, sorted(set(event_ids)), uow.at)
-    return {row.event_id for row in rows}
+    rows = await uow.sql(_CLAIM, handler, sorted(set(event_ids), key=attrgetter("int")), uow.at)
+    return {row["event_id"] for row in rows}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -77,12 +78,12 @@ class CannotReplay(Exception):
 
 
 async def blocked_keys(
-    uow: UnitOfWork, where: Sequence[tuple[str, str | None]]
+    uow: UnitOfWork, where: AbstractSet[tuple[str, str | None]]
 ) -> set[tuple[str, str | None]]:
     """Those (topic, key) that have an event waiting: what comes later waits behind it."""
-    pairs = sorted({(topic, key) for topic, key in where if key is not None})
+    pairs = [(topic, key) for topic, key in where if key is not None]
     rows = await uow.sql(_OPEN_KEYS, [t for t, _ in pairs], [k for _, k in pairs])
-    return {(row.topic, row.key) for row in rows}
+    return {(row["topic"], row["key"]) for row in rows}
 
 
 async def park(

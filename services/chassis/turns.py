@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 from aiokafka import ConsumerRecord
 
@@ -15,21 +14,21 @@ from services.chassis.parked import as_text
 Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A record that has a handler here."""
+Where: TypeAlias = tuple[str, str | None]
+"""A topic and a key on it: what comes there comes in order."""
+
+
+class Taken(NamedTuple):
+    """A record that has a handler here. A tuple, as its envelope is, and what is asked of it more than once is kept."""
 
     record: Record
     event: Event
+    envelope: Envelope
     handler: str
-
-    @property
-    def key(self) -> str | None:
-        return _key(self.record)
+    where: Where
 
 
-@dataclass(frozen=True, slots=True)
-class Unfit:
+class Unfit(NamedTuple):
     """A record that can only be parked, and why."""
 
     record: Record
@@ -37,12 +36,8 @@ class Unfit:
     envelope: Envelope | None
 
     @property
-    def key(self) -> str | None:
-        return _key(self.record)
-
-
-def _key(record: Record) -> str | None:
-    return None if record.key is None else as_text(record.key)
+    def where(self) -> Where:
+        return self.record.topic, None if self.record.key is None else as_text(self.record.key)
 
 
 def in_turn(found: Sequence[Taken | Unfit]) -> list[Taken | Unfit]:
@@ -50,14 +45,15 @@ def in_turn(found: Sequence[Taken | Unfit]) -> list[Taken | Unfit]:
 
     Nothing passes what cannot be read: what comes behind that waits for it.
     """
-    turns: dict[tuple[str, str | None], list[tuple[int, Taken]]] = {}
+    if len({one.where for one in found}) == len(found):
+        return list(found)
+    turns: dict[Where, list[tuple[int, Taken]]] = {}
     ended: list[list[tuple[int, Taken]]] = []
     for place, one in enumerate(found):
-        where = (one.record.topic, one.key)
         if isinstance(one, Taken):
-            turns.setdefault(where, []).append((place, one))
-        elif where in turns:
-            ended.append(turns.pop(where))
+            turns.setdefault(one.where, []).append((place, one))
+        elif one.where in turns:
+            ended.append(turns.pop(one.where))
     done = list(found)
     for together in (*ended, *turns.values()):
         in_order = sorted((one for _, one in together), key=_version)
@@ -67,26 +63,28 @@ def in_turn(found: Sequence[Taken | Unfit]) -> list[Taken | Unfit]:
 
 
 def _version(one: Taken) -> int:
-    return one.event.envelope.sequence
+    return one.envelope.sequence
 
 
-def runs(taken: Iterable[Taken]) -> list[tuple[str, list[Event]]]:
+def runs(taken: Sequence[Taken]) -> list[tuple[str, list[Event]]]:
     """Split into runs of one type each, as few as keep the order of every key.
 
     Keys are independent, so an event joins the earliest run of its type that does not come before an event of its
     own key.
     """
-    done: list[tuple[str, str, list[Event]]] = []
-    latest: dict[tuple[str, str], int] = {}
+    if len({one.event.type for one in taken}) == 1:
+        return [(taken[0].handler, [one.event for one in taken])]
+    done: list[tuple[str, list[Event]]] = []
+    latest: dict[Where, int] = {}
     of_type: dict[str, list[int]] = {}
     for one in taken:
-        kind, where = one.event.type, (one.record.topic, one.event.key)
-        at_least = latest.get(where, -1)
+        kind = one.event.type
+        at_least = latest.get(one.where, -1)
         place = next((i for i in of_type.get(kind, ()) if i >= at_least), None)
         if place is None:
             place = len(done)
-            done.append((kind, one.handler, []))
+            done.append((one.handler, []))
             of_type.setdefault(kind, []).append(place)
-        done[place][2].append(one.event)
-        latest[where] = place
-    return [(handler, events) for _, handler, events in done]
+        done[place][1].append(one.event)
+        latest[one.where] = place
+    return done

@@ -22,13 +22,13 @@ TYPES: Sequence[type[Event]] = (confirmation.Confirmed, confirmation.Reviewed, c
 
 def taken(kind: int, key: int, number: int) -> Taken:
     event = SimpleNamespace(type=TYPES[kind].type, key=str(UUID(int=key)), number=number)
-    record = SimpleNamespace(topic="exam.confirmation")
-    return Taken(cast("Any", record), cast("Any", event), f"handler-{kind}")
+    where = ("exam.confirmation", event.key)
+    return Taken(cast("Any", None), cast("Any", event), cast("Any", None), f"handler-{kind}", where)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=60))
 def test_runs_keep_every_event_and_the_order_of_every_key(batch: list[tuple[int, int]]) -> None:
-    split = runs(taken(kind, key, n) for n, (kind, key) in enumerate(batch))
+    split = runs([taken(kind, key, n) for n, (kind, key) in enumerate(batch)])
     flat = [cast("Any", event) for _, events in split for event in events]
     assert sorted(event.number for event in flat) == list(range(len(batch)))
     for key in range(5):
@@ -41,8 +41,9 @@ def _came(place: int, key: int, version: int | None) -> Taken | Unfit:
     record = SimpleNamespace(topic="exam.confirmation", key=str(UUID(int=key)).encode(), offset=place)
     if version is None:
         return Unfit(cast("Any", record), "malformed", None)
-    event = SimpleNamespace(envelope=SimpleNamespace(sequence=version))
-    return Taken(cast("Any", record), cast("Any", event), "handler")
+    envelope = SimpleNamespace(sequence=version)
+    where = (record.topic, record.key.decode())
+    return Taken(cast("Any", record), cast("Any", None), cast("Any", envelope), "handler", where)
 
 
 @given(
@@ -56,10 +57,10 @@ def test_a_polls_events_take_turns_by_version_and_pass_nothing_that_cannot_be_re
     batch = [_came(place, key, version) for place, (key, version) in enumerate(came)]
     turns = in_turn(batch)
     assert sorted(one.record.offset for one in turns) == list(range(len(batch)))
-    assert [one.key for one in turns] == [one.key for one in batch], "another key's place was taken"
+    assert [one.where for one in turns] == [one.where for one in batch], "another key's place was taken"
     for key in range(4):
-        mine = [one for one in turns if one.key == str(UUID(int=key))]
-        before = [one for one in batch if one.key == str(UUID(int=key))]
+        mine = [one for one in turns if one.where[1] == str(UUID(int=key))]
+        before = [one for one in batch if one.where[1] == str(UUID(int=key))]
         parts, first = [], 0
         for place, one in enumerate([*before, None]):
             if one is None or isinstance(one, Unfit):
@@ -68,14 +69,14 @@ def test_a_polls_events_take_turns_by_version_and_pass_nothing_that_cannot_be_re
         for start, end in parts:
             part = [cast("Taken", one) for one in mine[start:end]]
             assert {one.record.offset for one in part} == {one.record.offset for one in before[start:end]}
-            assert part == sorted(part, key=lambda one: (one.event.envelope.sequence, one.record.offset))
+            assert part == sorted(part, key=lambda one: (one.envelope.sequence, one.record.offset))
         assert [one for one in mine if isinstance(one, Unfit)] == [
             one for one in before if isinstance(one, Unfit)
         ]
 
 
 def test_a_deadline_of_one_type_is_one_run() -> None:
-    assert len(runs(taken(0, key, key) for key in range(500))) == 1
+    assert len(runs([taken(0, key, key) for key in range(500)])) == 1
 
 
 async def _wants(uow: object, events: object, *, cycle: object) -> None: ...

@@ -10,8 +10,8 @@ from services.chassis.turns import Taken
 
 
 def taken(key: str, version: int, topic: str = "exam.payment") -> Taken:
-    event = SimpleNamespace(key=key, envelope=SimpleNamespace(sequence=version))
-    return Taken(cast("Any", SimpleNamespace(topic=topic)), cast("Any", event), "handler")
+    envelope = SimpleNamespace(sequence=version)
+    return Taken(cast("Any", None), cast("Any", None), cast("Any", envelope), "handler", (topic, key))
 
 
 def test_only_what_comes_after_a_later_version_of_its_key_on_its_topic_was_passed() -> None:
