@@ -84,7 +84,8 @@ async def tell_rejected(uow: UnitOfWork, events: Sequence[confirmation.Rejected]
 
 
 async def tell_lapsed(uow: UnitOfWork, events: Sequence[confirmation.Lapsed], *, teller: Teller) -> None:
-    await teller.tell(uow, events, [told.lapsed(event, uow.at, teller.cycle) for event in events])
+    said = told.once_each(events, "closed_at", say=lambda event: told.lapsed(event, uow.at, teller.cycle))
+    await teller.tell(uow, events, said)
 
 
 async def tell_desk_window_moved(
@@ -110,13 +111,19 @@ async def tell_due(uow: UnitOfWork, events: Sequence[payment.Due], *, teller: Te
         )
         for event in events
     }
-    await teller.tell(uow, events, [told.due(event, teller.cycle) for event in events], news=news)
+    said = told.once_each(
+        events, "amount_fen", "opens_at", "closes_at", say=lambda event: told.due(event, teller.cycle)
+    )
+    await teller.tell(uow, events, said, news=news)
 
 
 async def tell_closing_soon(
     uow: UnitOfWork, events: Sequence[payment.ClosingSoon], *, teller: Teller
 ) -> None:
-    await teller.tell(uow, events, [told.closing_soon(event, teller.cycle) for event in events])
+    said = told.once_each(
+        events, "amount_fen", "offset", "closes_at", say=lambda event: told.closing_soon(event, teller.cycle)
+    )
+    await teller.tell(uow, events, said)
 
 
 async def tell_paid(uow: UnitOfWork, events: Sequence[payment.Paid], *, teller: Teller) -> None:
@@ -125,8 +132,9 @@ async def tell_paid(uow: UnitOfWork, events: Sequence[payment.Paid], *, teller: 
 
 
 async def tell_expired(uow: UnitOfWork, events: Sequence[payment.Expired], *, teller: Teller) -> None:
-    news = {event.registration_id: News(standing=Standing.EXPIRED) for event in events}
-    await teller.tell(uow, events, [told.expired(event, teller.cycle) for event in events], news=news)
+    news = dict.fromkeys([event.registration_id for event in events], News(standing=Standing.EXPIRED))
+    said = told.once_each(events, "closes_at", "cause", say=lambda event: told.expired(event, teller.cycle))
+    await teller.tell(uow, events, said, news=news)
 
 
 async def tell_reinstated(uow: UnitOfWork, events: Sequence[payment.Reinstated], *, teller: Teller) -> None:

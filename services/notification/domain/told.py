@@ -5,18 +5,21 @@ Facts are ids, codes, moments and amounts; they become words only when a message
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from operator import attrgetter
+from typing import TypeAlias, TypeVar
 
 from contracts import confirmation, payment, registration
 from contracts.cycle import Cycle
+from contracts.event import Event
 from contracts.reasons import ReinstatementCause
 from services.notification.domain.occasions import Occasion
 
 Fact: TypeAlias = "str | int | list[str]"
 Facts: TypeAlias = Mapping[str, Fact]
+E = TypeVar("E", bound=Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,13 @@ class Told:
     facts: Facts
     variant: str = ""
     deadline: datetime | None = None
+
+
+def once_each(events: Iterable[E], *fields: str, say: Callable[[E], Told]) -> list[Told]:
+    """What is told of each event; of those that are the same in these fields, which are all it depends on, it is one object."""
+    said: dict[object, Told] = {}
+    alike = attrgetter(*fields)
+    return [said.get(same := alike(event)) or said.setdefault(same, say(event)) for event in events]
 
 
 @dataclass(frozen=True, slots=True)

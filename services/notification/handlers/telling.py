@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -20,9 +21,10 @@ from services.notification.domain.occasions import Occasion
 from services.notification.domain.quiet import first_moment
 from services.notification.domain.reference import references_of
 from services.notification.domain.told import Desks, Told, once_more
-from services.notification.domain.urgency import Urgency, urgency_of
-from services.notification.repository import calls, messages, recipients
-from services.notification.repository.messages import Draft
+from services.notification.domain.urgency import urgency_of
+from services.notification.repository import calls, recipients
+from services.notification.repository import drafts as drafted
+from services.notification.repository.drafts import Alike, Draft, Shared
 from services.notification.repository.recipients import News
 from services.notification.repository.untold import untold
 from services.notification.templates.wording import Wording
@@ -30,16 +32,6 @@ from services.notification.templates.wording import Wording
 E = TypeVar("E", bound=RegistrationEvent)
 
 _NO_NEWS: Final = News()
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all messages about one occasion have in common that are kept at one moment and have one deadline."""
-
-    first: Mapping[Carrier, datetime]
-    version: Mapping[Carrier, int]
-    urgency: Urgency
-    call_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +54,40 @@ class Teller:
         sets_confirm_by: bool = False,
         new_contact: bool = False,
     ) -> None:
-        """Keep a message for both channels for each event; `told` says what, in the same order."""
+        """Keep a message for both channels for each event; `told` says what, in the same order.
+
+        What is one and the same object in `told` is worked out once.
+        """
         await self.know(uow, events, news=news, sets_confirm_by=sets_confirm_by, new_contact=new_contact)
-        by_occasion: dict[Occasion, list[Draft]] = {}
+        if await self._create(uow, events, told):
+            uow.after_commit(self.on_messages)
+
+    async def _create(
+        self, uow: UnitOfWork, events: Iterable[RegistrationEvent], told: Iterable[Told]
+    ) -> bool:
+        alike: list[Alike] = []
+        numbers: dict[int, int] = {}
         shared: dict[tuple[Occasion, str, datetime | None], Shared] = {}
+        drafts: list[Draft] = []
         for event, one in zip(events, told, strict=True):
-            alike = one.occasion, one.variant, one.deadline
-            if alike not in shared:
-                shared[alike] = self._shared(one, uow.at)
-            by_occasion.setdefault(one.occasion, []).append(_draft(event, one, shared[alike]))
-        for occasion, drafts in by_occasion.items():
-            if await messages.create(uow, occasion, drafts):
-                uow.after_commit(self.on_messages)
+            if (number := numbers.get(id(one))) is None:
+                same = one.occasion, one.variant, one.deadline
+                if same not in shared:
+                    shared[same] = self._shared(one, uow.at)
+                number = numbers[id(one)] = len(alike)
+                alike.append(Alike(one, shared[same]))  # kept there, it stays the only one in its place
+            envelope = event.envelope
+            drafts.append(
+                Draft(
+                    number,
+                    event.registration_id,
+                    instance_of(event.source, envelope.sequence),
+                    envelope.correlation_id,
+                    envelope.event_id,
+                )
+            )
+        references = references_of((draft.caused_by, alike[draft.number].told.occasion) for draft in drafts)
+        return await drafted.create(uow, alike, drafts, references)
 
     async def know(
         self,
@@ -95,7 +109,7 @@ class Teller:
             ):
                 uow.after_commit(self.on_contacts_wanted)
         if news and any(said.standing is not Standing.NONE or said.pay_by for said in news.values()):
-            await calls.settle(uow, sorted(news))
+            await calls.settle(uow, list(news))
 
     async def tell_again(self, uow: UnitOfWork, events: Sequence[RegistrationEvent]) -> None:
         """These people are reached otherwise from now on: what matters still and nothing told them goes out once more.
@@ -103,15 +117,12 @@ class Teller:
         As messages of their own, so that what became of the first ones stays on record.
         """
         by_person = {event.registration_id: event for event in events}
-        by_occasion: dict[Occasion, list[Draft]] = {}
-        for row in await untold(uow, sorted(by_person)):
-            occasion = Occasion(row.occasion)
-            said = once_more(occasion, orjson.loads(row.facts), row.variant, row.deadline_at, uow.at)
-            by_occasion.setdefault(occasion, []).append(
-                _draft(by_person[row.registration_id], said, self._shared(said, uow.at))
-            )
-        for occasion, drafts in by_occasion.items():
-            await messages.create(uow, occasion, drafts)
+        rows = await untold(uow, sorted(by_person))
+        said = [
+            once_more(Occasion(row.occasion), orjson.loads(row.facts), row.variant, row.deadline_at, uow.at)
+            for row in rows
+        ]
+        await self._create(uow, [by_person[row.registration_id] for row in rows], said)
 
     async def desks(self, uow: UnitOfWork) -> Desks:
         """The desks' hours as of now."""
@@ -129,24 +140,7 @@ class Teller:
         )
 
 
-def _draft(event: RegistrationEvent, told: Told, shared: Shared) -> Draft:
-    envelope = event.envelope
-    return Draft(
-        registration_id=event.registration_id,
-        variant=told.variant,
-        instance=instance_of(event.source, envelope.sequence),
-        facts=orjson.dumps(told.facts).decode(),
-        deadline=told.deadline,
-        correlation_id=envelope.correlation_id,
-        caused_by=envelope.event_id,
-        first=shared.first,
-        urgency=shared.urgency,
-        call_at=shared.call_at,
-        reference=references_of(envelope.event_id, told.occasion),
-        version=shared.version,
-    )
-
-
+@lru_cache(1024)
 def instance_of(source: str, sequence: int) -> str:
     """Which of the occasions of one kind: the emitting service's number of the fact. Part of the once-only key."""
     return f"{source.rpartition('/')[2]}-{sequence}"

@@ -1,4 +1,4 @@
-"""Messages: created by set, claimed by set, recorded by set.
+"""Messages: claimed by set, recorded by set. How they are made is in drafts.py.
 
 The text is on record before it leaves: a claim writes it, commits, and only then is anything sent. What came of it
 is recorded only for the claim it belongs to, so a process that was overtaken cannot overwrite its successor.
@@ -7,7 +7,7 @@ is recorded only for the claim it belongs to, so a process that was overtaken ca
 # ruff: noqa: S608 -- what is put into statements here are constants of this service
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -16,7 +16,6 @@ from uuid import UUID
 from contracts.reasons import Carrier
 from services.chassis.db import Row, UnitOfWork
 from services.notification.domain.life import OVERTAKEN_BY, State, sources_of
-from services.notification.domain.occasions import Occasion
 from services.notification.domain.urgency import Urgency
 from services.notification.repository import recipients
 from services.notification.repository.saying import RETURNING, SAID, say_all
@@ -29,27 +28,6 @@ _WAITING: Final = one_of("m.state", WAITING)
 PIN = """
 select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)
-"""
-_CREATE = """
-with created as (
-insert into messages (message_id, registration_id, occasion, variant, instance, channel, state, facts,
-    deadline_at, created_at, state_at, not_before, due_at, template_version, correlation_id, caused_by, priority, call_at)
-select c.reference, t.registration_id, $1, t.variant, t.instance, c.channel, 'created', t.facts::jsonb,
-    t.deadline_at, $2, $2, c.first, case when r.contact_known = r.contact_wanted then c.first end,
-    c.version, t.correlation_id, t.caused_by, t.priority, c.call_at
-from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::uuid[],
-            $10::timestamptz[], $11::timestamptz[], $12::int[], $13::int[], $14::uuid[], $15::uuid[],
-            $16::smallint[], $17::timestamptz[])
-     as t(registration_id, variant, instance, facts, deadline_at, correlation_id, caused_by,
-          sms_first, email_first, sms_version, email_version, sms_reference, email_reference, priority, call_at)
-join recipients r on r.registration_id = t.registration_id and r.erased_at is null
-cross join lateral (values ('sms', t.sms_first, t.sms_version, t.sms_reference, t.call_at),
-                           ('email', t.email_first, t.email_version, t.email_reference, null))
-     as c(channel, first, version, reference, call_at)
-on conflict (registration_id, occasion, instance, channel) do nothing
-returning due_at
-)
-select coalesce(bool_or(due_at is not null), false) as sendable from created
 """
 _POSTPONE = f"""
 update messages m set due_at = $2, not_before = greatest(m.not_before, $2)
@@ -148,24 +126,6 @@ with recorded as (
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A message for both channels, before it is kept."""
-
-    registration_id: UUID
-    variant: str
-    instance: str
-    facts: str
-    deadline: datetime | None
-    correlation_id: str
-    caused_by: UUID
-    first: Mapping[Carrier, datetime]
-    version: Mapping[Carrier, int]
-    reference: Mapping[Carrier, UUID]
-    urgency: Urgency
-    call_at: datetime | None  # when to look whether it has told its person
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """A message about to be sent, with its text."""
 
@@ -205,35 +165,6 @@ class Outcome:
     provider_ref: str | None
     carrier_code: str
     reason_code: str | None
-
-
-async def create(uow: UnitOfWork, occasion: Occasion, drafts: Sequence[Draft]) -> bool:
-    """Keep these, for both channels each; those that are there already stay as they are.
-
-    Returns whether any waits for nothing but its moment.
-    """
-    sms, email = Carrier.SMS, Carrier.EMAIL
-    rows = await uow.sql(
-        _CREATE,
-        str(occasion),
-        uow.at,
-        [d.registration_id for d in drafts],
-        [d.variant for d in drafts],
-        [d.instance for d in drafts],
-        [d.facts for d in drafts],
-        [d.deadline for d in drafts],
-        [d.correlation_id for d in drafts],
-        [d.caused_by for d in drafts],
-        [d.first[sms] for d in drafts],
-        [d.first[email] for d in drafts],
-        [d.version[sms] for d in drafts],
-        [d.version[email] for d in drafts],
-        [d.reference[sms] for d in drafts],
-        [d.reference[email] for d in drafts],
-        [int(d.urgency) for d in drafts],
-        [d.call_at for d in drafts],
-    )
-    return bool(rows[0].sendable)
 
 
 async def postpone(uow: UnitOfWork, until: datetime) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 from services.chassis.db import UnitOfWork
 from services.notification.domain.life import Standing
 from services.notification.domain.told import Hours
 
-# A row that is there and has nothing new is locked by this and not written.
+# A row that is there and has nothing new is locked by this and not written. From here on people are found by their key: a
+# connection may have planned what follows while nobody was known, and would read a million to tell five hundred.
 _KEEP = """
+with kept as (
 insert into recipients (registration_id, cycle_id, site_id, confirm_by, standing, contact_try_at, pay_by)
 select t.registration_id, $2, t.site_id, t.confirm_by, t.standing, $6, t.pay_by
 from unnest($1::uuid[], $3::text[], $4::timestamptz[], $5::text[], $9::timestamptz[])
@@ -26,6 +29,8 @@ on conflict (registration_id) do update set
     contact_try_at = case when $8 then $6 else recipients.contact_try_at end
 where excluded.site_id is not null or $7 or $8 or excluded.standing <> 'none' or excluded.pay_by is not null
 returning xmax = 0 as is_new
+)
+select coalesce(bool_or(is_new), false) as any_new, set_config('enable_seqscan', 'off', true) from kept
 """
 _HOLD_BACK = """
 update messages set due_at = null
@@ -127,7 +132,7 @@ async def keep(
     With `new_contact` what is kept of theirs is out of date: their messages wait until it was fetched again.
     Returns whether contacts are to be fetched because of this.
     """
-    ids = sorted(news)
+    ids = sorted(news, key=attrgetter("int"))
     rows = [news[registration_id] for registration_id in ids]
     kept = await uow.sql(
         _KEEP,
@@ -135,7 +140,7 @@ async def keep(
         cycle_id,
         [row.site_id for row in rows],
         [row.confirm_by for row in rows],
-        [str(row.standing) for row in rows],
+        [row.standing for row in rows],
         uow.at,
         sets_confirm_by,
         new_contact,
@@ -143,7 +148,7 @@ async def keep(
     )
     if new_contact:
         await uow.sql(_HOLD_BACK, ids)
-    return new_contact or any(row.is_new for row in kept)
+    return new_contact or bool(kept[0].any_new)
 
 
 async def lock(uow: UnitOfWork, ids: Sequence[UUID]) -> None:
