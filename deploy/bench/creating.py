@@ -6,12 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any, Final
 
-from contracts.cycle import Cycle
 from contracts.topics import TOPICS
-from deploy.bench import counter, peers, telling
+from deploy.bench import peers, telling
 from deploy.bench.contender import Contender, Failed, Violated, measured, running
 from deploy.bench.figures import Figure, Goal, middle, number
 from deploy.bench.scale import Scale
@@ -79,7 +77,7 @@ async def creating(stage: Stage, scale: Scale, advance: Callable[[str], None]) -
             unit="messages/s",
             ours=middle(rates),
             peer=middle(one_by_one),
-            peer_name="the same rows by the same PostgreSQL, each message in a transaction of its own, from memory",
+            peer_name="the same rows by the same PostgreSQL, each message in a transaction of its own, read from memory",
             goal=BY_SET,
             checked=[ours[-1].held],
             spread={"ours": rates, "peer": one_by_one},
@@ -104,10 +102,9 @@ async def creating(stage: Stage, scale: Scale, advance: Callable[[str], None]) -
 
 async def _one_at_a_time(stage: Stage, filled: DatabaseLogin, scale: Scale) -> tuple[float, int]:
     login = await stage.copy(filled.database, telling.SERVICE)
-    closed = Cycle.read(counter.CYCLE_FILE).windows.payment.told_closes
     peer = stage.contender(
         "one-message-at-a-time", peers.PROGRAMS / "one_message_at_a_time.py", database=login.url, first=0,
-        seconds=scale.peer_seconds, facts=f'{{"why": "unpaid", "closed_at": "{closed.astimezone(UTC).isoformat()}"}}',
+        seconds=scale.peer_seconds,
     )  # fmt: skip
     await stage.settle()
     found = await measured(peer, within=scale.peer_seconds + 60)

@@ -88,8 +88,8 @@ FULL: Final = Scale(
     deferred_jobs=20_000,
     forfeited=1_000_000,
     storm_rounds=1,
-    peer_seconds=30,
+    peer_seconds=20,
     waiting=2_000_000,
-    sending_seconds=20,
+    sending_seconds=12,
 )
 SCALES: Final = {scale.name: scale for scale in (SMALL, FULL)}

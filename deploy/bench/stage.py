@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import platform
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +61,14 @@ class Stage:
             await migrations.upgrade(login.url, service)
             self._templates[service] = name
         return await self.copy(self._templates[service], service)
+
+    async def filled(
+        self, name: str, owner: str, fill: Callable[[], Awaitable[DatabaseLogin]]
+    ) -> DatabaseLogin:
+        """A database that takes long to fill, and that several parts of a run begin with: filled once, then copied."""
+        if name not in self._templates:
+            self._templates[name] = (await fill()).database
+        return await self.copy(self._templates[name], owner)
 
     async def copy(self, database: str, owner: str) -> DatabaseLogin:
         """One of its own with the same contents."""

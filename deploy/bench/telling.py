@@ -98,6 +98,10 @@ def keys(stage: Stage) -> LocalKeys:
 
 async def known(stage: Stage, people: int) -> DatabaseLogin:
     """A migrated database in which so many people can be told something."""
+    return await stage.filled(f"{people} people", SERVICE, lambda: _filled(stage, people))
+
+
+async def _filled(stage: Stage, people: int) -> DatabaseLogin:
     login = await stage.migrated(SERVICE)
     vault = Vault.open(keys(stage).vault_file(SERVICE), "local")
     at = datetime.now(UTC)
