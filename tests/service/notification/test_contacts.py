@@ -20,6 +20,7 @@ async def test_a_try_that_comes_due_after_the_number_changed_waits_for_the_new_o
     assert row["state"] == "created"
     system.registry.people[str(one)]["email"] = "new@example.cn"
     await system.deliver(ContactChanged(cycle_id=CYCLE, registration_id=one))
+    assert (await system.messages(one, "pre-registered"))["email"]["due_at"] is None, "it waits from now on"
     # As if the answer of a try under way had been recorded only now: it is due again, at what is kept.
     await system.write(
         "update messages set due_at = $2 where message_id = $1", row["message_id"], row["due_at"]

@@ -9,7 +9,9 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
+from contracts.reasons import Carrier
 from services.notification.handlers import delivery
+from services.notification.repository import messages
 from services.notification.templates import wording
 from services.notification.templates.wording import Wording
 from tests.service.notification.system import System, closing_soon, expired, paid, pre_registered
@@ -42,10 +44,8 @@ async def test_a_message_shows_the_text_that_was_sent_whatever_became_of_its_tem
         assert system.mails_to(one)[0]["text"].strip() == (await text(one)).strip()
 
 
-async def storm(system: System, monkeypatch: pytest.MonkeyPatch, by_age_every: int) -> list[str]:
-    """Thirty who paid, then five reminders of the last day and five forfeitures, sent five at a time: the order of them."""
-    monkeypatch.setattr(delivery, "BATCH", 5)
-    monkeypatch.setattr(delivery, "BY_AGE_EVERY", by_age_every)
+async def gather(system: System) -> None:
+    """Thirty who paid are to be told, then five of a reminder of the last day and five of their forfeiture."""
     people = [uuid7() for _ in range(40)]
     for one in people:
         system.registry.add(one)
@@ -57,6 +57,13 @@ async def storm(system: System, monkeypatch: pytest.MonkeyPatch, by_age_every: i
     await system.deliver(
         *(closing_soon(one) for one in people[30:35]), *(expired(one) for one in people[35:])
     )
+
+
+async def storm(system: System, monkeypatch: pytest.MonkeyPatch, by_age_every: int) -> list[str]:
+    """These, sent five at a time: the order of them."""
+    monkeypatch.setattr(delivery, "BATCH", 5)
+    monkeypatch.setattr(delivery, "BY_AGE_EVERY", by_age_every)
+    await gather(system)
     first = len(system.world.sms.messages)
     await system.sms_job.run()
     occasions = {
@@ -74,6 +81,14 @@ async def test_in_a_storm_last_reminders_and_forfeitures_overtake_what_can_wait(
     sent = await storm(system, monkeypatch, by_age_every=1000)
     assert set(sent[:10]) == {"closing-soon", "expired"}
     assert set(sent[10:]) == {"paid"}
+
+
+async def test_in_a_batch_that_holds_them_all_the_urgent_are_first_too(system: System) -> None:
+    await gather(system)
+    async with system.database.unit_of_work() as uow:
+        picked = [row.occasion for row in await messages.pick(uow, Carrier.SMS, 256)]
+    assert set(picked[:10]) == {"closing-soon", "expired"}
+    assert picked[10:] == ["paid"] * 30
 
 
 @pytest.mark.faults(long=True)
