@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -16,10 +16,12 @@ from services.notification.domain.providers import (
     EVERY,
     FLOOR,
     LONGEST_PAUSE,
+    PAUSE,
     PROBES,
     PROBING,
     Circuit,
 )
+from services.notification.handlers.scoreboard import Scoreboard
 from tests.service.notification.at_carriers import (
     go_on,
     knocks,
@@ -31,7 +33,7 @@ from tests.service.notification.at_carriers import (
     until_sent,
 )
 from tests.service.notification.killing import Killed, kill_at
-from tests.service.notification.system import System
+from tests.service.notification.system import System, expired, paid
 
 LONG = pytest.mark.faults(long=True)  # `make test-faults` plays these
 DAY = 24 * 3600
@@ -234,6 +236,54 @@ async def test_questions_about_what_it_may_have_are_the_probes_of_a_fallen_one(
     assert all(len(two.sms_to(one)) == 2 for one in people), (
         "told once each, and once that they are registered"
     )
+
+
+async def test_it_falls_at_the_first_answers_that_say_so_however_lately_all_was_well(two: System) -> None:
+    await told(two, 12)
+    await two.sms_job.run()
+    two.world.tencent.throttle(600)
+    await two.registered(12)
+    assert (await shares(two))["tencent"] == 25, "half of the twelve it was given in this moment"
+
+
+async def test_answers_that_were_on_their_way_when_it_fell_make_no_pause_longer(two: System) -> None:
+    board, sent_at = Scoreboard({"aliyun": 50.0, "tencent": 50.0}), two.clock.now()
+
+    async def fail() -> datetime:
+        for _ in range(ENOUGH):
+            board.note("tencent", two.clock.now(), sent_at=sent_at, failed=True, why="throttled")
+        async with two.database.unit_of_work() as uow:
+            await board.write(uow)
+        (row,) = await two.rows("select paused_until from sms_providers where name = 'tencent'")
+        paused_until: datetime = row["paused_until"]
+        return paused_until
+
+    paused_until = await fail()
+    two.clock.jump(sent_at + timedelta(seconds=5))
+    assert await fail() == paused_until
+
+
+async def test_whoever_would_lose_something_is_not_among_those_who_try_a_fallen_one(two: System) -> None:
+    await fallen(two)
+    people = await two.registered(20)
+    await go_on(two, LONGEST_PAUSE)
+    await two.deliver(*(expired(one) for one in people[:10]), *(paid(one) for one in people[10:]))
+    two.world.tencent.refused.clear()
+    await two.sms_job.run()
+    assert knocks(two) == PROBES
+    refused = await two.rows("select occasion from messages where state = 'created' and tries > 0")
+    assert [row["occasion"] for row in refused] == ["paid"] * PROBES
+
+
+async def test_while_nobody_takes_anything_what_waits_is_left_as_it_is(two: System) -> None:
+    await told(two, 80)
+    two.world.sms.throttle(3600)
+    two.world.tencent.throttle(3600)
+    await two.sms_job.run()
+    before = await sms(two)
+    assert [row for row in before if row["tries"] == 0]
+    assert await two.sms_job.run() == two.clock.now() + PAUSE
+    assert await sms(two) == before
 
 
 @LONG
