@@ -70,6 +70,7 @@ async def instant(stage: Stage, scale: Scale, advance: Callable[[str], None]) ->
         await order(connection, "awaiting", _OPEN, closes_at, salt=_OPEN_SALT)
         await reminded(connection, closes_at, Cycle.read(cycle_file))
         await connection.execute("vacuum analyze")
+    await stage.settle()
     everyone = [one for pair in zip(held, others, strict=True) for one in pair]
     plan = Plan(keys=stage.directory / "gateway-keys", data=stage.directory / "gateway")
     async with (

@@ -22,13 +22,15 @@ from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.topics import make_topics
 from services.chassis import migrations
 
-# The local rung is made small for a laptop with a system beside it. Here commits are flushed to the disk, and the
-# server may use the memory that a server would.
+# The local rung is made small for a laptop with a system beside it. Here commits are flushed to the disk, the server may use
+# the memory that a server would, and keeps its segments of the log, as one that has run for a while does: to make one anew
+# holds up every commit for up to half a second.
 POSTGRES_SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "shared_buffers": "512MB",
+    "shared_buffers": "2GB",
+    "min_wal_size": "4GB",
     "max_wal_size": "4GB",
     "wal_buffers": "16MB",
 }

@@ -103,3 +103,13 @@ async def test_a_chunk_of_a_reminder_does_not_read_who_was_told_before(asked: Ex
         assert said.last is not None
         assert asked.rows_read("obligations") <= 2 * PAYING + 2 * CHUNK
         after = said.last
+
+
+async def test_whom_to_ask_about_is_found_without_reading_who_owes(asked: Explaining) -> None:
+    before = UnitOfWork(asked, CLOSES_AT - timedelta(microseconds=1), current_cause())
+    assert await orders.next_to_ask(before) == CLOSES_AT
+    assert await orders.to_ask(before, PAYING) == []
+    assert asked.rows_read("obligations") <= 2 * PAYING
+    after = UnitOfWork(asked, CLOSES_AT, current_cause())
+    assert len(await orders.to_ask(after, 2 * PAYING)) == PAYING  # of those who are held; the others are the close's
+    assert asked.rows_read("obligations") <= 2 * PAYING
