@@ -111,5 +111,6 @@ async def test_whom_to_ask_about_is_found_without_reading_who_owes(asked: Explai
     assert await orders.to_ask(before, PAYING) == []
     assert asked.rows_read("obligations") <= 2 * PAYING
     after = UnitOfWork(asked, CLOSES_AT, current_cause())
-    assert len(await orders.to_ask(after, 2 * PAYING)) == PAYING  # of those who are held; the others are the close's
+    # Of those who are held; the others are the close's.
+    assert len(await orders.to_ask(after, 2 * PAYING)) == PAYING
     assert asked.rows_read("obligations") <= 2 * PAYING
