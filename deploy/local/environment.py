@@ -107,7 +107,7 @@ class Surroundings:
                 "RECEIPTS_SECRET_FILE": str(self.keys.receipts_secret_file),
             }
             if self.bounces:
-                told |= {"BOUNCES_MAILDIR": self.bounces, "BOUNCES_SECONDS": "1"}
+                told |= {"BOUNCES_MAILDIR": self.bounces, "BOUNCES_SECONDS": "5"}
             if tencent := self.accounts.get("tencent"):
                 told["TENCENT_ACCOUNT_FILE"] = tencent
             if registration := self.addresses.get("registration"):

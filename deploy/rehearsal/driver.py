@@ -90,8 +90,7 @@ class Driver:
                 await self._rest()
                 due = self._streams.last.next_due
                 if due is not None and self._clock.now() < due < planned:
-                    # A crowd's receipts come second by second: those of one minute are let come together.
-                    self._jump(due if self._thorough else min(due + MINUTE, planned - INSTANT))
+                    self._jump(min(self._let_come(due), planned - INSTANT))
                     await self._rest()
                     continue
             await self._visit(planned)
@@ -102,6 +101,10 @@ class Driver:
         if self._world.under_way:
             return False
         return self._thorough or planned - self._clock.now() >= LONG_WAY
+
+    def _let_come(self, due: datetime) -> datetime:
+        """A crowd's receipts come second by second: those of one minute are let come together."""
+        return due if self._thorough else due + MINUTE
 
     async def _rest(self) -> None:
         """Everything at rest, unless it has been since and nothing has happened or come due."""
@@ -262,5 +265,5 @@ class Driver:
             due = self._streams.last.next_due
             if due is None or due > horizon:
                 break
-            self._jump(due)
+            self._jump(self._let_come(due))
         self.timing.stages["aftermath"] = time.monotonic() - started

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+READS_BOUNCES: Final = "notification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Look:
     pending: int
     outside_due: datetime | None
     unread: int = 0
-    """Mails that came back and lie in the office's mailbox: read on the real clock, so that time has to wait for it."""
+    """Mails that came back and lie in the office's mailbox: nobody tells the service of them, so that it has to be asked."""
 
     @property
     def added(self) -> dict[str, int]:
@@ -39,6 +41,8 @@ class Look:
     def stirring(self) -> list[str]:
         """Who has something to do at this moment."""
         found = [name for name, state in self.states.items() if state.unpublished or state.busy]
+        if self.unread and READS_BOUNCES not in found:
+            found.append(READS_BOUNCES)
         return [*found, "outside"] if self.pending or self.unread else found
 
     @property

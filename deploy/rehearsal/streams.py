@@ -189,11 +189,9 @@ class Streams:
     async def outside_is_done(self) -> None:
         """Wait until the simulated world owes nothing at this moment."""
         deadline = time.monotonic() + TOO_LONG
-        # Sleepers on the virtual clock notice a jump within 20 ms; until then they would look as if nothing were due.
-        while (await self._doors.get(f"{self._simulators}/sim/rest", {}))["pending_now"]:
+        while (await self._doors.get(f"{self._simulators}/sim/rest?soon=true", {}))["pending_now"]:
             if time.monotonic() > deadline:
                 raise RehearsalStopped("a callback of the gateway stays under way")
-            await asyncio.sleep(0.006)  # asking this costs nobody anything
 
     def _restless(self, look: Look) -> str:
         parts = [f"{name} has {count} unpublished" for name, count in look.unpublished.items() if count]
@@ -304,14 +302,12 @@ class Streams:
         names = (
             tuple(self._services) if whom is None else tuple(name for name in whom if name in self._services)
         )
+        why = f"?{how}=true" if how else ""
         asked = [
-            self._doors.get(
-                f"{self._services[name]}/ops/rest{f'?{how}=true' if how else ''}", self._ops, LOOKED
-            )
-            for name in names
+            self._doors.get(f"{self._services[name]}/ops/rest{why}", self._ops, LOOKED) for name in names
         ]
         if self._simulators is not None:
-            asked.append(self._doors.get(f"{self._simulators}/sim/rest", {}, LOOKED))
+            asked.append(self._doors.get(f"{self._simulators}/sim/rest{why}", {}, LOOKED))
         answers = await asyncio.gather(*asked)
         world: Mapping[str, Any] = {"pending_now": 0, "next_at": None, "bounces_unread": 0}
         if self._simulators is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from services.chassis.clock import Clock
 
 Deed = Callable[[], Awaitable[None]]
 _AT_ONCE = 32  # deeds under way together
+_BETWEEN_LOOKS = 0.004  # real seconds, while somebody waits for rest
 _LONGEST_PAUSE = 0.5  # real seconds; a bound on how long a missed wake-up could last
 
 
@@ -52,11 +54,21 @@ class Agenda:
             self._wake.set()
         return Pending(due + len(self._under_way), later)
 
+    async def settled(self, within: float) -> None:
+        """Until nothing is due or under way, or so many real seconds have passed: cheaper than to be asked again."""
+        until = time.monotonic() + within
+        while (self._under_way or self._is_due()) and time.monotonic() < until:
+            self._wake.set()
+            await asyncio.sleep(_BETWEEN_LOOKS)
+
+    def _is_due(self) -> bool:
+        return bool(self._heap) and self._heap[0][0] <= self._clock.now()
+
     async def run(self) -> None:
         """For ever: do what is due, in order of its moment."""
         while True:
             self._wake.clear()
-            while self._heap and self._heap[0][0] <= self._clock.now():
+            while self._is_due():
                 _, _, deed = heapq.heappop(self._heap)
                 # Registered before anything is awaited: pending() never has a gap.
                 task = asyncio.create_task(self._do(deed))

@@ -22,6 +22,10 @@ from services.chassis.clock import Clock
 
 _MAIL_PAGE = re.compile(r"/mail/([0-9]+)")
 _PAGE = 5000  # entries of a book in one answer, unless `limit` says otherwise
+_REST = ("GET", "/sim/rest")
+_KEPT_WAITING = (
+    0.1  # real seconds that who waits for rest (`?soon=true`) is kept waiting by what is under way
+)
 
 
 class ControlPort:
@@ -39,7 +43,7 @@ class ControlPort:
         self._carriers = carriers
         self._mailbox = mailbox
         self._routes: dict[tuple[str, str], Callable[[Request], object]] = {
-            ("GET", "/sim/rest"): self._rest,
+            _REST: self._rest,
             ("POST", "/sim/mail/down"): lambda request: _bring(request, self._mailbox.weather.bring),
             ("POST", "/sim/mail/manners"): lambda request: self._mailbox.manners.set(request.json()),
             ("GET", "/sim/mail/book"): self._mail_book,
@@ -72,7 +76,10 @@ class ControlPort:
             self._routes["POST", f"/sim/{name}/down"] = partial(_down, gateway)
 
     async def handle(self, request: Request) -> Reply:
-        route = self._routes.get((request.method, request.path.rstrip("/") or "/"))
+        asked = request.method, request.path.rstrip("/") or "/"
+        if asked == _REST and request.argument("soon"):
+            await self._agenda.settled(_KEPT_WAITING)
+        route = self._routes.get(asked)
         try:
             if route is None:
                 return self._page(request)

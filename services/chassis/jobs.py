@@ -39,6 +39,7 @@ class Job:
     `every` at the latest (a safety net for what another process left behind). An exclusive job runs in one
     process of the service at a time. `pace` is the least real time between the starts of two runs: wake-ups that
     come sooner are gathered into one. Who `looks` is woken by nobody: it finds new moments when `every` has passed.
+    `finds`: whether something lies there that nobody tells it of; asked only when somebody waits for rest.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Job:
     exclusive: bool = True
     pace: timedelta = timedelta(0)
     looks: bool = False
+    finds: Callable[[], bool] | None = None
     due_at: datetime | None = field(default=None, init=False)
     running: bool = field(default=False, init=False)
     runs: int = field(default=0, init=False)
@@ -97,6 +99,8 @@ class Jobs:
         Returns whether anybody was woken for it."""
         for job in self.jobs:
             job.hurry()
+            if job.finds is not None and not job.running and job.finds():
+                job.wake()
         if progress is None or progress == self._looked_at:
             return False
         self._looked_at = progress

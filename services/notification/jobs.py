@@ -93,4 +93,4 @@ def bounces_job(database: Database, box: Box, every: timedelta) -> Job:
     async def run() -> None:
         await read_bounces(database, box, CallPatience())
 
-    return Job("read-bounces", run, every=every)
+    return Job("read-bounces", run, every=every, finds=box.has_new)

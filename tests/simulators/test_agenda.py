@@ -116,3 +116,33 @@ async def test_an_earlier_deed_wakes_a_sleeping_agenda(agenda: Agenda, clock: Ha
     await asyncio.wait_for(done.wait(), 0.3)
     await at_rest(agenda)
     assert agenda.failures == []
+
+
+async def test_who_waits_for_rest_is_answered_once_what_is_due_is_done(
+    agenda: Agenda, clock: HandClock
+) -> None:
+    go = asyncio.Event()
+
+    async def deed() -> None:
+        await go.wait()
+
+    agenda.add(START + timedelta(seconds=1), deed)
+    await asyncio.wait_for(agenda.settled(60), 5)  # it is not due yet
+    clock.move(seconds=1)
+    waiting = asyncio.create_task(agenda.settled(60))
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    go.set()
+    await asyncio.wait_for(waiting, 5)
+    assert agenda.pending() == Pending(0, None)
+
+
+async def test_who_waits_for_rest_is_not_kept_waiting_for_ever(agenda: Agenda) -> None:
+    stuck = asyncio.Event()
+
+    async def deed() -> None:
+        await stuck.wait()
+
+    agenda.add(START, deed)
+    await asyncio.wait_for(agenda.settled(0.02), 5)
+    assert agenda.pending().now == 1

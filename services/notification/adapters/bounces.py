@@ -67,6 +67,10 @@ class BounceBox:
     def __init__(self, directory: Path, path: ReturnPath) -> None:
         self._directory, self._path = directory, path
 
+    def has_new(self) -> bool:
+        """Whether there is a mail that was not looked at."""
+        return any((self._directory / "new").iterdir())
+
     async def waiting(self, most: int) -> list[Found]:
         """The oldest mails in the box, read."""
         return await asyncio.to_thread(self._waiting, most)

@@ -312,6 +312,24 @@ async def test_who_only_looks_does_so_once_for_each_progress_when_somebody_waits
     await task
 
 
+async def test_who_finds_what_nobody_told_it_of_runs_when_somebody_waits_for_rest() -> None:
+    lies_there = False
+
+    async def read() -> None: ...
+
+    jobs = Jobs(
+        [Job("read", read, timedelta(hours=1), finds=lambda: lies_there)],
+        clock=SystemClock(),
+        database_url="postgresql://nowhere",
+    )
+    (job,) = jobs.jobs
+    jobs.hurry()
+    assert not job.awake.is_set()
+    lies_there = True
+    jobs.hurry()
+    assert job.awake.is_set()
+
+
 @pytest.mark.broker
 async def test_three_clocks_agree_here_and_a_wrong_one_is_an_alarm(
     blank_database: DatabaseLogin, kafka: TestKafka

@@ -152,9 +152,11 @@ def test_a_huge_mail_is_not_even_read(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / "new" / "1.huge").write_bytes(report() + b"x" * LARGEST)
     box = BounceBox(tmp_path, PATH)
+    assert box.has_new()
     found = asyncio.run(box.waiting(10))
     assert [one.what for one in found] == [Left.HUGE]
     asyncio.run(box.done(found))
+    assert not box.has_new()
     assert [file.name for file in (tmp_path / "cur").iterdir()] == ["1.huge:2,S"]
 
 

@@ -113,5 +113,5 @@ def test_the_list_of_calls_has_those_to_be_called_first_and_no_whole_number() ->
 
 def test_the_clock_waits_for_a_mail_that_came_back_and_was_not_read() -> None:
     """It is read on the real clock: were time to go on, a bounce of a minute would take days."""
-    assert Look({}, 0, None, unread=1).stirring() == ["outside"]
+    assert Look({}, 0, None, unread=1).stirring() == ["notification", "outside"]
     assert Look({}, 0, None).stirring() == []
