@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -14,8 +14,13 @@ from contracts.reasons import Carrier
 from services.chassis.clock import SystemClock
 from services.chassis.db import Database, Row, UnitOfWork
 from services.notification.domain.life import State
-from services.notification.repository import limits, messages
+from services.notification.domain.occasions import Occasion
+from services.notification.domain.told import Told
+from services.notification.domain.urgency import Urgency
+from services.notification.repository import drafts, limits, messages, recipients
+from services.notification.repository.drafts import Alike, Draft, Shared
 from services.notification.repository.messages import Claim, Outcome, Result
+from services.notification.repository.recipients import News
 from tests.conftest import ServiceDatabase
 from tests.service.notification.system import System, due
 
@@ -26,6 +31,7 @@ BEFORE = 12  # the driver's sixth execution of a statement is the first that cou
 PEOPLE = """
 insert into recipients (registration_id, cycle_id, contact_try_at, contact_known, tail)
 select lpad(to_hex(n), 32, '0')::uuid, 'c', $1, 1, '0000' from generate_series(0, $2 - 1) n
+on conflict do nothing
 """
 MESSAGES = """
 insert into messages (message_id, registration_id, occasion, variant, instance, channel, state, facts, created_at, state_at,
@@ -86,6 +92,15 @@ async def receive(uow: UnitOfWork, numbers: range) -> object:
     return await messages.receive(uow, outcomes, set(people.values()))
 
 
+async def create(uow: UnitOfWork, numbers: range) -> None:
+    said = Told(Occasion.DUE, {})
+    shared = Shared(dict.fromkeys(Carrier, AT), dict.fromkeys(Carrier, 1), Urgency.ORDINARY, None)
+    drafted = [Draft(0, one, "payment-1", "c", one) for one in ids(numbers)]
+    references = {channel: [uuid4() for _ in numbers] for channel in Carrier}
+    await recipients.keep(uow, "c", dict.fromkeys(ids(numbers), News()))
+    await drafts.create(uow, [Alike(said, shared)], drafted, references)
+
+
 @pytest.fixture
 async def emptied(service_database: ServiceDatabase) -> AsyncIterator[Database]:
     """One connection to tables that PostgreSQL knows to be empty."""
@@ -114,6 +129,25 @@ async def test_a_batch_reads_its_own_rows_whatever_else_is_there_since(emptied: 
             await asking(uow, range(number * FEW, (number + 1) * FEW))
             read[asking.__name__] = (await uow.sql(READ, TABLES))[0]["sum"] - before
     assert all(FEW <= rows <= 5 * FEW for rows in read.values()), read
+
+
+async def test_a_storm_finds_its_people_by_key_whatever_a_connection_planned_before(
+    emptied: Database,
+) -> None:
+    for _ in range(BEFORE):
+        async with emptied.unit_of_work(AT) as uow:
+            await create(uow, range(FEW))
+    async with emptied.unit_of_work(AT) as uow:
+        await uow.sql(PEOPLE, AT, MANY)
+    async with emptied.unit_of_work(AT) as uow:
+        before = (await uow.sql(READ, TABLES))[0]["sum"]
+        await create(uow, range(MANY - FEW, MANY))
+        read = (await uow.sql(READ, TABLES))[0]["sum"] - before
+        made = await uow.sql(
+            "select 1 from messages where registration_id = any($1)", ids(range(MANY - FEW, MANY))
+        )
+    assert len(made) == 2 * FEW
+    assert read <= 5 * FEW
 
 
 async def _statements(system: System, monkeypatch: pytest.MonkeyPatch, people: list[UUID]) -> int:
