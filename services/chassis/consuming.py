@@ -82,8 +82,10 @@ class Consumers:
         deps: Mapping[str, object] | None = None,
         tracing: Tracing | None = None,
         pace: float = 0.0,
+        batch: int = BATCH,
     ) -> None:
         self._database = database
+        self._batch = batch
         self._pace = Pace(pace)
         self._tracing = tracing or Tracing(service, None)
         self._service = service
@@ -106,7 +108,7 @@ class Consumers:
         subscriber = broker.subscriber(
             *self.topics,
             batch=True,
-            max_records=BATCH,
+            max_records=self._batch,
             batch_timeout_ms=20,  # also how long FastStream looks away after an empty poll
             group_id=self._service,
             group_instance_id=group_instance_id,

@@ -29,7 +29,7 @@ from contracts.refusals import Refused
 from services.chassis import memory, migrations, retention
 from services.chassis.clock import Clock, RehearsalClock, SystemClock
 from services.chassis.clock_guard import ClockGuard
-from services.chassis.consuming import Consumers, Handler, make_broker
+from services.chassis.consuming import BATCH, Consumers, Handler, make_broker
 from services.chassis.db import Database
 from services.chassis.forgetting import Forgotten, require_memory
 from services.chassis.giving_way import Visitors
@@ -117,6 +117,7 @@ class Process:
         internal: Sequence[APIRouter] = (),
         handlers: Mapping[type[Event], Handler] | None = None,
         deps: Mapping[str, object] | None = None,
+        batch: int = BATCH,
         jobs: Sequence[Job] = (),
         resources: Sequence[AbstractAsyncContextManager[object]] = (),
         max_body: int = MAX_BODY,
@@ -132,6 +133,7 @@ class Process:
             deps=deps,
             tracing=self.tracing,
             pace=settings.pace_seconds,
+            batch=batch,
         )
         self.relay = Relay(
             settings.database_url,

@@ -17,7 +17,7 @@ from services.notification import api, jobs
 from services.notification.adapters import aliyun, smtp, tencent
 from services.notification.adapters.bounces import BounceBox
 from services.notification.adapters.registration import RegistrationContacts
-from services.notification.consumers import HANDLERS
+from services.notification.consumers import BATCH, HANDLERS
 from services.notification.domain.life import State
 from services.notification.domain.limits import NumberLimits
 from services.notification.domain.moments import UnknownZone, zone_in_words
@@ -101,6 +101,7 @@ def create_app(settings: Settings) -> Process:
         ],
         handlers=HANDLERS,
         deps={"teller": teller},
+        batch=BATCH,
         jobs=[
             fetch,
             *deliver,

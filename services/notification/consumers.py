@@ -19,6 +19,10 @@ from services.notification.handlers.telling import Teller
 from services.notification.repository import erasing, recipients
 from services.notification.repository.recipients import News
 
+# Events taken in at once. Twice as many as elsewhere: nobody waits for an answer of this service, and it is told of everybody
+# at a deadline.
+BATCH: Final = 1000
+
 
 async def tell_pre_registered(
     uow: UnitOfWork, events: Sequence[registration.PreRegistered], *, teller: Teller

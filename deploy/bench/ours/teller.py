@@ -16,7 +16,7 @@ from services.chassis import memory
 from services.chassis.clock import SystemClock
 from services.chassis.consuming import Consumers, Record, make_broker
 from services.chassis.db import Database
-from services.notification.consumers import HANDLERS
+from services.notification.consumers import BATCH, HANDLERS
 from services.notification.handlers.telling import Teller
 from services.notification.templates.wording import Wording
 
@@ -27,7 +27,9 @@ async def work(task: Task, door: Door) -> None:
     memory.settle()
     database = Database(task["database"], clock=SystemClock())
     teller = Teller(Cycle.read(CYCLE_FILE), Wording.load(), _nothing, _nothing)
-    consumers = Consumers(HANDLERS, database=database, service=task["group"], deps={"teller": teller})
+    consumers = Consumers(
+        HANDLERS, database=database, service=task["group"], deps={"teller": teller}, batch=BATCH
+    )
     broker = make_broker(task["bootstrap"], service=task["group"])
     begun = asyncio.Event()
     take_in = consumers.on_batch
