@@ -22,7 +22,7 @@ from deploy.rehearsal.doors import Doors, RehearsalStopped
 from deploy.rehearsal.looks import Look, state_of
 
 HOPS: Final = 3  # registration → confirmation → payment → registration's view
-SOON: Final = 0.012
+SOON: Final = 0.004
 LATER: Final = 0.05  # real seconds between looks while somebody waits
 LOOKED: Final = 5.0  # real seconds after which a look is given up
 IDLE: Final = 1.0  # and while nobody does
