@@ -16,6 +16,7 @@ from typing import Any, Final
 from contracts.cycle import Cycle
 from deploy.bench import counter, forfeited
 from deploy.bench.contender import Contender, Failed, Violated
+from deploy.bench.disk import Probe, probed
 from deploy.bench.figures import Figure, Goal, number, percentile
 from deploy.bench.owing import order, owe, reminded
 from deploy.bench.scale import Scale
@@ -61,6 +62,7 @@ async def instant(stage: Stage, scale: Scale, advance: Callable[[str], None]) ->
     lead = 20 + rows / 8_000 + signing + scale.idle_seconds
     closes_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=int(lead))
     advance("filling the database")
+    await stage.keep_log()
     cycle_file = counter.cycle_that_closes(stage, closes_at)
     login, owing = await owe(stage, rows, closes_at)
     later = closes_at + timedelta(hours=1)
@@ -76,6 +78,7 @@ async def instant(stage: Stage, scale: Scale, advance: Callable[[str], None]) ->
     async with (
         Simulators(plan, SystemClock()) as world,
         serving(stage, login, cycle_file, gateway_url=world.wechat_url) as service,
+        probed(stage.directory / "probe") as disk,
     ):
         memory = Memory()
         watching = asyncio.create_task(service.watch(memory))
@@ -107,7 +110,7 @@ async def instant(stage: Stage, scale: Scale, advance: Callable[[str], None]) ->
     async with stage.postgres.connection(login.database) as connection:
         checked = await _examine(connection, closes_at, owing.due + _OPEN, called, held, result["calls"])
     await stage.drop(login)
-    return _figures(scale, closes_at, seen, memory, result["calls"], checked)
+    return _figures(scale, closes_at, seen, memory, result["calls"], checked, disk)
 
 
 @contextlib.asynccontextmanager
@@ -192,12 +195,14 @@ def _figures(
     memory: Memory,
     calls: Sequence[Sequence[Any]],
     checked: str,
+    disk: Probe,
 ) -> list[Figure]:
     moment = closes_at.timestamp()
     idle = [took * 1000 for due, took, _ in calls if moment - scale.idle_seconds <= due < moment]
     during = [took * 1000 for due, took, _ in calls if moment <= due < seen.closed]
     lasted = seen.closed - moment
     early = f"{seen.early} forfeited before the instant" if seen.early else ""
+    before, meanwhile = disk.say(moment - scale.idle_seconds, moment), disk.say(moment, seen.closed)
     return [
         Figure(
             name="P3 payment p99 during the sweep",
@@ -211,6 +216,7 @@ def _figures(
                 f"{RATE} payments a second by the gateway's callbacks, {len(idle):,} before and {len(during):,} during the close",
                 f"p50 before {number(percentile(idle, 50))} ms, during {number(percentile(during, 50))} ms",
                 f"the longest during {number(max(during))} ms",
+                f"8 kB written through to the same disk ten times a second: before {before}, during {meanwhile}",
             ],
         ),
         Figure(

@@ -34,6 +34,7 @@ POSTGRES_SETTINGS = {
     "max_wal_size": "4GB",
     "wal_buffers": "16MB",
 }
+_SEGMENTS = 256  # of 16 MB
 
 
 @dataclass
@@ -93,6 +94,15 @@ class Stage:
         finally:
             await admin.close()
         await make_topics(self.bootstrap)
+
+    async def keep_log(self) -> None:
+        """All segments of its log are there to be written over, as in a server that has run for a while."""
+        async with self.postgres.connection() as connection:
+            for _ in range(_SEGMENTS):
+                await connection.execute(
+                    "select pg_logical_emit_message(false, 'bench', ''); select pg_switch_wal()"
+                )
+            await connection.execute("checkpoint")
 
     async def settle(self) -> None:
         """Write out what the last measurement left, so that the next one does not pay for it."""
