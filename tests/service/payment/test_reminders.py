@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -105,19 +106,28 @@ async def test_after_an_outage_only_the_latest_missed_reminder_is_sent(system: S
     ]
 
 
-async def test_a_run_cut_short_goes_on_where_it_was(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidates = await system.approved(7)
+def before_the_second_chunk(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[None]]) -> None:
+    """Three are told at a time; this happens once the first three have been."""
     monkeypatch.setattr(reminders, "CHUNK", 3)
     remind, chunks = reminders.remind_chunk, 0
 
-    async def dies(*args: object) -> reminders.Reminded:
+    async def chunk(*args: object) -> reminders.Reminded:
         nonlocal chunks
         chunks += 1
         if chunks == 2:
-            raise OSError("killed")
+            await happens()
         return await remind(*args)  # type: ignore[arg-type]  # passed on as they come
 
-    monkeypatch.setattr(reminders, "remind_chunk", dies)
+    monkeypatch.setattr(reminders, "remind_chunk", chunk)
+
+
+async def test_a_run_cut_short_goes_on_where_it_was(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = await system.approved(7)
+
+    async def dies() -> None:
+        raise OSError("killed")
+
+    before_the_second_chunk(monkeypatch, dies)
     system.at("2024-02-02 00:00")
     with pytest.raises(OSError, match="killed"):
         await system.remind()
@@ -132,18 +142,7 @@ async def test_whoever_is_approved_while_others_are_told_is_told_too_though_thei
 ) -> None:
     late = uuid7()  # before the others in the order in which they are told
     candidates = await system.approved(7)
-    monkeypatch.setattr(reminders, "CHUNK", 3)
-    remind, chunks = reminders.remind_chunk, 0
-
-    async def meanwhile(*args: object) -> reminders.Reminded:
-        nonlocal chunks
-        chunks += 1
-        said = await remind(*args)  # type: ignore[arg-type]  # passed on as they come
-        if chunks == 1:
-            await system.deliver(approved(late))
-        return said
-
-    monkeypatch.setattr(reminders, "remind_chunk", meanwhile)
+    before_the_second_chunk(monkeypatch, lambda: system.deliver(approved(late)))
     system.at("2024-02-02 00:00")
     await system.remind()
     assert [await system.words(one) for one in (late, *candidates)] == [["due", "closing-soon"]] * 8
