@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import Any, Final
 
 from contracts.cycle import Cycle
@@ -35,6 +36,7 @@ _OPEN: Final = 20  # orders that the close has to ask the gateway about
 _HELD_SALT, _LATER_SALT, _OPEN_SALT = 0x0196, 0x0197, 0x0198
 _WARM: Final = 2.0
 _PATIENCE: Final = 4
+_PIECE: Final = 15.0  # seconds
 _PUBLISHED: Final = """
 select exists (select from relay_cursor) and not exists (
     select from outbox o, relay_cursor c
@@ -188,6 +190,16 @@ async def _examine(
     return f"{len(called):,} payments in time, every one answered with yes and paid; {counted}; {root}"
 
 
+def _piecewise(calls: Sequence[Sequence[Any]], begins: float, ends: float) -> str:
+    """p99 of each whole piece of that time: one stall of the disk spoils a whole's p99, and only one piece's."""
+    pieces = range(int((ends - begins) / _PIECE))
+    found = [
+        percentile([took * 1000 for due, took, _ in calls if 0 <= due - begins - piece * _PIECE < _PIECE], 99)
+        for piece in pieces
+    ]
+    return f"median {number(median(found))} ({', '.join(map(number, found))}) ms" if found else "too short"
+
+
 def _figures(
     scale: Scale,
     closes_at: datetime,
@@ -216,6 +228,10 @@ def _figures(
                 f"{RATE} payments a second by the gateway's callbacks, {len(idle):,} before and {len(during):,} during the close",
                 f"p50 before {number(percentile(idle, 50))} ms, during {number(percentile(during, 50))} ms",
                 f"the longest during {number(max(during))} ms",
+                (
+                    f"p99 of each {_PIECE:.0f} s: before {_piecewise(calls, moment - scale.idle_seconds, moment)}, "
+                    f"during {_piecewise(calls, moment, seen.closed)}"
+                ),
                 f"8 kB written through to the same disk ten times a second: before {before}, during {meanwhile}",
             ],
         ),
