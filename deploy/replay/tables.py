@@ -222,6 +222,7 @@ NOTIFICATION: Final[Mapping[str, Table | Unrebuilt]] = {
     ),
     "desks": Table(("cycle_id", "site_id"), ("opens_at", "closes_at", "sequence")),
     "calls": Unrebuilt("who is to be called follows from what did not come back; whom a desk called it keeps itself"),
+    "restores": Unrebuilt("what was done after a restore"),
     **dict.fromkeys(("sms_providers", "sms_left", "sms_days", "early_receipts"), Unrebuilt(CARRIER)),
 }  # fmt: skip
 

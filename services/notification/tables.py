@@ -276,3 +276,13 @@ class EarlyReceipt(Base, table=True):
     delivered: bool = Field(sa_column=Column(Boolean, nullable=False))
     code: str = Field(sa_column=Column(Text, nullable=False))
     at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))
+
+
+class Restore(Base, table=True):
+    """This database was put back to how it was at `since`. Events with smaller ids had been said by then."""
+
+    __tablename__: ClassVar[Any] = "restores"
+
+    since: datetime = Field(sa_column=Column(_MOMENT, primary_key=True))
+    restore_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    at: datetime = Field(sa_column=Column(_MOMENT, nullable=False))

@@ -276,7 +276,7 @@ class Delivery:
         if row.state == State.SENDING:
             # Whoever had claimed it never said what came of it.
             return min(since or last, last)
-        return None if since is None else max(since, row.created_at)
+        return since
 
     async def _send_in_time(self, one: Outgoing) -> Tried:
         """Once. Never raises for one message's sake."""

@@ -14,6 +14,7 @@ from contracts.reasons import Carrier
 from services.chassis.db import UnitOfWork
 from services.notification.domain.told import Told
 from services.notification.domain.urgency import Urgency
+from services.notification.repository import silence
 
 # What many have in common crosses to the database once, for each channel, under its number.
 _CREATE: Final = """
@@ -41,7 +42,9 @@ created as (
     on conflict (registration_id, occasion, instance, channel) do nothing
     returning due_at
 )
-select coalesce(bool_or(due_at is not null), false) as sendable from created
+select coalesce(bool_or(due_at is not null), false) as sendable,
+       (select restore_id from restores order by restore_id desc limit 1) as restored
+from created
 """
 
 
@@ -92,6 +95,11 @@ async def create(
         references[Carrier.SMS],
         references[Carrier.EMAIL],
     )
+    if (restored := rows[0].restored) is not None and any(one.caused_by < restored for one in drafts):
+        made = (zip(references[channel], drafts, strict=True) for channel in Carrier)
+        await silence.ask_first_of(
+            uow, ((message_id, one.caused_by) for pairs in made for message_id, one in pairs)
+        )
     return bool(rows[0].sendable)
 
 

@@ -3,11 +3,13 @@
 # ruff: noqa: S608 -- what is put into statements here are constants of this service
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
+
+from uuid_utils.compat import uuid7
 
 from contracts.reasons import Carrier
 from services.chassis.db import UnitOfWork
@@ -32,8 +34,9 @@ m.channel = 'sms' and {_WAITING} and not coalesce(m.deadline_at > $2 and m.deadl
 """
 # Every number of times somebody may have been asked about, so that the index on it is walked, also at the end.
 _ASKED_SO_OFTEN: Final = list(range(len(ASK_AFTER) + 1))
-_ASK_FIRST = f"""
-update messages m set ask_since = least(coalesce(m.ask_since, $1), $1),
+# Nobody can have got it before it was made.
+_LEFT_MAYBE: Final = f"""
+update messages m set ask_since = greatest(least(coalesce(m.ask_since, $1), $1), {{first}}),
     -- Who got it since then is not known: of what waits all are asked. Until one that lists everything has denied it, what
     -- goes out may be a second copy.
     ambiguous = m.ambiguous
@@ -41,10 +44,26 @@ update messages m set ask_since = least(coalesce(m.ask_since, $1), $1),
     not_before = case when {_WAITS} then greatest(m.not_before, $3) else m.not_before end,
     due_at = case when {_WAITS} and m.due_at is not null then greatest(m.due_at, $3) else m.due_at end,
     provider = case when m.state = 'accepted' then m.provider end
+"""
+_ASK_FIRST: Final = f"""
+{_LEFT_MAYBE.format(first="m.created_at")}
 where {_WAITING} or (m.state = 'accepted' and m.channel = 'sms')
 """
+# Made again only now: it may have left at any moment since the backup.
+_ASK_FIRST_OF_THESE: Final = f"""
+{_LEFT_MAYBE.format(first="$1")}
+where m.message_id = any($4::uuid[]) and m.state = 'created' and m.ask_since is null
+"""
+_RESTORED: Final = """
+insert into restores (since, restore_id, at) values ($1, $2, $3)
+on conflict (since) do update set restore_id = excluded.restore_id, at = excluded.at
+"""
+_RESTORED_AFTER: Final = """
+select min(since) as since, max(at) as at, (array_agg(restore_id order by restore_id desc))[1] as last
+from restores where restore_id > $1
+"""
 _ACCEPTED_TO_ASK = """
-select m.message_id, m.registration_id, greatest(m.ask_since, m.created_at) as since, r.phone as address, m.provider
+select m.message_id, m.registration_id, m.ask_since as since, r.phone as address, m.provider
 from messages m join recipients r on r.registration_id = m.registration_id
 where m.channel = $1 and m.state = 'accepted' and m.ask_since is not null and r.phone is not null
 order by m.state_at limit $2
@@ -98,9 +117,22 @@ class Asked:
 async def ask_first(uow: UnitOfWork, since: datetime) -> int:
     """Restored from a backup of then: what has not ended may have left between then and now. Returns how many.
 
-    SMS wait until whoever took one just before the loss has something to say of it.
+    SMS wait until whoever took one just before the loss has something to say of it. The restore is kept: see `ask_first_of`.
     """
+    await uow.changed(_RESTORED, since, uuid7(), uow.at)
     return await uow.changed(_ASK_FIRST, since, uow.at, uow.at + KNOWN_BY_THEN)
+
+
+async def ask_first_of(uow: UnitOfWork, made: Iterable[tuple[UUID, UUID]]) -> None:
+    """Messages made just now, each with the event that caused it: what was said before a restore may have been told then.
+
+    Such an event lay parked in the backup, was replayed after it, and is replayed again.
+    """
+    causes = list(made)
+    (restored,) = await uow.sql(_RESTORED_AFTER, min(cause for _, cause in causes))
+    if restored.since is not None:
+        ids = [message_id for message_id, cause in causes if cause < restored.last]
+        await uow.changed(_ASK_FIRST_OF_THESE, restored.since, uow.at, restored.at + KNOWN_BY_THEN, ids)
 
 
 async def accepted_to_ask(uow: UnitOfWork, channel: Carrier, limit: int) -> list[Asked]:

@@ -310,6 +310,50 @@ async def test_messages_made_after_the_restore_are_sent_without_asking(
     assert (await system.states(two, "pre-registered"))["sms"] == "delivered"
 
 
+async def test_what_lay_parked_in_the_backup_and_was_replayed_after_it_is_asked_about_when_it_is_replayed_again(
+    system: System, backups: Backups
+) -> None:
+    """Hours after the restore, on another day than the one on which it left."""
+    one, two = await system.registered(2)
+    backup = await backups.take()
+    record = await heard(system, due(one))
+    await system.settle()
+    await backups.restore(backup)
+    assert await system.states(one, "due") == {}
+    system.clock.jump(system.clock.now() + timedelta(days=1))
+    before = found()
+    await system.deliver(due(two))
+    await system.process.consumers.on_batch([record])
+    await system.settle()
+    told = await system.messages(one, "due")
+    assert {name: (each["state"], each["tries"]) for name, each in told.items()} == {
+        "sms": ("delivered", 0),
+        "email": ("delivered", 1),
+    }
+    assert (len(system.sms_to(one)), found()) == (2, before + 1)
+    assert [each["ambiguous"] for each in told.values()].count(1) == 1, "a mail server cannot be asked"
+    assert told["email"]["ambiguous"] == 1
+    # Said after the restore: nobody can have been told of it before.
+    assert [each["ambiguous"] for each in (await system.messages(two, "due")).values()] == [0, 0]
+
+
+async def test_what_is_replayed_right_after_a_restore_waits_as_long_as_what_the_backup_knew(
+    system: System, backups: Backups
+) -> None:
+    (one,) = await system.registered()
+    backup = await backups.take()
+    record = await heard(system, due(one))
+    await system.settle(receipts=False)
+    await backups.restore(backup, waited=False)
+    at, asked = system.clock.now(), system.world.sms.asked
+    await system.process.consumers.on_batch([record])
+    assert await system.send() == (at + KNOWN_BY_THEN, None)
+    assert system.world.sms.asked == asked
+    system.clock.jump(at + KNOWN_BY_THEN)
+    await system.send()
+    assert (system.world.sms.asked, len(system.sms_to(one))) == (asked + 1, 2)
+
+
 async def test_only_days_on_which_it_can_have_left_are_looked_through(
     system: System, backups: Backups
 ) -> None:
@@ -321,7 +365,7 @@ async def test_only_days_on_which_it_can_have_left_are_looked_through(
     system.clock.jump(moment("2023-12-09 09:00"))
     await backups.restore(backup, record)
     # As it was taken in then: on the day on which it left.
-    await system.write("update messages set created_at = $1 where occasion = 'due'", sent_on)
+    await system.write("update messages set created_at = $1, ask_since = $1 where occasion = 'due'", sent_on)
     asked = system.world.sms.asked
     await system.send()
     assert system.world.sms.asked == asked + 5, "9, 8, 7, 6 and 5 December"
