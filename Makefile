@@ -52,7 +52,7 @@ up: setup  ## the local system on the real clock, until Ctrl-C
 	@$(BIN)/kaowu up --cycle $(CYCLE)
 
 test: check  ## all checks and the whole test suite
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: $(DEV)  ## every test that breaks a whole local system on purpose (make test plays a few of them)
 	@$(BIN)/pytest -m faults --faults all tests

@@ -17,6 +17,7 @@ from deploy.local.postgres import UNSYNCED, EmbeddedPostgres
 from services.chassis.telemetry import masking_processor
 from tests.support import selection
 from tests.support.kafka import TestKafka
+from tests.support.order import longest_first
 from tests.support.postgres import TestDatabases
 
 ServiceDatabase = Callable[[str], Awaitable[DatabaseLogin]]
@@ -38,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     played, left = selection.pick(items, config)
     if left:
         config.hook.pytest_deselected(items=left)
-        items[:] = played
+    items[:] = longest_first(played)
 
 
 @pytest.fixture(autouse=True)
