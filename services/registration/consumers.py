@@ -199,12 +199,19 @@ async def follow_payment_window(uow: UnitOfWork, events: Sequence[payment.Window
     )
 
 
+# Notification's words for a carrier that was away, or a text that no carrier takes: the number or mailbox may be right.
+_NOT_THE_CONTACTS: Final = frozenset({"too-late", "given-up", "template-refused", "mail-too-big"})
+
+
 async def mark_undeliverable(uow: UnitOfWork, events: Sequence[notification.Undeliverable]) -> None:
     """「联系电话务必准确畅通」: a number that proves undeliverable must surface at the desk."""
-    await mark_failed(
-        uow,
-        [(event.registration_id, Carrier(event.channel).value, event.envelope.time) for event in events],
-    )
+    failed = [
+        (event.registration_id, Carrier(event.channel).value, event.envelope.time)
+        for event in events
+        if event.reason_code not in _NOT_THE_CONTACTS
+    ]
+    if failed:
+        await mark_failed(uow, failed)
 
 
 HANDLERS: Final[dict[type[Event], Handler]] = {

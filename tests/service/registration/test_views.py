@@ -110,14 +110,14 @@ def window_moved(of: UUID) -> Event:
     )
 
 
-def undeliverable(of: UUID, channel: Carrier) -> Event:
+def undeliverable(of: UUID, channel: Carrier, reason: str = "number-not-in-use") -> Event:
     return notification.Undeliverable(
         cycle_id=CYCLE,
         registration_id=of,
         occasion="pre-registered",
         channel=channel,
         template_version=1,
-        reason_code="unknown-number",
+        reason_code=reason,
     )
 
 
@@ -293,6 +293,31 @@ async def test_a_message_that_does_not_arrive_surfaces_for_candidate_and_desk(sy
     assert (shown["registration_id"], shown["contact_to_fix"]) == (str(one), ["sms", "email"])
     other_desk = await system.http.get("/desks/shizhong/contacts-to-fix", headers=system.token("desk:shawan"))
     assert other_desk.status_code == 403
+
+
+async def test_a_carrier_that_was_away_or_took_no_such_text_makes_no_number_one_to_fix(
+    system: System,
+) -> None:
+    one = await system.registered()
+    said = [
+        (undeliverable(one, channel, reason), number)
+        for number, (channel, reason) in enumerate(
+            [
+                (Carrier.SMS, "too-late"),
+                (Carrier.SMS, "given-up"),
+                (Carrier.SMS, "template-refused"),
+                (Carrier.EMAIL, "given-up"),
+                (Carrier.EMAIL, "mail-too-big"),
+            ],
+            1,
+        )
+    ]
+    await system.deliver(*said)
+    assert (await system.page_of(one))["contact_to_fix"] == []
+    await system.deliver(
+        (undeliverable(one, Carrier.SMS, "given-up"), 6), (undeliverable(one, Carrier.SMS), 7)
+    )
+    assert (await system.page_of(one))["contact_to_fix"] == ["sms"]
 
 
 async def test_a_new_number_is_no_longer_to_be_fixed_and_old_failures_say_nothing_of_it(
