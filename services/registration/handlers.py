@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 from uuid import UUID, uuid4
 
+import structlog
+
 from contracts.cycle import Cycle
 from contracts.event import Event
 from contracts.reasons import ChangedField, WithdrawalReason
@@ -15,7 +17,7 @@ from contracts.registration import Amended, ContactChanged, Erased, PreRegistere
 from services.chassis import audit, outbox
 from services.chassis.db import UnitOfWork
 from services.chassis.tokens import Actor
-from services.chassis.vault import Vault
+from services.chassis.vault import Vault, VaultError
 from services.registration.domain import form as forms
 from services.registration.domain import people
 from services.registration.domain.desks import Desk, Desks
@@ -29,6 +31,8 @@ from services.registration.domain.registration import (
 )
 from services.registration.repository import candidates
 from services.registration.repository.desks import desk_hours
+
+log = structlog.get_logger(__name__)
 
 _NUMBERS_TRIED: Final = 5
 
@@ -185,8 +189,16 @@ async def list_page(
 async def give_contacts(
     uow: UnitOfWork, registration_ids: Sequence[UUID], *, actor: Actor, vault: Vault
 ) -> list[tuple[UUID, str, str | None, str | None]]:
-    """(id, number, phone, email) for the service that sends messages. Which were asked for is kept."""
-    found = await candidates.contacts(uow, vault, registration_ids)
+    """(id, number, phone, email) for the service that sends messages. Which were asked for is kept.
+
+    One that does not open is left out: of those asked for together nobody else waits for it. If none opens it is the keys'
+    fault, and who asks is to ask again soon. Raises VaultError.
+    """
+    found, shut = await candidates.contacts(uow, vault, registration_ids)
+    if shut:
+        log.error("contacts-do-not-open", registrations=len(shut), first=str(shut[0]))
+        if not found:
+            raise VaultError("of the contacts that were asked for none opens")
     asked = [str(registration_id) for registration_id in registration_ids]
     await audit.record(uow, actor, "contacts", detail={"registration_ids": asked, "given": len(found)})
     return found

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 
 from services.chassis.db import Row, UnitOfWork
-from services.chassis.vault import Vault
+from services.chassis.vault import Vault, VaultError
 from services.registration.domain.form import Changes, Choice, Form, Person
 from services.registration.domain.people import Paper
 from services.registration.domain.registration import Confirmation, Payment, Registration, View
@@ -229,8 +229,8 @@ async def page(uow: UnitOfWork, vault: Vault, cycle_id: str, after: UUID, limit:
 
 async def contacts(
     uow: UnitOfWork, vault: Vault, registration_ids: Sequence[UUID]
-) -> list[tuple[UUID, str, str | None, str | None]]:
-    """(id, number, phone, email) of those that are here.
+) -> tuple[list[tuple[UUID, str, str | None, str | None]], list[UUID]]:
+    """(id, number, phone, email) of those that are here; and whose contact does not open.
 
     Who made a registration since the backup that was restored is not known any more: it has neither, and whoever waits for
     a contact need not wait on.
@@ -239,10 +239,14 @@ async def contacts(
     def opened(row: Row, stored: bytes | None) -> str | None:
         return None if stored is None else _opened(vault, row, stored)
 
-    return [
-        (row.id, row.number, opened(row, row.phone), opened(row, row.email))
-        for row in await uow.sql(_CONTACTS, list(registration_ids))
-    ]
+    found: list[tuple[UUID, str, str | None, str | None]] = []
+    shut: list[UUID] = []
+    for row in await uow.sql(_CONTACTS, list(registration_ids)):
+        try:
+            found.append((row.id, row.number, opened(row, row.phone), opened(row, row.email)))
+        except VaultError:
+            shut.append(row.id)
+    return found, shut
 
 
 async def contacts_to_fix(

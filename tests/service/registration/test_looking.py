@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from uuid import UUID, uuid4
 
+import httpx2
 import pytest
 
 from contracts.refusals import Code
@@ -113,6 +114,24 @@ async def test_the_service_that_writes_gets_contacts_in_one_go(system: System) -
     (kept,) = await system.rows("select actor_kind, action, detail from audit")
     assert (kept["actor_kind"], kept["action"]) == ("service", "contacts")
     assert kept["detail"] == {"registration_ids": asked, "given": 3}
+
+
+async def test_a_contact_that_does_not_open_keeps_nobody_elses_back(system: System) -> None:
+    ones = [await system.registered(id_number=id_number(order=n), phone=f"1391234000{n}") for n in range(3)]
+    await system.write("update people set phone = '\\x78' where registration_id = $1", ones[1])
+
+    async def ask(*whom: UUID) -> httpx2.Response:
+        return await system.internal.post(
+            "/internal/contacts",
+            json={"registration_ids": [str(one) for one in whom]},
+            headers=system.token("service"),
+        )
+
+    given = (await ask(*ones)).json()["contacts"]
+    assert {contact["registration_id"] for contact in given} == {str(ones[0]), str(ones[2])}
+    assert (await ask(ones[1])).status_code >= 500, (
+        "nothing opens: the keys are wrong, and it is worth asking again"
+    )
 
 
 async def test_whose_person_a_restore_could_not_give_back_has_no_contact_and_nobody_waits_for_one(
