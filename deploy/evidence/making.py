@@ -31,7 +31,8 @@ _PROOFS: Final = """
     where p.registration_id = $1 order by p.number desc
 """
 _ORDERS: Final = """
-    select r.*, (select max(l.paid_at) from ledger l where l.order_no = r.order_no and l.kind = 'received') as paid_at
+    select r.*, (select max(l.paid_at) from ledger l where l.registration_id = r.registration_id and l.order_no = r.order_no
+                                                       and l.kind = 'received') as paid_at
     from orders r where r.registration_id = $1
 """
 _ANSWER: Final = """

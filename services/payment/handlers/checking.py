@@ -131,7 +131,8 @@ async def _ask(gateways: Gateways, order: Order, at: datetime, *, over: bool) ->
             log.error("answer-does-not-fit", order_no=order.order_no, reason=mismatch.reason)
             return Outcome.NO_ANSWER
     async with gateways.database.reading() as uow:
-        return Outcome.GOES_BACK if await ledger.is_no_fee(uow, order.order_no) else Outcome.PAID
+        goes_back = await ledger.is_no_fee(uow, order.registration_id, order.order_no)
+    return Outcome.GOES_BACK if goes_back else Outcome.PAID
 
 
 _UNSETTLED: Final = {OrderState.PAYING: Outcome.PAYING, OrderState.REFUNDED: Outcome.GOES_BACK}

@@ -24,7 +24,7 @@ from services.payment.domain.order import Order, OrderStatus, Success
 from services.payment.handlers.metrics import PAID, REFUNDS_DUE, REINSTATED
 from services.payment.handlers.till import Till
 from services.payment.ports import Notification, OrderState, PaymentChannel
-from services.payment.repository import ledger, obligations, orders, receipts
+from services.payment.repository import ledger, obligations, orders, receipts, refunds
 from services.payment.repository.orders import Evidence
 from services.payment.repository.receipts import Receipt
 
@@ -42,7 +42,7 @@ class Taken(StrEnum):
     REINSTATED = "reinstated"
     REFUND_DUE = "refund-due"
     DUPLICATE = "duplicate"
-    REFUND_NEWS = "refund-news"  # it is worth asking about refunds now
+    REFUND_NEWS = "refund-news"  # it is worth asking about its refund now
     NOTHING = "nothing"  # a notice that reports no payment
 
 
@@ -96,7 +96,9 @@ async def take_notice(
     """Verify the raw bytes, then take them in; returns after the commit. Raises NotificationRefused or Mismatch."""
     notification = channel.parse_notification(headers, raw, at)
     if notification.state is OrderState.REFUNDED:
-        refund_soon()
+        async with database.unit_of_work(at) as uow:
+            await refunds.ask_now(uow, channel.name, notification.transaction_id)
+            uow.after_commit(refund_soon)
         return Taken.REFUND_NEWS
     notice = Notice(notification, raw, headers)
     if notification.state is not OrderState.PAID or notification.paid_at is None:
@@ -147,7 +149,9 @@ async def record_success(
     owed, order = found
     if success.currency != order.currency or success.amount_fen < 1:
         raise Mismatch("foreign-money")
-    if order.status is OrderStatus.PAID and not await ledger.is_booked(uow, order.order_no):
+    if order.status is OrderStatus.PAID and not await ledger.is_booked(
+        uow, owed.registration_id, order.order_no
+    ):
         return await _book_again(uow, owed, order, channel, success, evidence, vault, refund_soon)
     answer_id = await ledger.receive(uow, vault, owed.registration_id, channel, success, evidence)
     if answer_id is None:

@@ -8,6 +8,7 @@ from uuid import UUID
 from contracts.reasons import RefundCause
 from services.chassis.db import Row, UnitOfWork
 from services.chassis.vault import Vault
+from services.payment.domain.book import Posting
 from services.payment.domain.order import Success
 from services.payment.repository.orders import Evidence
 
@@ -53,17 +54,26 @@ async def receive(
     return rows[0].answer_id if rows else None
 
 
-async def is_booked(uow: UnitOfWork, order_no: str) -> bool:
-    """Whether money for this order stands in the book."""
-    return bool(
-        await uow.sql("select 1 from ledger where order_no = $1 and kind = 'received' limit 1", order_no)
-    )
+async def is_booked(uow: UnitOfWork, registration_id: UUID, order_no: str) -> bool:
+    """Whether money for this order of theirs stands in the book."""
+    return await _is_posted(uow, registration_id, order_no, Posting.RECEIVED)
 
 
-async def is_no_fee(uow: UnitOfWork, order_no: str) -> bool:
-    """Whether money for this order has to go back, or did."""
+async def is_no_fee(uow: UnitOfWork, registration_id: UUID, order_no: str) -> bool:
+    """Whether money for this order of theirs has to go back, or did."""
+    return await _is_posted(uow, registration_id, order_no, Posting.REFUND_DUE)
+
+
+async def _is_posted(uow: UnitOfWork, registration_id: UUID, order_no: str, kind: Posting) -> bool:
+    # By whose it is, of which there is an index: by its number alone the whole book would be read for every notice that
+    # comes a second time.
     return bool(
-        await uow.sql("select 1 from ledger where order_no = $1 and kind = 'refund-due' limit 1", order_no)
+        await uow.sql(
+            "select 1 from ledger where registration_id = $1 and order_no = $2 and kind = $3 limit 1",
+            registration_id,
+            order_no,
+            kind,
+        )
     )
 
 

@@ -116,6 +116,17 @@ async def stands(
     )
 
 
+async def ask_now(uow: UnitOfWork, channel: str, transaction_id: str) -> None:
+    """The gateway has told of this payment's refund: what became of it is asked about without waiting for its turn."""
+    await uow.changed(
+        "update refunds set ask_at = $3 "
+        "where channel = $1 and transaction_id = $2 and status <> 'done' and ask_at > $3",
+        channel,
+        transaction_id,
+        uow.at,
+    )
+
+
 async def done(uow: UnitOfWork, refund_no: str) -> None:
     """The gateway has said so."""
     await uow.changed(

@@ -1,4 +1,4 @@
-"""What the close and a reminder ask reads whom it is about, whoever else owes: a million wait behind each of its chunks."""
+"""What the close, a reminder and a notice ask reads whom it is about: a million others owe or have paid behind each."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ import pytest
 from deploy.bench import owing
 from services.chassis.cause import current_cause
 from services.chassis.db import Row, UnitOfWork
-from services.payment.repository import closing, orders, reminders
+from services.payment.repository import closing, ledger, orders, reminders
 from tests.conftest import ServiceDatabase
 
 CLOSES_AT = datetime(2030, 2, 9, tzinfo=UTC)
 OWE = 40_000
 PAYING = 100  # and as many who are held while nobody answers about their order
 CHUNK = 400
+PAYERS = 2000
 
 
 class Explaining:
     """A connection that lays open each statement's plan, as run with these values, before it runs it."""
 
     def __init__(self, connection: Any) -> None:
-        self._connection = connection
+        self.connection = connection
         self.plans: list[dict[str, Any]] = []
 
     async def _explain(self, statement: str, *args: object) -> None:
-        trial = self._connection.transaction()
+        trial = self.connection.transaction()
         await trial.start()
-        answer = await self._connection.fetchval(
+        answer = await self.connection.fetchval(
             f"explain (analyze, timing off, format json) {statement}", *args
         )
         await trial.rollback()
@@ -40,11 +41,11 @@ class Explaining:
 
     async def fetch(self, statement: str, *args: object) -> Any:
         await self._explain(statement, *args)
-        return await self._connection.fetch(statement, *args)
+        return await self.connection.fetch(statement, *args)
 
     async def execute(self, statement: str, *args: object) -> Any:
         await self._explain(statement, *args)
-        return await self._connection.execute(statement, *args)
+        return await self.connection.execute(statement, *args)
 
     def rows_read(self, table: str) -> int:
         """Of this table by the statements since the last look, rows that did not fit included."""
@@ -114,3 +115,23 @@ async def test_whom_to_ask_about_is_found_without_reading_who_owes(asked: Explai
     # Of those who are held; the others are the close's.
     assert len(await orders.to_ask(after, 2 * PAYING)) == PAYING
     assert asked.rows_read("obligations") <= 2 * PAYING
+
+
+async def test_whether_an_orders_money_is_booked_is_found_without_reading_the_book(asked: Explaining) -> None:
+    """Asked of every notice that comes a second time, and of every candidate who has the gateway asked."""
+    numbers = await owing.order(asked.connection, "awaiting", PAYERS, CLOSES_AT, salt=0x0197)
+    await asked.connection.execute(
+        "insert into ledger (kind, registration_id, order_no, channel, transaction_id, amount_fen, currency, paid_at, "
+        "recorded_at) select 'received', registration_id, order_no, channel, order_no, amount_fen, currency, created_at, "
+        "created_at from orders where order_no = any($1::text[])",
+        numbers,
+    )
+    await asked.connection.execute("vacuum analyze ledger")
+    (payer,) = await asked.connection.fetch(
+        "select registration_id as id from orders where order_no = $1", numbers[-1]
+    )
+    uow = UnitOfWork(asked, CLOSES_AT, current_cause())
+    assert await ledger.is_booked(uow, payer.id, numbers[-1])
+    assert not await ledger.is_booked(uow, payer.id, numbers[0])
+    assert not await ledger.is_no_fee(uow, payer.id, numbers[-1])
+    assert asked.rows_read("ledger") <= 3

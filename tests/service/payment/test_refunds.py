@@ -119,6 +119,31 @@ async def test_a_refund_under_way_is_not_done_before_the_gateway_says_so(system:
     assert await system.words(candidate) == ["due", "paid", "refunded"]
 
 
+async def test_when_the_gateway_tells_of_a_refund_it_is_asked_about_at_once(system: System) -> None:
+    candidate = await paid_and_rejected(system)
+    system.world.wechat.refunds.takes = timedelta(hours=2)
+    asked_at = system.clock.now()
+    upcoming = await system.refund()
+    for minutes in (100, 110):
+        system.clock.jump(asked_at + timedelta(minutes=minutes))
+        upcoming = await system.refund()
+    done_at = asked_at + timedelta(hours=2)
+    assert upcoming == done_at + timedelta(minutes=20)
+    system.refund_job.awake.clear()
+    system.clock.jump(done_at)
+    with counts(1, "kaowu_payment_callbacks_total", channel="wechat", outcome="refund-news"):
+        await system.gateway_at_rest()
+    assert system.refund_job.awake.is_set()
+    assert await system.refund() is None
+    assert await system.words(candidate) == ["due", "paid", "refunded"]
+    # What is told of a refund that is done, or of one that is not ours, changes nothing.
+    before = await system.everything()
+    await system.world.wechat._tell_of_refund(
+        system.world.wechat.refunds.all()[0], system.settings.wechat_notify_url
+    )
+    assert await system.everything() == before
+
+
 async def test_a_refund_that_the_gateway_refuses_stays_due_and_is_listed_with_its_word(
     system: System,
 ) -> None:
