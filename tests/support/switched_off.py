@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeAlias
 from unittest.mock import patch
 from uuid import UUID
@@ -73,9 +73,16 @@ def without(words: str) -> AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def instead(words: str, others: str) -> Iterator[None]:
-    """Statements go out with other words in place of what this pattern finds in them."""
+    """Statements go out with other words in place of what this pattern finds in them. It must find some: else nothing is gone."""
     run, change = UnitOfWork.sql, UnitOfWork.changed
-    bare = cache(partial(re.compile(words).sub, others))
+    pattern, found = re.compile(words), 0
+
+    @cache
+    def bare(statement: str) -> str:
+        nonlocal found
+        spoilt, times = pattern.subn(others, statement)
+        found += times
+        return spoilt
 
     async def sql(uow: UnitOfWork, statement: str, *args: object) -> Any:
         return await run(uow, bare(statement), *args)
@@ -85,3 +92,4 @@ def instead(words: str, others: str) -> Iterator[None]:
 
     with patch.object(UnitOfWork, "sql", sql), patch.object(UnitOfWork, "changed", changed):
         yield
+    assert found, f"no statement that went out says {words!r} any more"

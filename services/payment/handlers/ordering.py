@@ -98,7 +98,7 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
             settled = await gateways.settle(one)
             if settled is Settled.PAID:
                 raise AlreadyPaid
-            if settled is Settled.NO_ANSWER and one is earlier:
+            if settled is not Settled.UNPAID and one is earlier:
                 raise GatewayRefused
     raise NotAllowed("several orders at once")
 

@@ -218,7 +218,10 @@ async def _all(*questions: Awaitable[T]) -> list[T]:
 
 
 async def _query(gateways: Gateways, order: Order) -> Answer:
+    channel = gateways.channels.get(order.channel)
+    if channel is None:
+        raise _Silent(f"there is no account at gateway {order.channel} any more")
     try:
-        return await gateways.channels[order.channel].query(order.order_no)
+        return await channel.query(order.order_no)
     except ChannelError as error:
         raise _Silent(f"gateway {order.channel} gave no answer") from error

@@ -41,6 +41,7 @@ class Settled(StrEnum):
     PAID = "paid"
     UNPAID = "unpaid"
     NO_ANSWER = "no-answer"
+    UNDECIDED = "undecided"  # it answered, and not with a last word: being paid, or nothing that fits
 
 
 # Asked after close(), these say that the order was not and can no longer be paid. PAYING and REFUNDED say neither.
@@ -64,13 +65,15 @@ class Gateways:
 
     async def settle(self, order: Order) -> Settled:
         """Close an order and ask about it, then write the answer down."""
-        answer = await _ask(self.channels[order.channel], order)
+        answer = await _ask(self.channels.get(order.channel), order)
         try:
-            outcome = await (self._no_answer(order) if answer is None else self.take(order, answer))
+            outcome = answer if isinstance(answer, Settled) else await self.take(order, answer)
         except Mismatch as mismatch:
             # Signed, for our order, and still not our money: a person has to look, nobody is forfeited over it.
             log.error("answer-does-not-fit", order_no=order.order_no, reason=mismatch.reason)
-            outcome = await self._no_answer(order)
+            outcome = Settled.UNDECIDED
+        if outcome in {Settled.NO_ANSWER, Settled.UNDECIDED}:
+            await self._ask_again(order)
         ORDERS.labels(order.channel, outcome).inc()
         return outcome
 
@@ -82,7 +85,7 @@ class Gateways:
     async def _in_line(self, line: _Line, order: Order) -> None:
         async with line.places:
             if line.silent.get(order.channel, 0) >= GIVE_UP_AFTER:
-                await self._no_answer(order)
+                await self._ask_again(order)
                 return
             outcome = await self.settle(order)
             # Read again: others in the line have counted meanwhile.
@@ -111,11 +114,10 @@ class Gateways:
                 await orders.ask_again(uow, order.order_no, attempts, ask_again_at(uow.at, attempts))
             return Settled.PAID
 
-    async def _no_answer(self, order: Order) -> Settled:
+    async def _ask_again(self, order: Order) -> None:
         attempts = order.attempts + 1
         async with self.database.unit_of_work() as uow:
             await orders.ask_again(uow, order.order_no, attempts, ask_again_at(uow.at, attempts))
-        return Settled.NO_ANSWER
 
 
 @dataclass
@@ -124,23 +126,27 @@ class _Line:
     silent: dict[str, int] = field(default_factory=dict)
 
 
-async def _ask(channel: PaymentChannel, order: Order) -> Answer | None:
-    """The gateway's last word on an order, or None where it gave none that can be relied upon."""
+async def _ask(channel: PaymentChannel | None, order: Order) -> Answer | Settled:
+    """The gateway's last word on an order; where it gave none that can be relied upon, NO_ANSWER or UNDECIDED."""
+    if channel is None:
+        # Its account was taken out of the settings: whoever ordered there is held until it is back, and nobody else.
+        log.error("order-without-channel", channel=order.channel, order_no=order.order_no)
+        return Settled.NO_ANSWER
     try:
         closed = await channel.close(order.order_no)
         answer = await channel.query(order.order_no)
     except ChannelUnavailable as error:
         log.warning("gateway-silent", channel=order.channel, reason=error.reason)
-        return None
+        return Settled.NO_ANSWER
     except ChannelError as error:
         log.error("gateway-refuses-to-answer", channel=order.channel, reason=str(error))
-        return None
+        return Settled.NO_ANSWER
     if answer.state is OrderState.PAID and answer.paid_at and answer.amount_fen and answer.transaction_id:
         return answer
     if answer.state in _UNPAID and not isinstance(closed, AlreadyPaid):
         return answer
     log.warning("gateway-undecided", channel=order.channel, state=answer.state)
-    return None
+    return Settled.UNDECIDED
 
 
 def _success(answer: Answer) -> Success:

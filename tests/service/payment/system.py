@@ -36,6 +36,7 @@ CYCLE_FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-lesh
 CYCLE = "2024-health-leshan"
 BEIJING = ZoneInfo("Asia/Shanghai")
 OPENS, CLOSES = "2024-01-29 00:00", "2024-02-09 00:00"
+_WAITING = "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
 
 def moment(text: str) -> datetime:
@@ -252,6 +253,14 @@ class System(ServiceUnderTest):
     async def words(self, key: UUID | str | None) -> list[str]:
         """What was said of this key, without service and version."""
         return names(await self.said(key))
+
+    async def until_waiting(self, many: int = 1) -> None:
+        """Until so many wait for a row that somebody else holds."""
+        for _ in range(500):
+            if (await self.rows(_WAITING))[0]["n"] == many:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"not {many} came to wait")
 
     @contextlib.asynccontextmanager
     async def other_session(self) -> AsyncIterator[UnitOfWork]:

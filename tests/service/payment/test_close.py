@@ -15,11 +15,14 @@ from uuid_utils.compat import uuid7
 from contracts import payment
 from services.chassis.clock import ClockControl
 from services.payment.domain.proof_tree import ProofTree
+from services.payment.handlers import settling
 from services.payment.handlers.settling import AT_ONCE, GIVE_UP_AFTER
 from services.payment.repository import closing
 from tests.service.payment.system import CLOSES, System, approved, hours, moment, rejected
+from tests.support.counted import counts
 
 LAST = "2024-02-08 23:57:59"
+ORDERS = "kaowu_payment_orders_total"
 
 
 async def test_nobody_forfeits_a_microsecond_before_the_close(system: System) -> None:
@@ -152,6 +155,26 @@ async def test_a_gateway_that_is_away_is_not_waited_for_by_everybody(system: Sys
     assert {row["status"] for row in await system.rows("select status from obligations")} == {"held"}
     reached = system.world.wechat.weather.reached
     assert reached <= GIVE_UP_AFTER + AT_ONCE, "the silent gateway was asked about everybody"
+
+
+async def test_a_gateway_that_answers_without_a_last_word_is_asked_about_everybody_else(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given back at the gateway's own counter: it says neither paid nor unpaid, and is not silent for that."""
+    monkeypatch.setattr(settling, "GIVE_UP_AFTER", 4)
+    monkeypatch.setattr(settling, "AT_ONCE", 2)
+    candidates = await system.approved(8)
+    system.at(LAST)
+    numbers = {await system.ordered(one): one for one in candidates}
+    undecided, others = sorted(numbers)[:-2], sorted(numbers)[-2:]
+    for order_no in undecided:
+        system.pay(order_no)
+        system.world.wechat.refunds.ask(order_no, f"R{order_no}", 20_000, system.clock.now())
+    system.at(CLOSES)
+    with counts(len(undecided), ORDERS, channel="wechat", outcome="undecided"):
+        await system.close()
+    assert {await system.status(numbers[one]) for one in undecided} == {"held"}
+    assert {await system.status(numbers[one]) for one in others} == {"expired"}
 
 
 async def test_clocks_that_disagree_stop_the_close_in_sight_of_the_office(system: System) -> None:

@@ -16,7 +16,6 @@ from tests.service.payment.system import CLOSES, System, moment, rejected
 
 DAY = "2024-01-30 10:00"
 MICROSECOND = timedelta(microseconds=1)
-_WAITING = "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -120,6 +119,30 @@ async def test_a_silent_alipay_holds_who_has_its_code_at_the_close(both: System)
     assert await both.words(candidate) == ["due", "paid"]
 
 
+async def test_an_account_that_is_gone_holds_who_ordered_there_and_keeps_nobody_else_waiting(
+    both: System,
+) -> None:
+    both.at("2024-02-08 23:00")
+    ordered, paid, never = await both.approved(3)
+    both.pay(await both.ordered(ordered, "alipay"))
+    both.pay(await both.ordered(paid, "wechat"))
+    await both.end()
+    both.settings = both.settings.model_copy(update={"alipay_account_file": None})
+    both.start()
+    both.at(CLOSES)
+    await both.close()
+    assert [await both.status(one) for one in (ordered, paid, never)] == ["held", "paid", "expired"]
+    (held,) = (await both.office("close"))["held"]
+    assert held["channel"] == "alipay"
+    both.clock.jump(moment(CLOSES) + timedelta(hours=3))
+    await both.settle()
+    assert await both.status(ordered) == "held"
+    await both.with_alipay()
+    both.clock.jump(moment(CLOSES) + timedelta(days=1))
+    await both.settle()
+    assert await both.words(ordered) == ["due", "paid"]
+
+
 async def test_a_code_that_ended_unopened_leaves_its_number_to_the_next(both: System) -> None:
     both.at(DAY)
     candidate = await both.owing()
@@ -142,12 +165,7 @@ async def test_two_orders_at_once_after_two_numbers_that_nobody_heard_of_leave_o
     async with both.other_session() as holding:
         await holding.sql("select 1 from obligations where registration_id = $1 for update", candidate)
         orders = [asyncio.create_task(both.order(candidate, "wechat")) for _ in range(2)]
-        for _ in range(500):
-            if (await both.rows(_WAITING))[0]["n"] == len(orders):
-                break
-            await asyncio.sleep(0.01)
-        else:
-            raise AssertionError("the two orders did not come to wait for the same row")
+        await both.until_waiting(len(orders))
     answers = [await order for order in orders]
     assert {answer.json().get("code", "made") for answer in answers} <= {"made", "not-allowed"}, [
         answer.text for answer in answers
