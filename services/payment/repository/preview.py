@@ -15,15 +15,16 @@ from services.payment.repository.windows import PUT_OFF
 
 # $1: now; $2: only of the window that closes then, if given.
 _CONCERNED: Final = f"o.status in {MAY_EXPIRE} and ($2::timestamptz is null or o.closes_at = $2)"
-# What the close would do with them: forfeit, ask the gateway first, or leave them because something stops it.
+# What the close would do with them: forfeit, ask the gateway first, or leave them because something stops it. Whoever's close
+# is being decided about is not even asked about: they may pay until the later one.
 _RESTORING: Final = "exists (select from recoveries where finished_at is null)"
 _WOULD: Final = f"""
-    case when {FALLS} then 'forfeit' when {UNDECIDED} and not {_RESTORING} then 'ask' else 'spare' end
+    case when {FALLS} then 'forfeit' when {UNDECIDED} and not {_RESTORING} and not {PUT_OFF} then 'ask' else 'spare' end
 """
 _WHY: Final = f"""
     case when {_RESTORING} then 'restore-under-way'
-         when {UNDECIDED} then 'order-under-way'
          when {PUT_OFF} then 'decision-under-way'
+         when {UNDECIDED} then 'order-under-way'
          when not ({FALLS}) then 'stopped'
          when exists (select from orders r where r.registration_id = o.registration_id) then 'orders-unpaid'
          else 'never-ordered' end

@@ -148,15 +148,18 @@ async def test_while_a_restore_is_made_up_for_the_dry_run_lists_nobody_as_forfei
 async def test_while_a_later_close_is_being_decided_the_dry_run_spares_whom_it_would_move(
     system: System,
 ) -> None:
-    candidate = await system.owing()
+    candidate, orderer = await system.approved(2)
     system.at(LAST)
+    order_no = await system.ordered(orderer)
     decision = await Office(system).asked()
     items, totals = await previewed(system)
-    assert (items[candidate]["would"], items[candidate]["why"]) == ("spare", "decision-under-way")
-    assert totals["spare"]["registrations"] == 1
+    for one in (candidate, orderer):
+        assert (items[one]["would"], items[one]["why"]) == ("spare", "decision-under-way")
+    assert (totals["spare"]["registrations"], totals["ask"]["in_flight_fen"]) == (2, 20_000)
     system.at(CLOSES)
     await system.close()
-    assert await system.status(candidate) == "awaiting"
+    assert [await system.status(one) for one in (candidate, orderer)] == ["awaiting", "awaiting"]
+    assert (await system.order_row(order_no))["status"] == "open"
     assert decision["state"] == "asked"
 
 
