@@ -271,3 +271,30 @@ async def test_an_earlier_close_that_costs_few_their_time_is_done_and_told(
     (said,) = await system.said(system.cycle.id)
     assert isinstance(said, payment.WindowClosed)
     assert (said.counts.paid, said.counts.expired) == (len(paid), 1)
+
+
+@pytest.mark.parametrize("late", [timedelta(0), -INSTANT])
+async def test_an_earlier_close_that_came_before_anybody_was_told_takes_nobodys_time(
+    system: System, office: Office, late: timedelta
+) -> None:
+    """The service was down from the approval on: a close that nobody knew is no reason to lose a place."""
+    paid, owes = await system.approved(100), await system.owing()
+    await system.write(
+        "update obligations set status = 'paid', paid_at = opens_at, version = 2 where registration_id = any($1::uuid[])",
+        paid,
+    )
+    decision = await office.asked("2024-02-06 00:00")
+    await office.approve(decision)
+    system.clock.jump(moment("2024-02-06 00:00") + late)
+    await system.carry_out_job.run()
+    system.at("2024-02-06 00:00")
+    await system.close()
+    if late:
+        assert await system.words(owes) == ["due", "window-moved", "expired"]
+        return
+    assert await system.words(owes) == ["due"]
+    done = await office.read(decision)
+    assert (done["state"], done["done"]) == ("done", {"moved": 0, "reinstated": 0})
+    system.at("2024-02-08 23:00")
+    await system.paid_and_heard(await system.ordered(owes))
+    assert await system.words(owes) == ["due", "paid"]
