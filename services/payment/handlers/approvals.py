@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -114,7 +115,7 @@ async def _cancel(
         await obligations.cancel(uow, before, before.cancel(why))
         if before.status is Status.PAID:
             count = await ledger.owe_back_all(uow, registration_id, RefundCause.REJECTED)
-            REFUNDS_DUE.labels(RefundCause.REJECTED).inc(count)
+            uow.after_commit(partial(REFUNDS_DUE.labels(RefundCause.REJECTED).inc, count))
     if owed:
         # An order under way must be closed at the gateway, which no consumer may wait for.
         uow.after_commit(ask_gateway)

@@ -63,7 +63,9 @@ async def _remind(
 async def _say(
     database: Database, told_closes_at: datetime, offset: timedelta, at: datetime, visitors: Visitors
 ) -> int:
-    """A chunk at a time, and again from the beginning until that finds nobody: some were approved meanwhile."""
+    """A chunk at a time, and again from the beginning until that finds nobody: some were approved meanwhile, and a row that
+    somebody else changed while it was waited for is left to the next time round.
+    """
     told, after = 0, reminders.FROM_THE_BEGINNING
     way = GivingWay(visitors, reminders.CHUNK)
     while True:
@@ -74,7 +76,7 @@ async def _say(
         if chunk.told == size and chunk.last is not None:
             after = chunk.last
             await way.rest()
-        elif after != reminders.FROM_THE_BEGINNING:
+        elif chunk.last is not None or after != reminders.FROM_THE_BEGINNING:
             after = reminders.FROM_THE_BEGINNING
         else:
             return told

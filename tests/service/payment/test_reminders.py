@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -146,6 +147,19 @@ async def test_whoever_is_approved_while_others_are_told_is_told_too_though_thei
     system.at("2024-02-02 00:00")
     await system.remind()
     assert [await system.words(one) for one in (late, *candidates)] == [["due", "closing-soon"]] * 8
+
+
+async def test_whose_row_another_changes_at_that_moment_is_told_all_the_same(system: System) -> None:
+    candidate, other = await system.approved(2)
+    system.at("2024-02-02 00:00")
+    async with system.other_session() as uow:
+        await uow.changed(
+            "update obligations set changed_at = changed_at where registration_id = $1", candidate
+        )
+        reminding = asyncio.create_task(system.remind())
+        await system.until_waiting()
+    await reminding
+    assert [await system.words(one) for one in (candidate, other)] == [["due", "closing-soon"]] * 2
 
 
 async def test_nobody_is_reminded_after_the_close(system: System) -> None:
