@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -17,12 +18,25 @@ LARGEST: Final = 4 << 20  # bytes; a file with a hundred orders has a tenth of t
 _UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 Uuid = Annotated[str, StringConstraints(pattern=_UUID)]
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-_MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
+# No year so early or late that reckoning from it leaves the calendar.
+_MOMENT = r"^(19|20|21)[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
+_LONGEST: Final = 10 * 366 * 86_400  # seconds before a close that anybody is reminded
 
 
 def _exists(text: str) -> str:
     datetime.fromisoformat(text)
     return text
+
+
+def is_moment(text: str) -> bool:
+    """Whether it is one, in the file's spelling."""
+    if not re.match(_MOMENT, text):
+        return False
+    try:
+        _exists(text)
+    except ValueError:
+        return False
+    return True
 
 
 Moment = Annotated[str, StringConstraints(pattern=_MOMENT), AfterValidator(_exists)]
@@ -97,7 +111,7 @@ class MessagePart(Part):
 
 class ReminderPart(Part):
     told_closes_at: Moment
-    offset_seconds: Fen
+    offset_seconds: Annotated[int, Field(ge=1, le=_LONGEST)]
     at: Moment
     event_id: Uuid
     messages: list[MessagePart]

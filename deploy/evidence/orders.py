@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from deploy.evidence.form import Evidence, OrderPart
+from deploy.evidence.form import Evidence, OrderPart, is_moment
 from deploy.evidence.roots import earlier_close
 from deploy.evidence.seals import SEALS, Said, SealBroken, key_print, read_key, unpacked
 from deploy.evidence.verdict import Verdict, instant
@@ -104,7 +104,7 @@ def _order(
     except SealBroken as broken:
         verdict.add(f"{at}.answer.{broken.part}", broken.expected, broken.found)
         return
-    except ValueError:
+    except (ValueError, OverflowError):
         verdict.add(f"{at}.answer.raw", "an answer in the gateway's form", "something else")
         return
     _said(verdict, evidence, at, order, said)
@@ -115,10 +115,10 @@ def _late_then(verdict: Verdict, evidence: Evidence, at: str, paid_at: datetime 
     pay anew. That forfeiture is proven in the file itself.
     """
     for one in evidence.earlier:
-        try:
-            closed = instant(earlier_close(one.leaf.text))
-        except (IndexError, ValueError):
+        close = earlier_close(one.leaf.text)
+        if not is_moment(close):
             continue  # `roots` says what is wrong with it
+        closed = instant(close)
         if paid_at is not None and paid_at >= closed:
             verdict.notes.append(
                 f"{at}: paid at {paid_at:%Y-%m-%dT%H:%M:%SZ}, after the earlier close {one.published.closes_at or closed}: too "

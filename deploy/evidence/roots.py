@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.evidence.form import Evidence, PublishedPart, TreePart, compact
+from deploy.evidence.form import Evidence, PublishedPart, TreePart, compact, is_moment
 from deploy.evidence.leaf import V1, V2, leaf_hash, root_from
 from deploy.evidence.verdict import Verdict
 
@@ -44,10 +44,12 @@ def check_roots(verdict: Verdict, evidence: Evidence, root: str | None) -> None:
             verdict.add(f"{at}leaf.text", f"a leaf of the form {V2} or {V1}", sections[0])
             continue
         verdict.same(f"{at}leaf.text", evidence.registration_id, sections[2], "the registration of this file")
-        closes_at, expired_at = earlier_close(one.leaf.text), facts.expired_at
-        if sections[0] == V2:
-            expired_at = _spelt(sections[9])
-            verdict.not_before(f"{at}leaf.text", expired_at, facts.expired_at)
+        closes_at = earlier_close(one.leaf.text)
+        expired_at = _spelt(sections[9]) if sections[0] == V2 else facts.expired_at
+        if not is_moment(closes_at) or not is_moment(expired_at):
+            verdict.add(f"{at}leaf.text", "the moments of a forfeiture", f"{closes_at}, {expired_at}")
+            continue
+        verdict.not_before(f"{at}leaf.text", expired_at, facts.expired_at)
         verdict.not_before(f"{at}leaf.text", closes_at, facts.closes_at)
         _published(verdict, evidence, at, one.published, closes_at, expired_at)
         verdict.notes.append(
@@ -57,8 +59,8 @@ def check_roots(verdict: Verdict, evidence: Evidence, root: str | None) -> None:
 
 
 def earlier_close(text: str) -> str:
-    """The close that a leaf's text binds, as the file writes moments."""
-    return _spelt(text.split("|")[3])
+    """The close that a leaf's text binds, as the file writes moments; of a text that binds none, no moment."""
+    return _spelt("".join(text.split("|")[3:4]))
 
 
 def _spelt(moment: str) -> str:

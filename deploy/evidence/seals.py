@@ -192,4 +192,10 @@ def _object(raw: bytes) -> dict[str, Any]:
 
 
 def _instant(text: object) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if isinstance(text, str) else None
+    """Raises ValueError where no offset says which moment it is: here it would be read by the zone of the reader's machine."""
+    if not isinstance(text, str):
+        return None
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(text)
+    return at.astimezone(UTC)

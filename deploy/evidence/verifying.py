@@ -92,6 +92,10 @@ def _read(raw: bytes, name: str) -> dict[str, Any]:
             f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         )
         raise Unreadable(f"{name}: no JSON, or cut short {where}".rstrip()) from None
+    try:
+        canonical(content)
+    except UnicodeEncodeError:
+        raise Unreadable(f"{name}: half a character, which no text has") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise Unreadable(f"{name}: no evidence file: format is not {FORMAT}")
     if content.get("version") != VERSION or isinstance(content["version"], bool):

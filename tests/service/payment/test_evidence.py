@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
 from typer.testing import CliRunner
 from uuid_utils.compat import uuid7
 
 from deploy.cli import app
 from deploy.evidence.form import LARGEST, sealed
 from deploy.evidence.reaching import CannotProve, Reach
+from deploy.evidence.seals import key_text
 from deploy.evidence.verdict import Unreadable
 from deploy.evidence.verifying import verify, verify_file
 from deploy.simulators.order_book import TradeState
@@ -198,6 +203,52 @@ async def test_what_is_no_evidence_file_is_said_to_be_unreadable(
     named = [p.path for p in verify(bytes_of({k: v for k, v in content.items() if k != "orders"})).problems]
     assert "orders" in named
     assert "more" in [p.path for p in verify(bytes_of({**content, "more": 1})).problems]
+
+
+_FORGED_LEAF = "kaowu.forfeiture.v2|a|{registration}|{close}||||||{fell}||"
+
+
+async def test_whatever_a_forger_writes_is_refused_by_name_and_never_stops_the_check(
+    system: System, reach: Reach
+) -> None:
+    candidate = await forfeited(system, reach, others=0)
+    content = await written(system, reach, candidate)
+    first = "0001-01-01T00:00:00.000000Z"
+    own = generate_private_key(65537, 2048)
+    answer = json.dumps({"code": "10000", "send_pay_date": "0001-01-01 00:00:00"}).encode()
+    seal = base64.b64encode(own.sign(answer, PKCS1v15(), SHA256())).decode()
+    place = next(n for n, order in enumerate(content["orders"]) if order["channel"] == "alipay")
+    sealed_by_himself = {
+        **content["orders"][place]["answer"],
+        "raw": base64.b64encode(answer).decode(),
+        "signature": {"key": "own", "sign": seal, "sign_type": "RSA2"},
+    }
+    earlier = {name: content[name] for name in ("leaf", "tree", "published")}
+    for path, value in (
+        ("forfeiture.expired_at", first),
+        ("reminders[0].at", first),
+        ("reminders[0].offset_seconds", 10**30),
+        (f"orders[{place}].answer", sealed_by_himself),
+        *(
+            ("earlier[0].leaf.text", _FORGED_LEAF.format(registration=candidate, close=close, fell=fell))
+            for close, fell in (
+                ("", ""),
+                ("20240208T160000.000000Z", "x"),
+                ("2024T", "20240208T160000.000000Z"),
+            )
+        ),
+        ("earlier[0].leaf.text", "kaowu.forfeiture.v2"),
+    ):
+        base = {
+            **content,
+            "earlier": [earlier],
+            "keys": {**content["keys"], "alipay": {"own": key_text(own.public_key())}},
+        }
+        named = {problem.path for problem in verify(bytes_of(sealed(put(base, path, value)))).problems}
+        assert any(one.startswith(path) for one in named), (path, value, named)
+    half = bytes_of(content).replace(b'"rule_text": "', b'"rule_text": "\\ud800', 1)
+    with pytest.raises(Unreadable, match="half a character"):
+        verify(half)
 
 
 async def test_the_command_ends_with_nought_one_or_two(system: System, reach: Reach, tmp_path: Path) -> None:
