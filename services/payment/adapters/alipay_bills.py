@@ -11,13 +11,13 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import date
 from typing import Final
 from urllib.parse import urlsplit
 
 from services.payment.adapters.alipay_calls import AlipayCalls
-from services.payment.adapters.asking import BEIJING, FILE_LIMIT
+from services.payment.adapters.asking import FILE_LIMIT
+from services.payment.adapters.bill_lines import bill_line
 from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBill
 
 # One word for a bill that is not made yet and for one that never will be.
@@ -26,6 +26,8 @@ _SUMMARY: Final = "汇总"
 _ACCOUNT: Final = re.compile(r"#\s*账号[：:]")
 _AT, _TRANSACTION, _ORDER, _KIND = "完成时间", "支付宝交易号", "商户订单号", "业务类型"
 _AMOUNT, _REFUND_NO = "订单金额（元）", "退款批次号/请求号"
+_PACKINGS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_LOCKED: Final = 0x1  # in an entry's flags
 _COLUMNS: Final = (_AT, _TRANSACTION, _ORDER, _KIND, _AMOUNT, _REFUND_NO)
 
 
@@ -62,9 +64,10 @@ def read_bill(packed: bytes, seller_id: str) -> Iterator[BillLine]:
             names = [one for one in archive.infolist() if _SUMMARY not in _name(one)]
             if len(names) != 1 or names[0].file_size > FILE_LIMIT:
                 raise ChannelUnavailable("bill is not one file of transactions")
+            if names[0].compress_type not in _PACKINGS or names[0].flag_bits & _LOCKED:
+                raise ChannelUnavailable("bill is packed in another way")
             raw = archive.read(names[0])
-    # The third is how zipfile says that it does not know a way of packing.
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
+    except (zipfile.BadZipFile, zlib.error, EOFError):
         raise ChannelUnavailable("bill is not a zip") from None
     try:
         if not raw.rstrip().rpartition(b"\n")[2].startswith(b"#"):
@@ -80,7 +83,7 @@ def read_bill(packed: bytes, seller_id: str) -> Iterator[BillLine]:
             raise ChannelUnavailable(f"bill without column {missing[0]}")
         for row in rows:
             yield _line({name: cell.strip() for name, cell in zip(header, row, strict=True)})
-    except (ValueError, InvalidOperation, csv.Error):
+    except (ValueError, csv.Error):
         raise ChannelUnavailable("bill cannot be read") from None
 
 
@@ -110,11 +113,9 @@ def _line(cells: Mapping[str, str]) -> BillLine:
     refund = cells[_KIND] == "退款"
     if not refund and cells[_KIND] != "交易":
         raise ValueError(cells[_KIND])
-    fen = Decimal(cells[_AMOUNT]) * 100
-    if fen != int(fen) or not cells[_ORDER] or not cells[_TRANSACTION] or (refund and not cells[_REFUND_NO]):
-        raise ValueError
-    at = datetime.fromisoformat(cells[_AT]).replace(tzinfo=BEIJING).astimezone(UTC)
+    if refund and not cells[_REFUND_NO]:
+        raise ValueError("a refund without its number")
     # A refund is written as less than nothing.
-    return BillLine(
-        cells[_ORDER], cells[_TRANSACTION], cells[_REFUND_NO] if refund else None, abs(int(fen)), at
-    )
+    yuan = cells[_AMOUNT].removeprefix("-") if refund else cells[_AMOUNT]
+    refund_no = cells[_REFUND_NO] if refund else None
+    return bill_line(cells[_ORDER], cells[_TRANSACTION], refund_no, yuan, cells[_AT])

@@ -204,7 +204,7 @@ def moment(text: object) -> datetime | None:
         return None
     try:
         return datetime.fromisoformat(text).replace(tzinfo=BEIJING).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

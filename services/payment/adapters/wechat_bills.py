@@ -8,13 +8,13 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterator
+from datetime import date
 from typing import Final
 from urllib.parse import urlsplit
 
-from services.payment.adapters.asking import BEIJING, FILE_LIMIT
+from services.payment.adapters.asking import FILE_LIMIT
+from services.payment.adapters.bill_lines import bill_line
 from services.payment.adapters.wechat_calls import WeChatCalls
 from services.payment.adapters.wechat_signatures import authorization
 from services.payment.ports import Bill, BillLine, ChannelRefused, ChannelUnavailable, NoBill, NoBillYet
@@ -84,22 +84,15 @@ def read_bill(raw: bytes, merchant_id: str) -> Iterator[BillLine]:
             if cells[_MERCHANT] != merchant_id or cells.get(_CURRENCY, "CNY") != "CNY":
                 raise ChannelUnavailable("bill of another merchant or currency")
             if cells[_STATE] == "SUCCESS":
-                yield _line(cells, None, cells[_PAID])
+                yield bill_line(cells[_ORDER], cells[_TRANSACTION], None, cells[_PAID], cells[_AT])
             elif cells[_STATE] == "REFUND" and cells.get(_REFUND_STATE, "SUCCESS") in {
                 "SUCCESS",
                 "PROCESSING",
             }:
-                yield _line(cells, cells[_REFUND_NO], cells[_REFUNDED])
-    except (ValueError, InvalidOperation, csv.Error):
+                # When it was taken, not when it was done: it is billed once, on that day, and never again (WeChat Pay's
+                # description of the bill, "交易时间", as of November 2024).
+                refund_no, yuan = cells[_REFUND_NO], cells[_REFUNDED]
+                yield bill_line(cells[_ORDER], cells[_TRANSACTION], refund_no, yuan, cells[_AT])
+    except (ValueError, csv.Error):
         raise ChannelUnavailable("bill cannot be read") from None
     raise ChannelUnavailable("bill without a summary")
-
-
-def _line(cells: Mapping[str, str], refund_no: str | None, yuan: str) -> BillLine:
-    fen = Decimal(yuan) * 100
-    if fen != int(fen) or fen < 0 or not cells[_ORDER] or not cells[_TRANSACTION]:
-        raise ValueError
-    # Of a refund: when it was taken, not when it was done; it is billed once, on that day, and never again (WeChat Pay's
-    # description of the bill, "交易时间", as of November 2024).
-    at = datetime.fromisoformat(cells[_AT]).replace(tzinfo=BEIJING).astimezone(UTC)
-    return BillLine(cells[_ORDER], cells[_TRANSACTION], refund_no, int(fen), at)

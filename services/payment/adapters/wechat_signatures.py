@@ -33,7 +33,7 @@ SCHEME = "WECHATPAY2-SHA256-RSA2048"
 FRESH = timedelta(minutes=5)
 _PROBE = "WECHATPAY/SIGNTEST/"
 _HEADERS = ("serial", "timestamp", "nonce", "signature", "signature-type")
-_TIMESTAMP = re.compile(r"[1-9][0-9]{0,11}", re.ASCII)
+_TIMESTAMP = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)  # to the year 2286
 _NONCE = re.compile(r"[!-~]{1,128}", re.ASCII)
 
 UNVERIFIED = Counter(

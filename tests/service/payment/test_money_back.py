@@ -17,6 +17,7 @@ from deploy.simulators.bill_faults import Booked
 from services.payment.adapters import alipay_bills, wechat_bills
 from services.payment.adapters.alipay import Alipay
 from services.payment.adapters.alipay_signatures import AlipayAccount
+from services.payment.adapters.bill_lines import bill_line
 from services.payment.adapters.wechat import WeChatPay
 from services.payment.adapters.wechat_signatures import WeChatAccount
 from services.payment.ports import (
@@ -203,6 +204,45 @@ OURS = "1900000001"
 COLUMNS = "交易时间,商户号,微信订单号,商户订单号,交易状态,应结订单金额,商户退款单号,退款金额"
 BAD_SUM = f"{COLUMNS}\r\n`2024-01-30 20:00:00,`{OURS},`4,`A,`SUCCESS,`1.005,`0,`0.00\r\n总交易单数\r\n"
 CUT_SHORT = f"{COLUMNS}\r\n`2024-01-30 20:00:00,`{OURS},`4,`A,`SUCCESS,`1.00,`0,`0.00\r\n"
+
+
+LINE = ("2024-01-30 20:00:00", "4200", "A1", "1.00")
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (0, "0001-01-01 00:00:00"),
+        (1, "42\x00"),
+        (2, ""),
+        (3, "Infinity"),
+        (3, "NaN"),
+        (3, "9" * 30),
+        (3, "-1.00"),
+    ],
+)
+def test_a_line_that_could_not_be_kept_makes_its_bill_unreadable(place: int, wrong: str) -> None:
+    """One such line must not stop the comparison of every other day and gateway."""
+    at, transaction, order, yuan = LINE
+    assert bill_line(order, transaction, None, yuan, at).amount_fen == 100
+    cells = list(LINE)
+    cells[place] = wrong
+    at, transaction, order, yuan = cells
+    with pytest.raises(ValueError, match=r"."):
+        bill_line(order, transaction, None, yuan, at)
+    text = f"{COLUMNS}\r\n`{at},`{OURS},`{transaction},`{order},`SUCCESS,`{yuan},`0,`0.00\r\n总交易单数\r\n"
+    with pytest.raises(ChannelUnavailable):
+        list(wechat_bills.read_bill(text.encode(), OURS))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_alipay_bill_that_is_packed_in_another_way_is_refused(packing: int) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", packing) as archive:
+        archive.writestr("bill.csv", b"x" * 1000)
+    spoilt = packed.getvalue().replace(b"x", b"y")
+    with pytest.raises(ChannelUnavailable):
+        list(alipay_bills.read_bill(spoilt[:60] + bytes(8) + spoilt[68:], "2088000000000001"))
 
 
 @pytest.mark.parametrize("text", ["", "a,b\r\n", f"{COLUMNS}\r\n`x\r\n", BAD_SUM, CUT_SHORT])
