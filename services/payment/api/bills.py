@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from contracts.reasons import BreakClosing, Channel
 from contracts.refusals import Code, Refused
@@ -25,7 +25,7 @@ class CloseBreakBody(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason_code: BreakClosing = BreakClosing.OTHER
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]

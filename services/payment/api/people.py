@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Header, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.reasons import Channel, WindowReason
 from contracts.refusals import Code, FieldError, Refused
@@ -51,6 +51,10 @@ _REFUSALS: Final[tuple[tuple[type[Exception], Code, str], ...]] = (
 )
 
 
+# A reason of blanks is none.
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
 class OrderBody(BaseModel):
     """How somebody wants to pay."""
 
@@ -67,7 +71,7 @@ class ExtendBody(BaseModel):
     kind: Literal[Kind.EXTEND_PAYMENT]
     closes_at: AwareDatetime
     site: Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=32)] | None = None
-    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    reason: Reason
     reason_code: WindowReason | None = None
 
     def wanted(self) -> deciding.Wanted:
@@ -85,7 +89,7 @@ class ReviveBody(BaseModel):
     kind: Literal[Kind.REVIVE]
     registration_id: UUID
     closes_at: AwareDatetime | None = None
-    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    reason: Reason
 
     def wanted(self) -> deciding.Wanted:
         return deciding.Wanted(

@@ -239,3 +239,14 @@ async def test_what_cannot_be_is_refused_when_it_is_asked_for(
     answer = await office.ask(closes_at, site)
     assert answer.json()["code"] == code, answer.text
     assert await system.rows("select from decisions") == []
+
+
+@pytest.mark.parametrize("reason", ["", " \t\u3000"])
+async def test_nothing_is_asked_for_without_a_reason(system: System, office: Office, reason: str) -> None:
+    for body in (
+        {"kind": "extend-payment", "closes_at": moment(LATER).isoformat(), "reason": reason},
+        {"kind": "revive", "registration_id": str(await system.owing()), "reason": reason},
+    ):
+        answer = await office.call(ASKS, "POST", "/office/decisions", body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), answer.text
+    assert await system.rows("select from decisions") == []
