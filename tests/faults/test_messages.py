@@ -15,6 +15,7 @@ import pytest
 
 from deploy.simulators.sms_carrier import DEAD_PREFIX, SILENT_PREFIX
 from services.chassis.wire import Wires
+from services.notification.domain.life import LEASE
 from services.notification.domain.providers import PROBES
 from tests.faults.telling import NOTIFICATION, Person, Telling, telling
 
@@ -47,6 +48,9 @@ async def test_killed_between_a_carriers_yes_and_our_note_of_it_nobody_is_untold
     async with telling(tmp_path) as told:
         people = await told.know(PEOPLE)
         await told.away()
+        if carrier == "aliyun":
+            # Nobody hears by itself what became of it, before the one that takes over has to find out.
+            await told.outside("sms/receipts", delay=(LEASE + 2 * MINUTE).total_seconds())
         await told.say(told.expired, people, heard=False)
         await told.dies_at(point, 12, **ONLY[carrier])
         await told.taken_over()
@@ -62,9 +66,7 @@ async def test_killed_between_a_carriers_yes_and_our_note_of_it_nobody_is_untold
         # One mail that nobody here knew of is one that goes out again: at most one each, and counted.
         assert twice["smtp"] == told.reached["smtp had it and nobody here knew"]
     else:
-        assert told.reached["asked by our reference"], (
-            "of some a receipt said it first; of all of them none did"
-        )
+        assert told.reached["asked by our reference"]
 
 
 @pytest.mark.parametrize("carrier", ["aliyun", "tencent"])
