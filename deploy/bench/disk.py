@@ -17,6 +17,22 @@ _EVERY: Final = 0.1  # seconds
 _BLOCKS: Final = 2048  # written over and over, as a log's kept segments are
 
 
+_KERNEL: Final = Path("/proc/sys/vm")
+
+
+def writeback() -> str:
+    """When the kernel writes out what it keeps of files: much at once, and commits wait for it."""
+    try:
+        size, share, old = (
+            int((_KERNEL / f"dirty_{name}").read_text())
+            for name in ("background_bytes", "background_ratio", "expire_centisecs")
+        )
+    except OSError:
+        return "when the kernel writes out what it keeps of files is not known here"
+    kept = f"{size / 2**20:.0f} MiB" if size else f"{share} % of the memory"
+    return f"the kernel writes out what it keeps of files from {kept} or {old / 100:.0f} s on"
+
+
 class Probe:
     """Writes 8 kB through to the disk ten times a second, in a file of its own."""
 

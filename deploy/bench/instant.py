@@ -17,7 +17,7 @@ from typing import Any, Final
 from contracts.cycle import Cycle
 from deploy.bench import counter, forfeited
 from deploy.bench.contender import Contender, Failed, Violated
-from deploy.bench.disk import Probe, probed
+from deploy.bench.disk import Probe, probed, writeback
 from deploy.bench.figures import Figure, Goal, number, percentile
 from deploy.bench.owing import order, owe, reminded
 from deploy.bench.scale import Scale
@@ -233,6 +233,7 @@ def _figures(
                     f"during {_piecewise(calls, moment, seen.closed)}"
                 ),
                 f"8 kB written through to the same disk ten times a second: before {before}, during {meanwhile}",
+                writeback(),
             ],
         ),
         Figure(
