@@ -102,8 +102,13 @@ class Obligation:
         return self._to(Status.HELD)
 
     def receive(self, success: Success, order_amount_fen: int) -> Verdict:
-        """Decide on money. In time is what the gateway dates before the close, whenever we hear of it."""
-        if (success.amount_fen, success.currency) != (order_amount_fen, self.currency):
+        """Decide on money. In time is what the gateway dates before the close, whenever we hear of it.
+
+        It must be what the order was for, and what is owed: an order of before somebody was sent back and approved again may be
+        for another fee.
+        """
+        wanted = {(order_amount_fen, self.currency), (self.amount_fen, self.currency)}
+        if {(success.amount_fen, success.currency)} != wanted:
             return Verdict(self, refund=RefundCause.WRONG_AMOUNT)
         if self.status is Status.PAID:
             return Verdict(self, refund=RefundCause.PAID_TWICE)

@@ -61,7 +61,7 @@ with told as (
     join orders r on r.order_no = t.order_no and r.channel = t.channel and r.status <> 'paid'
                  and r.amount_fen = t.amount_fen and r.currency = t.currency
     join obligations o on o.registration_id = r.registration_id
-    where o.status in {MAY_BE_PAID} and o.currency = t.currency and t.paid_at < o.closes_at
+    where o.status in {MAY_BE_PAID} and o.amount_fen = t.amount_fen and o.currency = t.currency and t.paid_at < o.closes_at
     for update of o skip locked
 ), paid as materialized (
     update obligations o

@@ -10,7 +10,17 @@ from uuid_utils.compat import uuid7
 
 from contracts import payment
 from services.chassis.db import Database
-from tests.service.payment.system import CLOSES, OPENS, System, moment, rejected, returned, withdrawn
+from services.payment.domain.order import ORDER_LIFE
+from tests.service.payment.system import (
+    CLOSES,
+    OPENS,
+    System,
+    approved,
+    moment,
+    rejected,
+    returned,
+    withdrawn,
+)
 from tests.support.counted import counted, counts
 
 LAST = "2024-02-08 23:57:59"
@@ -149,6 +159,32 @@ async def test_the_wrong_amount_goes_back_and_the_fee_is_still_owed(system: Syst
     money = await system.office("money")
     assert (money["received"], money["paid"], money["due"], money["held"]) == (20_001, 20_000, 1, 0)
     assert [(due["cause"], due["amount_fen"]) for due in money["refunds_due"]] == [("wrong-amount", 1)]
+
+
+@pytest.mark.parametrize("heard", ["told", "asked"])
+async def test_a_code_of_before_the_fee_changed_pays_no_other_fee(system: System, heard: str) -> None:
+    """Sent back, amended and approved again while the gateway was away: the first code could still be opened."""
+    candidate = await system.owing()
+    first = await system.ordered(candidate)
+    system.gateway_down(60)
+    await system.deliver(returned(candidate))
+    await system.settle()
+    await system.deliver(approved(candidate, subjects=(1, 2)))
+    system.clock.jump(system.clock.now() + timedelta(seconds=61))
+    system.pay(first)
+    if heard == "told":
+        await system.call_back(first)
+    else:
+        system.clock.jump(system.clock.now() + ORDER_LIFE)
+        await system.settle()
+    assert await system.status(candidate) == "awaiting"
+    assert await system.ledger(candidate) == [
+        ("received", 20_000, None),
+        ("refund-due", 20_000, "wrong-amount"),
+    ]
+    await system.paid_and_heard(await system.ordered(candidate))
+    assert await system.words(candidate) == ["due", "due", "paid"]
+    assert (await system.office("reconciliation"))["balanced"]
 
 
 async def test_a_second_payment_counts_once_and_goes_back(system: System) -> None:
@@ -300,8 +336,6 @@ async def test_rejected_after_paying_gets_the_money_back(system: System) -> None
 
 
 async def test_sent_back_owes_nothing_until_approved_again(system: System) -> None:
-    from tests.service.payment.system import approved  # noqa: PLC0415  # beside its only use
-
     candidate = await system.owing()
     await system.deliver(returned(candidate))
     assert await system.status(candidate) == "cancelled"

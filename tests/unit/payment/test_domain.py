@@ -224,6 +224,14 @@ def test_the_wrong_amount_changes_nothing_and_goes_back(state: Status, amount: i
     assert (verdict.obligation, verdict.facts, verdict.refund) == (owed(state), (), RefundCause.WRONG_AMOUNT)
 
 
+@pytest.mark.parametrize("fee", [27_999, 28_001])
+@pytest.mark.parametrize("paid", [27_999, 28_000, 28_001])
+def test_what_the_order_was_for_is_no_fee_if_another_one_is_owed_by_now(fee: int, paid: int) -> None:
+    now = replace(OWED, amount_fen=fee)
+    verdict = now.receive(success(OPENS, paid), 28_000)
+    assert (verdict.obligation, verdict.facts, verdict.refund) == (now, (), RefundCause.WRONG_AMOUNT)
+
+
 @given(
     st.sampled_from(Status),
     st.integers(-3, 3),
