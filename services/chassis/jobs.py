@@ -61,6 +61,11 @@ class Job:
         """Something may be due: run soon. Use as `uow.after_commit(job.wake)`."""
         self._awake.set()
 
+    def wake_for(self, at: datetime) -> None:
+        """Something is due then: run soon, unless it runs by then anyway. Whoever asks when this is due must not miss it."""
+        if self.due_at is None or at < self.due_at:
+            self._awake.set()
+
     def hurry(self) -> None:
         """Somebody waits for what is gathered: do not wait out the pace."""
         self._hurried.set()

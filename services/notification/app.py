@@ -82,12 +82,11 @@ def create_app(settings: Settings) -> Process:
         wording=wording,
         vault=plumbing.vault,
     )
-    deliveries = [
-        (str(Carrier.SMS), through(by_sms, routing=routing, scoreboard=scoreboard)),
-        (str(Carrier.EMAIL), through(by_mail)),
-    ]
+    sms_delivery = through(by_sms, routing=routing, scoreboard=scoreboard)
     pace = timedelta(seconds=settings.delivery_pace_seconds)
-    deliver = jobs.delivery_jobs(deliveries, pace)
+    deliver = jobs.delivery_jobs(
+        [(str(Carrier.SMS), sms_delivery), (str(Carrier.EMAIL), through(by_mail))], pace
+    )
     fetch = jobs.fetch_job(plumbing.database, contacts, plumbing.vault, _wake(deliver), pace)
     teller = Teller(plumbing.cycle, wording, fetch.wake, _wake(deliver))
     return Process(
@@ -110,7 +109,7 @@ def create_app(settings: Settings) -> Process:
                 list(carriers.values()),
                 timedelta(seconds=settings.receipts_pull_seconds),
             ),
-            jobs.follow_job(plumbing.database, deliver[0].wake),
+            jobs.follow_job(plumbing.database, sms_delivery, deliver[0].wake),
             jobs.calls_job(plumbing.database),
             jobs.forget_job(plumbing.database),
             jobs.promise_job(plumbing.database, settings.promise_share),

@@ -11,6 +11,7 @@ from services.chassis.db import Database
 from services.chassis.jobs import Job
 from services.chassis.vault import Vault
 from services.notification.domain.calling import CallPatience
+from services.notification.domain.life import ASK_AFTER
 from services.notification.handlers.bounces import Box, read_bounces
 from services.notification.handlers.calls import keep_list
 from services.notification.handlers.contacts import fetch_contacts
@@ -49,11 +50,14 @@ def pull_job(database: Database, carriers: Sequence[Sms], every: timedelta) -> J
     return Job(name="pull-receipts", run=run, every=every, pace=every)
 
 
-def follow_job(database: Database, on_questions: Callable[[], None]) -> Job:
-    """Sees to messages without a receipt."""
-    return Job(
+def follow_job(database: Database, by_sms: Delivery, on_questions: Callable[[], None]) -> Job:
+    """Sees to messages without a receipt. Whatever was just accepted is due before long: with a clock that jumps, before
+    another look by the real one."""
+    job = Job(
         "follow-up", lambda: follow_up(database, on_questions), every=timedelta(seconds=10), pace=_SECOND
     )
+    by_sms.on_accepted = lambda at: job.wake_for(at + ASK_AFTER[0])
+    return job
 
 
 def calls_job(database: Database) -> Job:

@@ -210,15 +210,35 @@ def _reminders(one: Registration) -> set[datetime]:
     return {at for offset in REMINDERS if (at := _closes(one) - offset) >= one.pays_since}
 
 
+# What waits for the morning is not said any more once one of these was said after it.
+DONE_AT_THE_DESK = {"confirmed", "rejected", "lapsed", "withdrawn"}
+TAKEN_BACK = {"returned", "rejected"}
+OVERTAKEN_BY = {
+    "pre-registered": DONE_AT_THE_DESK | {"amended"},
+    "amended": DONE_AT_THE_DESK | {"amended"},
+    "returned": DONE_AT_THE_DESK | {"returned"},
+    "desk-window-moved": DONE_AT_THE_DESK | {"desk-window-moved"},
+    "confirmed": TAKEN_BACK,
+    "approved": TAKEN_BACK,
+    "due": TAKEN_BACK,
+    "rejected": {"returned"},
+    "closing-soon": {"paid", "rejected"},
+}
+
+
 def _becomes(one: Registration, occasion: str, at: datetime, deadline: datetime | None, channel: str) -> str:
-    """Everything goes out; only a reminder that waits for the morning may be overtaken by the payment."""
-    if occasion != "closing-soon" or channel != "sms" or not notice.is_night(at):
+    """Everything goes out, but for an SMS that waits for the morning and is overtaken by then."""
+    if channel != "sms" or not notice.is_night(at):
         return "delivered"
     morning = notice.morning_after(at)
     if deadline is not None and deadline <= morning:
         return "delivered"
-    settled = [when for what, when, _ in one.told if what in ("paid", "rejected") and at < when <= morning]
-    return "superseded" if settled else "delivered"
+    later = OVERTAKEN_BY.get(occasion, set())
+    return (
+        "superseded"
+        if any(what in later and at < when <= morning for what, when, _ in one.told)
+        else "delivered"
+    )
 
 
 def _arrives(data: dict[str, Any], channel: str) -> str:

@@ -246,14 +246,20 @@ def _pulled(status: Mapping[str, Any]) -> Receipt | None:
     delivered = _DELIVERED.get(str(status.get("ReportStatus")))
     if delivered is None:
         return None
-    received = status.get("UserReceiveTime")
     return Receipt(
         reference=str(status.get("SessionContext") or ""),
         provider_ref=str(status.get("SerialNo", "")),
         delivered=delivered,
         code=str(status.get("Description", ""))[:CODE_LENGTH],
-        at=datetime.fromtimestamp(received, UTC) if isinstance(received, int) and received > 0 else None,
+        at=_at(status.get("UserReceiveTime")),
     )
+
+
+def _at(seconds: object) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int) and seconds > 0 else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _pushed(entry: Mapping[str, Any]) -> Receipt:

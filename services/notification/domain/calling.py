@@ -7,12 +7,20 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from services.notification.domain.life import OVERTAKEN_BY
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.urgency import LAST_DAY
 
 # Whoever does not hear of these loses something that a call can still save, or is owed the word in person.
 _ENDED: Final = frozenset({Occasion.EXPIRED, Occasion.LAPSED, Occasion.REJECTED, Occasion.REINSTATED})
 _ASKED: Final = frozenset({Occasion.RETURNED, Occasion.DESK_WINDOW_MOVED})
+# Once one of these is told, a call about what it undoes is off the list.
+UNDOES_A_CALL: Final = frozenset(
+    later
+    for earlier in _ENDED | _ASKED | {Occasion.CLOSING_SOON}
+    for later in OVERTAKEN_BY.get(earlier, ())
+    if later is not earlier
+)
 # Whoever gives another number or address hears of these there, if nothing told them before.
 WORTH_ANOTHER_TRY: Final = (
     _ENDED | _ASKED | {Occasion.CLOSING_SOON, Occasion.DUE, Occasion.APPROVED, Occasion.PAYMENT_WINDOW_MOVED}

@@ -84,14 +84,27 @@ HOLDS_WHILE: Final[Mapping[Occasion, frozenset[Standing]]] = {
     Occasion.EXPIRED: frozenset({Standing.NONE, Standing.EXPIRED, Standing.CANCELLED}),
     Occasion.REINSTATED: _OWING | {Standing.PAID},
 }
+# Whoever was confirmed has done what the desk asked for; who is out of it need not.
+_DONE_AT_THE_DESK: Final = frozenset(
+    {Occasion.CONFIRMED, Occasion.REJECTED, Occasion.LAPSED, Occasion.WITHDRAWN}
+)
 # What makes an earlier message untrue: the same person is told of something later.
 OVERTAKEN_BY: Final[Mapping[Occasion, frozenset[Occasion]]] = {
+    # They ask to the desk with a form: after an amendment that form is void, and the desk perhaps another one.
+    Occasion.PRE_REGISTERED: _DONE_AT_THE_DESK | {Occasion.AMENDED},
+    Occasion.AMENDED: _DONE_AT_THE_DESK | {Occasion.AMENDED},
+    # A return takes a decision back, a rejection too (decisions/0014), and nothing is owed before the next approval.
+    Occasion.CONFIRMED: frozenset({Occasion.RETURNED, Occasion.REJECTED}),
+    Occasion.APPROVED: frozenset({Occasion.RETURNED, Occasion.REJECTED}),
+    Occasion.REJECTED: frozenset({Occasion.RETURNED}),
+    Occasion.DUE: frozenset({Occasion.RETURNED}),
+    Occasion.RETURNED: _DONE_AT_THE_DESK | {Occasion.RETURNED},
+    Occasion.DESK_WINDOW_MOVED: _DONE_AT_THE_DESK | {Occasion.DESK_WINDOW_MOVED},
     # An extension has reminders of its own, and of several that wait only the latest is worth hearing.
     Occasion.CLOSING_SOON: frozenset(
         {Occasion.CLOSING_SOON, Occasion.PAYMENT_WINDOW_MOVED, Occasion.REINSTATED}
     ),
     Occasion.PAYMENT_WINDOW_MOVED: frozenset({Occasion.PAYMENT_WINDOW_MOVED}),
-    Occasion.DESK_WINDOW_MOVED: frozenset({Occasion.DESK_WINDOW_MOVED}),
     Occasion.EXPIRED: frozenset({Occasion.REINSTATED}),
     Occasion.LAPSED: frozenset({Occasion.REINSTATED}),
     Occasion.REINSTATED: frozenset({Occasion.EXPIRED}),

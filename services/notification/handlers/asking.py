@@ -80,8 +80,11 @@ async def ask_about_accepted(
             at = uow.at
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
         for answer in failed:
-            if not isinstance(answer, NoAnswer | Rejected):
+            if not isinstance(answer, Exception):
                 raise answer
+            if not isinstance(answer, NoAnswer | Rejected):
+                # An adapter's own fault, or an address that cannot be opened: what is due is sent all the same.
+                log.error("ask-failed", channel=carrier, error=type(answer).__name__, exc_info=answer)
         if failed:
             log.warning("carrier-silent", channel=carrier, asked=len(rows), unanswered=len(failed))
             return at + _LATER

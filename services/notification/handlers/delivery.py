@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import orjson
 import structlog
+from prometheus_client import Counter
 
 from contracts.cycle import Cycle
 from contracts.reasons import Carrier
 from services.chassis.crash import crash_point
-from services.chassis.db import LOST, Database, OutcomeUnknown, Row
+from services.chassis.db import LOST, Database, OutcomeUnknown, Row, UnitOfWork
 from services.chassis.enduring import endured
 from services.chassis.vault import Vault
 from services.notification.domain.life import CHANNEL_PAUSE, LEASE, TOO_LATE, State
@@ -35,7 +36,7 @@ from services.notification.handlers.receipts import take_early
 from services.notification.handlers.routing import Routing
 from services.notification.handlers.scoreboard import Scoreboard
 from services.notification.handlers.sending import AMBIGUOUS, PARTS, TRIES, Sending
-from services.notification.repository import messages, recipients, silence
+from services.notification.repository import limits, messages, recipients, silence
 from services.notification.repository.messages import Claim, Result
 from services.notification.templates.wording import Wording
 
@@ -44,6 +45,7 @@ __all__ = ["AMBIGUOUS", "BATCH", "PARTS", "PATIENCE", "TRIES", "Channel", "Deliv
 log = structlog.get_logger(__name__)
 
 BATCH: Final = 256  # are claimed together
+POSTPONED: Final = 5000  # are put off for the night together
 TOGETHER: Final = 128  # are recorded together
 HELD: Final = 2.0  # real seconds: what came back longer ago is recorded with fewer
 # Real seconds from a claim until its message is begun; with two of the longest calls after it, still below the lease.
@@ -51,6 +53,12 @@ PATIENCE: Final = 45.0
 # Real seconds for which what carriers answered is kept while the database is away: with all the above, below the lease.
 KEPT: Final = 20.0
 AGAIN: Final = 0.5  # real seconds between two tries to record it
+MENDED_WITHIN: Final = timedelta(minutes=10)  # then what could not be written is looked at once more
+UNWRITABLE: Final = Counter(
+    "kaowu_messages_unwritable",
+    "Looks at messages that could not be put into words, or whose address could not be opened",
+    ["channel", "occasion"],
+)
 
 
 @dataclass(slots=True)
@@ -108,6 +116,8 @@ class Delivery:
         self._database, self._cycle, self._wording, self._vault = database, cycle, wording, vault
         self.ending: Callable[[], bool] = lambda: False
         """Whether the process wants to end: what is under way comes back and is recorded, nothing more is claimed."""
+        self.on_accepted: Callable[[datetime], None] = lambda _: None
+        """Told the moment at which carriers had taken some, of which a receipt is to come."""
         self._batches = 0
 
     async def deliver(self) -> datetime | None:
@@ -160,15 +170,17 @@ class Delivery:
         self._batches += 1
         async with self._database.unit_of_work() as uow:
             until = self._cycle.quiet_until(uow.at)
-            if carrier is Carrier.SMS and until > uow.at:
-                await messages.postpone(uow, until)
+            night = carrier is Carrier.SMS and until > uow.at
+            if night and await messages.postpone(uow, until, POSTPONED) == POSTPONED:
+                # A storm left more than that over: all of it is put off before anything is picked.
+                return [], uow.at, True
             by_age = self._batches % BY_AGE_EVERY == 0
             rows = await messages.pick(uow, carrier, BATCH, by_age=by_age, besides=under_way)
             ends = {row.message_id: end_of(row, uow.at) for row in rows}
             untrue = [row for row in rows if ends[row.message_id] is State.SUPERSEDED]
             await messages.supersede(uow, [row.message_id for row in untrue])
             going = [row for row in rows if ends[row.message_id] is None]
-            batch, closed_until = [self._outgoing(row, uow.at) for row in going if row.contact_sure], None
+            batch, closed_until = await self._written(uow, [row for row in going if row.contact_sure]), None
             if self._routing is not None:
                 batch, closed_until = await self._routing.route(uow, batch)
             await messages.claim(uow, [_claim_of(one) for one in batch], uow.at + LEASE)
@@ -208,6 +220,8 @@ class Delivery:
         for provider in self._channel.providers.values():
             if provider.by_serial and any(one.one.provider == provider.name for one in tried):
                 await take_early(self._database, provider.name)
+        if any(result.state is State.ACCEPTED for result in results):
+            self.on_accepted(self._database.clock.now())
         run.learn(results)
         log.info("delivered", channel=carrier, messages=len(results), down=run.failed_all)
         return due_at
@@ -241,6 +255,25 @@ class Delivery:
                 await messages.record(uow, [self._sending.give_back(one).result for one in left])
                 if self._routing is not None:
                     await self._routing.stayed(uow, left)
+
+    async def _written(self, uow: UnitOfWork, rows: Sequence[Row]) -> list[Outgoing]:
+        """Ready to leave. What cannot be put into words, or whose address cannot be opened, waits for whoever mends that: it
+        holds up nobody else, and its person is called like anybody whom nothing told."""
+        batch: list[Outgoing] = []
+        unwritable: dict[tuple[str, str], list[UUID]] = {}
+        for row in rows:
+            try:
+                batch.append(self._outgoing(row, uow.at))
+            except Exception as error:
+                alike = unwritable.setdefault((row.occasion, type(error).__name__), [])
+                alike.append(row.message_id)
+                if len(alike) == 1:  # a text that is wrong is wrong for everybody
+                    log.error("not-to-be-written", message_id=str(row.message_id), exc_info=error)
+        for (occasion, fault), ids in unwritable.items():
+            UNWRITABLE.labels(self._channel.carrier, occasion).inc(len(ids))
+            log.error("held-unwritten", occasion=occasion, error=fault, messages=len(ids))
+            await limits.hold(uow, [(one, uow.at + MENDED_WITHIN) for one in ids])
+        return batch
 
     def _outgoing(self, row: Row, at: datetime) -> Outgoing:
         occasion, carrier = Occasion(row.occasion), self._channel.carrier

@@ -56,7 +56,13 @@ class Sending:
         if one.ask_since is not None:
             asked = self._channel.askable(one.had_by)
             for provider in asked:
-                if (known := await self._ask(one, provider, address)) is not None:
+                try:
+                    known = await self._ask(one, provider, address)
+                except Exception as error:
+                    # As when it is sent: an adapter's own fault. Nothing has left, and nothing leaves before it is known.
+                    log.exception("ask-failed", channel=self._channel.carrier, error=type(error).__name__)
+                    known = self._again(one, Failure.UNREACHED, type(error).__name__)
+                if known is not None:
                     return known
             sure = all(provider.lists_all for provider in asked)
             one = replace(one, ask_since=None, settled=-1 if asked and sure else 0)

@@ -15,8 +15,7 @@ from contracts.cycle import Cycle
 from contracts.event import RegistrationEvent
 from contracts.reasons import Carrier
 from services.chassis.db import UnitOfWork
-from services.notification.domain.calling import CallPatience
-from services.notification.domain.life import Standing
+from services.notification.domain.calling import UNDOES_A_CALL, CallPatience
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.quiet import first_moment
 from services.notification.domain.reference import references_of
@@ -58,9 +57,16 @@ class Teller:
 
         What is one and the same object in `told` is worked out once.
         """
+        said = list(told)
         await self.know(uow, events, news=news, sets_confirm_by=sets_confirm_by, new_contact=new_contact)
-        if await self._create(uow, events, told):
+        if await self._create(uow, events, said):
             uow.after_commit(self.on_messages)
+        undone = {
+            e.registration_id for e, one in zip(events, said, strict=True) if one.occasion in UNDOES_A_CALL
+        }
+        # What these know or were told makes calls needless, by what was kept just now.
+        if people := undone | {who for who, new in (news or {}).items() if new.settles}:
+            await calls.settle(uow, list(people))
 
     async def _create(
         self, uow: UnitOfWork, events: Iterable[RegistrationEvent], told: Iterable[Told]
@@ -108,8 +114,6 @@ class Teller:
                 uow, cycle_id, of_cycle, sets_confirm_by=sets_confirm_by, new_contact=new_contact
             ):
                 uow.after_commit(self.on_contacts_wanted)
-        if news and any(said.standing is not Standing.NONE or said.pay_by for said in news.values()):
-            await calls.settle(uow, list(news))
 
     async def tell_again(self, uow: UnitOfWork, events: Sequence[RegistrationEvent]) -> None:
         """These people are reached otherwise from now on: what matters still and nothing told them goes out once more.

@@ -10,24 +10,22 @@ from uuid import UUID
 
 from services.chassis.db import Row, UnitOfWork
 from services.notification.domain.calling import UNCONFIRMED, CallOutcome
-from services.notification.domain.life import ASKS, HOLDS_WHILE, State
+from services.notification.domain.life import ASKS, State
 from services.notification.domain.occasions import Occasion
 from services.notification.repository import recipients
+from services.notification.repository.truth import overtaken, untrue
 from services.notification.tables import FAILED, one_of
-
-
-def untrue(occasion: str, standing: str) -> str:
-    """An SQL condition: what the occasion tells is not true of somebody of this standing."""
-    return " or ".join(
-        f"({occasion} = '{told}' and not ({one_of(standing, standings)}))"
-        for told, standings in sorted(HOLDS_WHILE.items())
-    )
-
 
 # A reminder is about its close, whichever of several it was; anything else is about the one fact that it tells.
 _MATTER: Final = f"""
 case when m.occasion = '{Occasion.CLOSING_SOON}'
      then m.occasion || ' ' || extract(epoch from m.deadline_at)::bigint else m.occasion || ' ' || m.instance end
+"""
+
+# By another matter that came later, whatever channel tells it. Of one matter the next message has a look of its own.
+_UNDONE: Final = f"""
+exists (select from messages l where l.registration_id = m.registration_id and l.caused_by > m.caused_by
+        and l.occasion <> m.occasion and ({overtaken("m.occasion", "l.occasion")}))
 """
 _LATE = """
 select m.message_id, m.registration_id from messages m where m.call_at <= $1 order by m.call_at limit $2
@@ -46,7 +44,7 @@ select distinct on (m.registration_id, m.occasion)
 from late m join recipients r on r.registration_id = m.registration_id
 where m.state not in ('{State.DELIVERED}', '{State.SUPERSEDED}') and r.erased_at is null
   and not coalesce({one_of("m.occasion", ASKS)} and m.deadline_at <= $2, false)
-  and not ({untrue("m.occasion", "r.standing")})
+  and not ({untrue("m.occasion", "r.standing")}) and not {_UNDONE}
   and not exists (select from messages e where e.registration_id = m.registration_id and e.occasion = m.occasion
                   and e.instance = m.instance and e.channel = 'email' and e.state = '{State.DELIVERED}')
   and not exists (select from calls c where c.registration_id = m.registration_id and c.occasion = m.occasion
@@ -77,6 +75,7 @@ update calls c set {_CLOSED} = '{CallOutcome.SETTLED}'
 from recipients r
 where c.registration_id = any($1::uuid[]) and c.closed_at is null and r.registration_id = c.registration_id
   and ({untrue("c.occasion", "r.standing")}
+       or exists (select from messages m where m.message_id = c.message_id and {_UNDONE})
        or coalesce(c.occasion = '{Occasion.CLOSING_SOON}' and c.call_by < r.pay_by, false))
 """
 _OVER = f"update calls c set {_CLOSED} = '{CallOutcome.OVER}' where c.closed_at is null and c.call_by <= $1"

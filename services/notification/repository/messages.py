@@ -15,10 +15,11 @@ from uuid import UUID
 
 from contracts.reasons import Carrier
 from services.chassis.db import Row, UnitOfWork
-from services.notification.domain.life import OVERTAKEN_BY, State, sources_of
+from services.notification.domain.life import State, sources_of
 from services.notification.domain.urgency import Urgency
 from services.notification.repository import recipients
 from services.notification.repository.saying import RETURNING, SAID, say_all
+from services.notification.repository.truth import overtaken
 from services.notification.tables import WAITING, one_of
 
 _WAITING: Final = one_of("m.state", WAITING)
@@ -30,9 +31,11 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 
        set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)
 """
 _POSTPONE = f"""
-update messages m set due_at = $2, not_before = greatest(m.not_before, $2)
-where m.channel = 'sms' and {_WAITING} and m.due_at <= $1
-  and not coalesce(m.deadline_at > $1 and m.deadline_at <= $2, false)
+update messages p set due_at = $2, not_before = greatest(p.not_before, $2)
+where p.message_id = any(array(
+    select m.message_id from messages m where m.channel = 'sms' and {_WAITING} and m.due_at <= $1
+    and not coalesce(m.deadline_at > $1 and m.deadline_at <= $2, false) order by m.due_at limit $3 for update
+))
 """
 _DUE = f"""
 select m.* from messages m where m.channel = $1 and {_WAITING} and m.due_at <= $2 and m.message_id <> all($4::uuid[])
@@ -44,10 +47,6 @@ select d.* from unnest(array[{", ".join(str(int(urgency)) for urgency in Urgency
 cross join lateral ({_DUE} and m.priority = u.priority order by m.due_at limit $3 for update skip locked) d
 limit $3
 """
-_OVERTAKEN: Final = " or ".join(
-    f"(m.occasion = '{earlier}' and {one_of('l.occasion', later)})"
-    for earlier, later in sorted(OVERTAKEN_BY.items())
-)
 
 
 def _pick(due: str) -> str:
@@ -61,7 +60,8 @@ select m.message_id, m.occasion, m.variant, m.facts::text as facts, m.state, m.c
        r.contact_known = r.contact_wanted as contact_sure, r.erased_at,
        case $1 when 'sms' then r.phone else r.email end as address,
        exists (select from messages l where l.registration_id = m.registration_id
-               and l.channel = m.channel and l.caused_by > m.caused_by and ({_OVERTAKEN})) as overtaken
+               and l.channel = m.channel and l.caused_by > m.caused_by
+               and ({overtaken("m.occasion", "l.occasion")})) as overtaken
 from m join recipients r on r.registration_id = m.registration_id
 order by m.priority, m.due_at, m.registration_id, m.created_at, m.occasion
 """
@@ -167,10 +167,10 @@ class Outcome:
     reason_code: str | None
 
 
-async def postpone(uow: UnitOfWork, until: datetime) -> int:
-    """Every SMS that is due now waits until then, save those that would come too late. Returns how many."""
+async def postpone(uow: UnitOfWork, until: datetime, limit: int) -> int:
+    """SMS that are due now wait until then, save those that would come too late. Returns how many, of at most `limit`."""
     await uow.sql(PIN)
-    return await uow.changed(_POSTPONE, uow.at, until)
+    return await uow.changed(_POSTPONE, uow.at, until, limit)
 
 
 async def pick(

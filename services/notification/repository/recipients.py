@@ -98,6 +98,11 @@ class News:
     confirm_by: datetime | None = None
     pay_by: datetime | None = None  # the close of payment, as told
 
+    @property
+    def settles(self) -> bool:
+        """Whether a call about paying may be needless by this."""
+        return self.standing is not Standing.NONE or self.pay_by is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

@@ -10,10 +10,10 @@ from uuid import UUID
 from services.chassis.db import Row, UnitOfWork
 from services.notification.domain.calling import WORTH_ANOTHER_TRY
 from services.notification.domain.life import ASKS
-from services.notification.repository.calls import untrue
+from services.notification.repository.truth import overtaken, untrue
 from services.notification.tables import FAILED, one_of
 
-# Of each occasion the last; neither it nor a later one reached them or is on its way.
+# Of each occasion the last; neither it nor a later one reached them or is on its way, and nothing said since undoes it.
 _UNTOLD: Final = f"""
 select distinct on (m.registration_id, m.occasion)
     m.registration_id, m.occasion, m.variant, m.facts::text as facts, m.deadline_at
@@ -23,6 +23,8 @@ where m.registration_id = any($1::uuid[]) and {one_of("m.state", FAILED)}
   and not coalesce({one_of("m.occasion", ASKS)} and m.deadline_at <= $2, false)
   and not exists (select from messages o where o.registration_id = m.registration_id and o.occasion = m.occasion
                   and o.caused_by >= m.caused_by and not ({one_of("o.state", FAILED)}))
+  and not exists (select from messages l where l.registration_id = m.registration_id and l.caused_by > m.caused_by
+                  and l.occasion <> m.occasion and ({overtaken("m.occasion", "l.occasion")}))
 order by m.registration_id, m.occasion, m.caused_by desc
 """
 

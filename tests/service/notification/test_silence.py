@@ -56,6 +56,22 @@ async def test_a_silent_carrier_is_asked_at_each_set_time_and_once_at_each(syste
     assert len(system.sms_to(one)) == 1, "asking sends nothing"
 
 
+async def test_what_was_just_accepted_is_looked_at_before_a_clock_that_jumps_has_passed_it(
+    system: System,
+) -> None:
+    (one,) = await system.registered(phone=SILENT)
+    follow = system.follow_job
+    assert follow.awake.is_set(), "nothing was due"
+    follow.awake.clear()
+    follow.due_at = await follow.run()
+    assert follow.due_at == await accepted_at(system, one) + ASK_AFTER[0]
+    await system.registered(phone=SILENT)
+    assert not follow.awake.is_set(), "it runs before then anyway"
+    follow.due_at += timedelta(hours=71)
+    await system.registered(phone=SILENT)
+    assert follow.awake.is_set()
+
+
 async def test_a_receipt_that_was_lost_is_learned_by_asking_a_quarter_of_an_hour_later(
     system: System,
 ) -> None:

@@ -17,6 +17,7 @@ from contracts.reasons import ChangedField, ReasonCode, WindowReason
 from services.chassis import migrations
 from services.notification.consumers import HANDLERS
 from services.notification.domain.occasions import CONTENTS, Occasion
+from services.notification.handlers import delivery
 from services.notification.templates.wording import Wording
 from tests.service.notification.system import (
     CYCLE,
@@ -78,9 +79,11 @@ async def test_of_everything_at_once_only_what_is_still_true_is_told(system: Sys
     await system.deliver(*_all_events(one))
     await system.settle()
     rows = await system.rows("select occasion, state from messages where registration_id = $1", one)
-    # Paid, forfeited and reinstated came too: whatever asked for the fee, and the forfeiture, are over.
+    # Paid, forfeited and reinstated came too: whatever asked for the fee, and the forfeiture, are over. So is what asked to
+    # the desk, and every decision that another one took back.
     over = {"due", "closing-soon", "payment-window-moved", "expired", "lapsed"}
-    assert {row["occasion"] for row in rows if row["state"] == "superseded"} == over
+    over |= {"amended", "confirmed", "returned", "approved"}
+    assert {row["occasion"] for row in rows if row["state"] == "superseded"} == over | {"pre-registered"}
     assert {row["occasion"] for row in rows if row["state"] == "delivered"} == set(Occasion) - over
 
 
@@ -248,6 +251,27 @@ async def test_what_was_late_at_ten_waits_too(system: System) -> None:
     system.at("2024-02-01 22:01")
     assert (await system.send())[0] == moment("2024-02-02 08:00")
     assert (await system.states(one, "due"))["sms"] == "created"
+
+
+async def test_what_a_storm_left_over_at_ten_is_put_off_in_pieces_before_anything_goes(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "POSTPONED", 2)
+    people = await system.registered(6)
+    system.at("2024-02-01 21:59")
+    urgent = confirmation.Returned(
+        cycle_id=CYCLE,
+        registration_id=people[0],
+        level="desk",
+        reason_codes=(ReasonCode.PHOTO,),
+        fix_until=moment("2024-02-02 07:00"),
+    )
+    await system.deliver(*(due(one) for one in people[1:]), urgent)
+    system.at("2024-02-01 22:01")
+    assert (await system.send())[0] == moment("2024-02-02 08:00")
+    states = [(await system.states(one, "due"))["sms"] for one in people[1:]]
+    assert states == ["created"] * 5
+    assert (await system.states(people[0], "returned"))["sms"] == "accepted"
 
 
 async def test_a_reminder_is_not_sent_to_who_has_paid_meanwhile(system: System) -> None:

@@ -192,6 +192,7 @@ async def test_receipts_without_our_reference_or_of_an_unknown_kind_never_mean_t
                 "SessionContext": "message-2",
                 "SerialNo": "2",
                 "Description": "MK:0001",
+                "UserReceiveTime": 10**30,
             },
         ]
         return Reply.of({"Response": {"PullSmsSendStatusSet": entries}})
