@@ -41,9 +41,13 @@ app.command("messages")(messages)
 
 MOMENTS = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M%z"]
 REPORT = Path("build/rehearsal")
+_PROBLEMS = 8  # of a cycle file; the linter shows all
 LESHAN = Path(__file__).resolve().parent / "cycles" / "2024-health-leshan.toml"
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="The system's directory; kept between starts.")
+]
+LastDataOption = Annotated[
+    Path | None, typer.Option("--data", help="The system's directory; default: what ran last.")
 ]
 CycleOption = Annotated[Path, typer.Option("--cycle", help="The cycle file.", exists=True, dir_okay=False)]
 
@@ -59,9 +63,16 @@ def main() -> None:
     try:
         app()
     except (
-        StartFailed, InUse, Mismatch, NoKeys, NotOurs, CycleInvalid, CannotLook, CannotBackUp, CannotRestore,
+        StartFailed, InUse, Mismatch, NoKeys, NotOurs, CannotLook, CannotBackUp, CannotRestore,
     ) as error:  # fmt: skip
         _fail(str(error))
+    except CycleInvalid as invalid:
+        _fail(_no_cycle(invalid))
+    except OSError as error:
+        # A directory that may not be written, a disk that is full: no fault of the program, and not one of its bugs.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
@@ -107,7 +118,7 @@ def rehearse(
 
 @app.command()
 def check(
-    data: DataOption = None,
+    data: LastDataOption = None,
     given: Annotated[
         bool, typer.Option("--given", help="The system the environment names, not a local one.")
     ] = False,
@@ -121,20 +132,22 @@ def check(
 
 @app.command()
 def backup(
-    target: Annotated[Path, typer.Argument(help="The file to write, or a directory for it.")],
-    data: DataOption = None,
+    # As it was typed: a path forgets the slash that says "directory".
+    target: Annotated[str, typer.Argument(help="The file to write, or a directory for it (ends with /).")],
+    data: LastDataOption = None,
 ) -> None:
     """Write every database of the local system to one file, as it runs or as it was left."""
+    from deploy.backup.archive import target_of  # noqa: PLC0415
     from deploy.backup.commands import backup_system  # noqa: PLC0415
 
-    raise SystemExit(run(lambda: backup_system(data or latest_data(), target)))
+    raise SystemExit(run(lambda: backup_system(data or latest_data(), target_of(target))))
 
 
 @app.command()
 def restore(
     source: Annotated[Path, typer.Argument(help="A backup, or a directory of them: the latest.")],
     only: Annotated[list[str] | None, typer.Option(help="This service alone; may be repeated.")] = None,
-    data: DataOption = None,
+    data: LastDataOption = None,
 ) -> None:
     """Put a backup back, and catch up with what was said since. The system must be stopped."""
     from deploy.backup.commands import restore_system  # noqa: PLC0415
@@ -227,6 +240,15 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return runner.run(inside())
     except asyncio.CancelledError:
         raise SystemExit(128 + (received[0] if received else signal.SIGTERM)) from None
+
+
+def _no_cycle(invalid: CycleInvalid) -> str:
+    """A line for each problem, at most some: `kaowu cycle lint` has them all."""
+    file = invalid.file or "the cycle file"
+    lines = [f"{file} is no cycle:", *(f"  {problem}" for problem in invalid.problems[:_PROBLEMS])]
+    if (more := len(invalid.problems) - _PROBLEMS) > 0:
+        lines.append(f"  … and {more} more: kaowu cycle lint {file}")
+    return "\n".join(lines)
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """What may be wrong with a cycle file: errors that stop it, findings that somebody should know."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 FindingKind = Literal[
@@ -41,7 +42,9 @@ class Finding:
 
 
 class CycleInvalid(ValueError):
-    """The file is no cycle. Holds every problem that could be found at once."""
+    """The file is no cycle. Holds every problem that could be found at once, and which file, where there is one."""
+
+    file: Path | None = None
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(set(problems))

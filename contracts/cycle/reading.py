@@ -19,6 +19,14 @@ _LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 def read(model: type[Model], file: File) -> Model:
+    try:
+        return _read(model, file)
+    except CycleInvalid as invalid:
+        invalid.file = file
+        raise
+
+
+def _read(model: type[Model], file: File) -> Model:
     text = _text(file)
     try:
         data = tomllib.loads(text)

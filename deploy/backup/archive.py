@@ -63,12 +63,30 @@ class Manifest(_Part):
     """group → topic → partition → where the group stood before the dumps were begun."""
 
 
+def target_of(typed: str) -> Path:
+    """What was typed as a target. With a slash at its end it is a directory, made if there is none. Raises CannotBackUp."""
+    target = Path(typed)
+    if typed.endswith("/"):
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotBackUp(f"{target} cannot be made a directory: {error.strerror}") from None
+    return target
+
+
 def place_for(target: Path, cycle: str, at: datetime) -> Path:
-    """The file to write: `target`, or one named for its moment where `target` is a directory."""
+    """The file to write: `target`, or one named for its moment where `target` is a directory. Raises CannotBackUp."""
     if target.is_dir():
         return target / f"{cycle}-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}{_SUFFIX}"
     if not target.parent.is_dir():
-        raise CannotBackUp(f"there is no directory {target.parent}")
+        raise CannotBackUp(f"there is no directory {target.parent}: make it, or name another")
+    if target.exists():
+        try:
+            read_manifest(target)
+        except CannotRestore:
+            raise CannotBackUp(
+                f"{target} is there and is no backup of kaowu's: it is left as it is, name another file or a directory"
+            ) from None
     return target
 
 

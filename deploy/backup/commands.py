@@ -37,12 +37,14 @@ async def backup_system(data: Path, target: Path) -> int:
         console.print(
             f"{service:<13} {dump.size / 2**20:8.1f} MiB, {dump.said} events said, {dump.heard} heard",
             markup=False,
+            soft_wrap=True,
         )
-    console.print(f"as of {_in_words(manifest.at)}: {done.file}", markup=False)
+    console.print(f"as of {_in_words(manifest.at)}: {done.file}", markup=False, soft_wrap=True)
     console.print(
         "without the keys it was sealed with nobody can read the people in it: keep a copy of "
         f"{data / 'keys'} somewhere else",
         markup=False,
+        soft_wrap=True,
         style="dim",
     )
     return 0
@@ -56,22 +58,25 @@ async def restore_system(data: Path, source: Path, only: Sequence[str]) -> int:
             done = await restore(place, source, only=only, watching=watching)
     manifest = done.manifest
     console.print(
-        f"restored {', '.join(done.services)} as of {_in_words(manifest.at)}: {done.file}", markup=False
+        f"restored {', '.join(done.services)} as of {_in_words(manifest.at)}: {done.file}",
+        markup=False,
+        soft_wrap=True,
     )
     for service in done.services:
         dump = manifest.services[service]
         console.print(
-            f"  {service}: {dump.said} events said, {dump.heard} heard were in the backup", markup=False
+            f"  {service}: {dump.said} events said, {dump.heard} heard were in the backup",
+            markup=False,
+            soft_wrap=True,
         )
     show(done.services, console)
     console.print(
         f"what was replaced is kept as {', '.join(done.kept.values())} until the next restore",
         markup=False,
+        soft_wrap=True,
         style="dim",
     )
-    console.print(
-        f"start it as before (kaowu up --data {data}), then: kaowu check, kaowu replay verify", markup=False
-    )
+    console.print(_then(data, virtual=manifest.clock == "virtual"), markup=False, soft_wrap=True)
     return 0
 
 
@@ -106,7 +111,7 @@ async def catch_up_given(environ: Mapping[str, str], services: Sequence[str], si
             # What nobody could read then is parked again; the inbox drops the rest.
             await set_offsets(bootstrap, service, await offsets_at(bootstrap, service, since - _BEFORE))
     show(done, console)
-    console.print(f"start {', '.join(done)} again, then: kaowu check --given", markup=False)
+    console.print(f"start {', '.join(done)} again, then: kaowu check --given", markup=False, soft_wrap=True)
     return 0
 
 
@@ -118,12 +123,14 @@ def show(done: Mapping[str, CaughtUp], console: Console) -> None:
             + (f", {one.parked} parked" if one.parked else "")
             + (f"; {one.to_go_out} are still to go out" if one.to_go_out else ""),
             markup=False,
+            soft_wrap=True,
         )
         if service == "payment":
             console.print(
                 f"    {one.to_ask} registrations will be asked about at the gateway; nobody is forfeited before that "
                 "(GET /office/close: recoveries)",
                 markup=False,
+                soft_wrap=True,
             )
             _show_decisions(one, console)
         if service == "notification":
@@ -131,18 +138,25 @@ def show(done: Mapping[str, CaughtUp], console: Console) -> None:
                 f"    {one.to_ask} messages have no known end: an SMS waits ten minutes and is looked up at its carrier "
                 "before it is sent; a mail may come twice and is counted as ambiguous",
                 markup=False,
+                soft_wrap=True,
             )
         if one.strangers:
             console.print(
                 f"    {len(one.strangers)} registrations were made since the backup, and who made them is in no event. They "
                 "have to pre-register again, or be entered at their desk:",
                 markup=False,
+                soft_wrap=True,
                 style="yellow",
             )
             for registration_id in one.strangers[:_NAMED]:
-                console.print(f"      {registration_id}", markup=False, style="yellow")
+                console.print(f"      {registration_id}", markup=False, soft_wrap=True, style="yellow")
             if len(one.strangers) > _NAMED:
-                console.print(f"      … and {len(one.strangers) - _NAMED} more", markup=False, style="yellow")
+                console.print(
+                    f"      … and {len(one.strangers) - _NAMED} more",
+                    markup=False,
+                    soft_wrap=True,
+                    style="yellow",
+                )
 
 
 def _show_decisions(done: CaughtUp, console: Console) -> None:
@@ -152,6 +166,7 @@ def _show_decisions(done: CaughtUp, console: Console) -> None:
             f"    to be decided again: the close of {one.site_id} is {_in_words(one.closes_at)}, and {one.people} of its people "
             "have an earlier one. Payment asks for it at its start (GET /office/decisions); one person of the office approves",
             markup=False,
+            soft_wrap=True,
             style="yellow",
         )
     for lost in done.unrecorded:
@@ -163,12 +178,22 @@ def _show_decisions(done: CaughtUp, console: Console) -> None:
                 else "and who made it is lost: keep the paper"
             ),
             markup=False,
+            soft_wrap=True,
             style="yellow",
         )
     console.print(
         "    what the office asked for since the backup and nobody had approved is in no event: have it asked for again",
         markup=False,
+        soft_wrap=True,
     )
+
+
+def _then(data: Path, *, virtual: bool) -> str:
+    """What to do next: a rehearsal is over, nothing starts it again."""
+    checks = f"kaowu check --data {data}, kaowu replay verify --data {data}"
+    if virtual:
+        return f"it is a rehearsal's: look at it as it is ({checks})"
+    return f"start it as before (kaowu up --data {data}), then: {checks}"
 
 
 def _in_words(at: datetime) -> str:
@@ -186,4 +211,6 @@ def _progress(console: Console) -> Iterator[Watching]:
             bar = bars.add_task(what, total=steps)
             return lambda count: bars.advance(bar, count)
 
-        yield Watching(say=lambda line: console.print(line, markup=False, style="dim"), begin=begin)
+        yield Watching(
+            say=lambda line: console.print(line, markup=False, style="dim", soft_wrap=True), begin=begin
+        )

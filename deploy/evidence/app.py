@@ -70,14 +70,21 @@ def preview(
         datetime | None,
         typer.Option("--closes-at", help="Only of the window that closes then.", formats=_MOMENTS),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many people by name.")] = 50,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document instead of tables, with everybody.")
+    ] = False,
 ) -> None:
     """Who would be forfeited if the window closed now, why, and how much money is under way. Nothing is changed."""
     from deploy.cli import latest_data, run  # noqa: PLC0415
     from deploy.evidence import commands  # noqa: PLC0415
 
     raise SystemExit(
-        run(lambda: commands.preview(data or latest_data(), closes_at, use_given=given, as_json=as_json))
+        run(
+            lambda: commands.preview(
+                data or latest_data(), closes_at, use_given=given, as_json=as_json, limit=limit
+            )
+        )
     )
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from rich import box
 from rich.console import Console
@@ -24,35 +25,66 @@ from services.chassis.tokens import Actor
 from services.payment.handlers.previewing import preview_close
 
 OK, ALTERED, UNREADABLE = 0, 1, 2
+PEOPLE: Final = 50  # by name, of a preview
 _TERMINAL: Final = Actor("kaowu close preview", frozenset({"office"}))
 _PAGE: Final = 5000
+_WOULD: Final = {"forfeit": "视为自动放弃", "ask": "先向支付渠道查询", "spare": "暂不处理"}
+# For one line of many people; the sums have the whole sentence.
+_WHY: Final = {
+    "never-ordered": "从未下单",
+    "orders-unpaid": "订单均未支付",
+    "order-under-way": "有未了结订单",
+    "restore-under-way": "系统恢复未完成",
+    "decision-under-way": "截止变更待办结",
+    "stopped": "有事项正在办理",
+}
 _PIPE_WIDTH: Final = 132
 
 
 def _reach(data: Path, *, use_given: bool, console: Console) -> AbstractAsyncContextManager[Reach]:
     if use_given:
         return given(os.environ)
-    return local(data, say=lambda line: console.print(line, markup=False, style="dim"))
+    return local(data, say=lambda line: console.print(line, markup=False, style="dim", soft_wrap=True))
 
 
 async def write(data: Path, registration_id: UUID, target: Path, *, use_given: bool) -> int:
     """Write one evidence file, and check it as its reader will."""
     console = Console(highlight=False, stderr=True)
     try:
+        _refuse_unwritable(target)
         async with _reach(data, use_given=use_given, console=console) as reach:
             content = await make(reach, registration_id, made_at=SystemClock().now())
+        raw = (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+        verdict = verify(raw)
+        _put(target, raw)
     except CannotProve as error:
         console.print(Text(f"no evidence was written: {error}", style="red"), soft_wrap=True)
         return ALTERED
-    raw = (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
-    verdict = verify(raw)
-    target.write_bytes(raw)
     console.print(
         Text(f"{target}: {len(raw)} bytes; check it with: kaowu evidence verify {target}"), soft_wrap=True
     )
     for problem in verdict.problems:
         console.print(Text(f"it does not prove everything: {problem}", style="yellow"), soft_wrap=True)
     return ALTERED if verdict.problems else OK
+
+
+def _refuse_unwritable(target: Path) -> None:
+    """Before databases are started for nothing. Raises CannotProve."""
+    if not target.parent.is_dir():
+        raise CannotProve(f"there is no directory {target.parent}: make it, or name another file")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise CannotProve(f"{target} may not be written by this account: name another file")
+
+
+def _put(target: Path, raw: bytes) -> None:
+    """Whole or not at all: half a file would look like an altered one. Raises CannotProve."""
+    scratch = target.with_name(target.name + ".new")
+    try:
+        scratch.write_bytes(raw)
+        scratch.replace(target)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise CannotProve(f"{target} cannot be written: {error.strerror}; name another file") from None
 
 
 async def prove_one(reach: Reach, target: Path) -> str | None:
@@ -117,8 +149,10 @@ def check(file: Path, root: str | None) -> int:
     return OK
 
 
-async def preview(data: Path, closes_at: datetime | None, *, use_given: bool, as_json: bool) -> int:
-    """Who would be forfeited if the window closed now."""
+async def preview(
+    data: Path, closes_at: datetime | None, *, use_given: bool, as_json: bool, limit: int = PEOPLE
+) -> int:
+    """Who would be forfeited if the window closed now; `limit` people by name, --json everybody."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPE_WIDTH)
@@ -144,9 +178,26 @@ async def preview(data: Path, closes_at: datetime | None, *, use_given: bool, as
         found = {"cycle_id": reach.cycle.id, "at": page["at"], "totals": totals, "items": items}
         print(json.dumps(found, ensure_ascii=False, indent=1, default=_in_json))
         return OK
-    console.print(_totals(totals))
-    console.print(_people(items))
+    show_preview(console, totals, items, reach.cycle.zone, limit)
     return OK
+
+
+def show_preview(
+    console: Console, totals: dict[str, Any], items: list[dict[str, Any]], zone: ZoneInfo, limit: int
+) -> None:
+    """The people first: however many they are, what is read last are the sums."""
+    if not items:
+        console.print(
+            Text("没有人欠费：现在截止，不会有人被放弃 · nobody owes, nobody would be forfeited"),
+            soft_wrap=True,
+        )
+        return
+    console.print(_people(items[:limit], zone))
+    if len(items) > limit:
+        console.print(
+            Text(f"… 另有 {len(items) - limit} 人: --limit {len(items)}, --json", style="dim"), soft_wrap=True
+        )
+    console.print(_totals(totals, zone))
 
 
 def _in_json(value: object) -> str:
@@ -155,24 +206,27 @@ def _in_json(value: object) -> str:
     return str(value)
 
 
-def _totals(totals: dict[str, Any]) -> Table:
+def _moment(at: datetime, zone: ZoneInfo) -> str:
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+def _totals(totals: dict[str, Any], zone: ZoneInfo) -> Table:
     table = Table(
         title=Text("假如现在截止", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for column in ("缴费截止", "将会", "原因", "人数", "应缴", "在途"):
         table.add_column(Text(column), overflow="fold")
-    words = {"forfeit": "视为自动放弃", "ask": "先向支付渠道查询", "spare": "暂不处理"}
     for row in totals["by_reason"]:
         table.add_row(
-            _in_json(row["closes_at"]),
-            words[row["would"]],
+            _moment(row["closes_at"], zone),
+            _WOULD[row["would"]],
             row["words"],
             str(row["registrations"]),
             _yuan(row["amount_fen"]),
             _yuan(row["in_flight_fen"]),
         )
     table.add_section()
-    for would, word in words.items():
+    for would, word in _WOULD.items():
         counted = totals[would]
         table.add_row(
             "合计",
@@ -185,19 +239,19 @@ def _totals(totals: dict[str, Any]) -> Table:
     return table
 
 
-def _people(items: list[dict[str, Any]]) -> Table:
+def _people(items: list[dict[str, Any]], zone: ZoneInfo) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("registration", "would", "why", "owes", "order under way", "its end"):
+    for column in ("registration", "将会", "原因", "应缴", "未了结订单", "订单到期"):
         table.add_column(Text(column), overflow="fold", no_wrap=column == "registration")
     for item in items:
         order = item["open_order"]
         table.add_row(
             str(item["registration_id"]),
-            item["would"],
-            item["why"],
+            _WOULD[item["would"]],
+            _WHY[item["why"]],
             _yuan(item["amount_fen"]),
             f"{order['order_no']} ({order['channel']}, {order['state']})" if order else "",
-            _in_json(order["expires_at"]) if order else "",
+            _moment(order["expires_at"], zone) if order else "",
         )
     return table
 

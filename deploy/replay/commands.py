@@ -27,7 +27,7 @@ async def verify_system(data: Path, source: Source | None) -> int:
             return lambda count: bars.advance(bar, count)
 
         def say(line: str) -> None:
-            console.print(line, markup=False, style="dim")
+            console.print(line, markup=False, soft_wrap=True, style="dim")
 
         async with standing(data, say=say) as place:
             verified = await verify(place, source=source, say=say, begin=begin)
@@ -43,19 +43,23 @@ def show(verified: Verified, console: Console) -> None:
             f"{one.service}: {done.heard} events heard again, {done.folded} of its own folded, "
             f"{done.reacted} said again by its consumers" + (f", {one.waiting} wait" if one.waiting else ""),
             markup=False,
+            soft_wrap=True,
         )
         for name, counted in one.tables.items():
             console.print(
-                f"  {name:<20} {counted.rows:>8} rows, {counted.values:>9} values compared", markup=False
+                f"  {name:<20} {counted.rows:>8} rows, {counted.values:>9} values compared",
+                markup=False,
+                soft_wrap=True,
             )
         for line in not_compared(one.service):
-            console.print(f"  {line}", markup=False, style="dim")
+            console.print(f"  {line}", markup=False, soft_wrap=True, style="dim")
     for difference in verified.differences:
-        console.print(str(difference), markup=False, style="red")
+        console.print(str(difference), markup=False, soft_wrap=True, style="red")
     console.print(
         f"{len(verified.differences) or 'no'} differences: {verified.events} events from "
         f"{'topics' if verified.source == 'topics' else 'logs'}",
         markup=False,
+        soft_wrap=True,
         style="red" if verified.differences else "green",
     )
 
@@ -83,6 +87,9 @@ async def republish_topics(data: Path) -> int:
     console = Console(highlight=False)
     async with standing(data, stopped=True) as place:
         for service, count in (await republish(place)).items():
-            console.print(f"{service}: {count} events published again", markup=False)
-    console.print("every group reads from the beginning at the next start; its inbox drops what it knows")
+            console.print(f"{service}: {count} events published again", markup=False, soft_wrap=True)
+    console.print(
+        "every group reads from the beginning at the next start; its inbox drops what it knows",
+        soft_wrap=True,
+    )
     return 0

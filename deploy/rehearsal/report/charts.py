@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from html import escape
+from math import ceil
 from zoneinfo import ZoneInfo
 
 from deploy.rehearsal.report.figures import Desk, Minute, Stage
@@ -63,51 +64,25 @@ def _svg(height: float, parts: Sequence[str], label: str) -> str:
 
 
 def funnel(stages: Sequence[Stage]) -> str:
-    """One bar per stage, centred, with what was lost on the way beside it."""
+    """One bar per stage, and under it what was lost on the way to the next.
+
+    Every number stands at the beginning of its bar: a phone shows no more of a row without being pushed aside.
+    """
     most = max((stage.count for stage in stages), default=1) or 1
-    parts, row, left, room = [], 64, 118, 500
+    parts, row, left = [], 64, 118
+    room = WIDE - left
     for number, stage in enumerate(stages):
         y = number * row
         width = room * stage.count / most
+        inside = width > 70
         parts.append(_text(left - 14, y + 27, stage.name, anchor="end", size=15, weight=600))
         parts.append(_rect(left, y + 6, width, 32, TEAL, round_=3, title=f"{stage.name} {stage.count}"))
-        inside = width > 90
-        x = left + (width - 10 if inside else width + 8)
+        x = left + (10 if inside else width + 8)
         fill = "#fff" if inside else INK
-        parts.append(
-            _text(
-                x,
-                y + 27,
-                f"{stage.count:,}",
-                anchor="end" if inside else "start",
-                fill=fill,
-                size=16,
-                weight=700,
-            )
-        )
-        lost = [f"{why} {count:,}" for why, count in stage.lost if count]
-        if lost:
-            parts.append(_line(left, y + 51, left + room + 330, y + 51, LINE, dash="2 4"))
-            parts.append(
-                _text(
-                    left + room + 330,
-                    y + 55,
-                    "　".join(f"− {one}" for one in lost),
-                    anchor="end",
-                    size=13,
-                    fill=RUST,
-                )
-            )
-            parts[-1] = (
-                _label_background(left + room + 330, y + 55, "　".join(f"− {one}" for one in lost))
-                + parts[-1]
-            )
+        parts.append(_text(x, y + 27, f"{stage.count:,}", fill=fill, size=16, weight=700))
+        if lost := "　".join(f"− {why} {count:,}" for why, count in stage.lost if count):
+            parts.append(_text(left + 10, y + 55, lost, size=13, fill=RUST))
     return _svg(len(stages) * row - 14, parts, "漏斗")
-
-
-def _label_background(right: float, y: float, words: str) -> str:
-    width = sum(13 if ord(letter) > 0x2E80 else 7.4 for letter in words) + 12
-    return _rect(right - width + 4, y - 13, width, 18, "#fff")
 
 
 def days(
@@ -169,7 +144,9 @@ def close(minutes: Sequence[Minute], closes: datetime, last_order_at: datetime, 
     left, right, top, height = 58, 58, 34, 250
     step = (WIDE - left - right) / max(1, len(minutes))
     most = max((max(m.paid, m.refused) for m in minutes), default=1) or 1
-    owing = max((m.unpaid + m.expired for m in minutes), default=1) or 1
+    # Whole people at each of its four lines.
+    owing = max(4, 4 * ceil(max((m.unpaid + m.expired for m in minutes), default=0) / 4))
+    most = most if most < 4 else 4 * ceil(most / 4)
     base = top + height
     first = minutes[0].at
     parts = []

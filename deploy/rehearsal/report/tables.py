@@ -25,7 +25,10 @@ def show(run: Run, findings: Sequence[Finding], report: Path, console: Console) 
     for what, fen in money(run).items():
         sums.add_row(MONEY[what], f"{fen / 100:,.2f}")
     heard = Table("场合", "短信送达", "邮件送达", "未送达", "不再需要", title="消息", title_justify="left")
-    for occasion, channels in messages(run).items():
+    sent = messages(run)
+    # In the order of a registration's life, as the page has them.
+    for occasion in (*(one for one in OCCASIONS if one in sent), *sorted(sent.keys() - OCCASIONS.keys())):
+        channels = sent[occasion]
         other: Counter[str] = Counter()
         for states in channels.values():
             other.update(states)
@@ -54,6 +57,8 @@ def show(run: Run, findings: Sequence[Finding], report: Path, console: Console) 
         f"{sum(memory.values()):,.0f} MiB in all",
     )
     say(console, f"open {report / 'report.html'}")
+    if run.proof:
+        say(console, f"the proof of one forfeiture: kaowu evidence verify {report / run.proof}")
 
 
 def show_findings(findings: Sequence[Finding], console: Console) -> None:

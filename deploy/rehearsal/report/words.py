@@ -145,7 +145,7 @@ INVARIANTS: Final = {
 }
 # What was checked, as `kaowu check` says it, in the words of the page.
 _CHECKED: Final = {
-    "I1": (r"(\d+) payments, (\d+) fen, against .*", "缴费 {0} 笔，共 {1} 分"),
+    "I1": (r"(\d+) payments, (\d+) fen, against .*", "缴费 {0} 笔，共 {1} 元"),
     "I2": (r"(\d+) obligations", "应缴 {0} 份"),
     "I3": (r"(\d+) facts", "事实 {0} 条"),
     "I4": (r"(\d+) records", "事件流记录 {0} 条"),
@@ -170,7 +170,12 @@ def checked(invariant: str, said: str) -> str:
     """In Chinese; as it was said where it says something else than usual."""
     pattern, words = _CHECKED.get(invariant, ("", ""))
     match = re.fullmatch(pattern, said) if words else None
-    return words.format(*match.groups()) if match else said
+    if match is None:
+        return said
+    found = list(match.groups())
+    if invariant == "I1":
+        found[1] = f"{int(found[1]) / 100:,.2f}"
+    return words.format(*found)
 
 
 def moment_of_close(at: datetime, zone: tzinfo) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -22,7 +23,8 @@ from deploy.rehearsal.invariants import judge
 from deploy.rehearsal.invariants.evidence import Evidence, Fact, Finding
 from deploy.rehearsal.invariants.privacy import Canaries, search
 from deploy.rehearsal.outcomes import STATES
-from deploy.rehearsal.report import Run, figures, tables, words
+from deploy.rehearsal.report import Run, charts, figures, tables, words
+from deploy.rehearsal.report.figures import Stage
 
 FILE = Path(__file__).parents[3] / "deploy" / "cycles" / "2024-health-leshan.toml"
 CYCLE = Cycle.read(FILE)
@@ -77,6 +79,27 @@ def test_every_check_says_what_was_checked_in_chinese() -> None:
         assert said != finding.checked, finding
         assert not any("a" <= letter <= "z" for letter in said.replace("MiB", "")), said
         assert finding.id in words.INVARIANTS
+
+
+def test_money_is_in_yuan_where_an_office_reads_it() -> None:
+    said = words.checked("I1", "69 payments, 1465000 fen, against 74 orders in the gateway's book")
+    assert said == "缴费 69 笔，共 14,650.00 元"
+
+
+def test_every_number_of_the_funnel_stands_where_a_phone_shows_it() -> None:
+    """A phone shows the left half of a chart: 360 pixels of it, drawn 600 wide."""
+    stages = [Stage("参加演练", 80, (("未能预报名", 3),)), Stage("网上预报名", 77, ()), Stage("缴费", 1, ())]
+    drawn = charts.funnel(stages)
+    places = {words: float(x) for x, words in re.findall(r'<text x="([0-9.]+)"[^>]*>([^<]+)<', drawn)}
+    assert {"80", "77", "1", "− 未能预报名 3"} <= set(places)
+    assert max(places.values()) < charts.WIDE / 2
+
+
+def test_people_are_whole_at_every_line_of_the_last_minutes() -> None:
+    minutes = [figures.Minute(AT, paid=1, refused=0, expired=0, unpaid=9)]
+    drawn = charts.close(minutes, AT, AT, CYCLE.zone)
+    right = re.findall(rf'<text x="{charts.WIDE - 50:.1f}"[^>]*>(\d+)<', drawn)
+    assert right == ["0", "3", "6", "9", "12"]
 
 
 def test_a_check_that_says_something_new_is_shown_as_it_was_said() -> None:
