@@ -9,9 +9,10 @@ import structlog
 from contracts.cycle import Cycle
 from services.chassis.db import Database
 from services.chassis.giving_way import GivingWay, Visitors
+from services.payment.domain.closes import grace
 from services.payment.domain.reminders import plan_reminders
 from services.payment.handlers.metrics import REMINDED
-from services.payment.repository import decisions, reminders, windows
+from services.payment.repository import closing, decisions, reminders, windows
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +30,11 @@ async def remind(
         }
         for row in await decisions.revived(uow):
             told.setdefault(row.told_closes_at, row.since)
+        # Whom an earlier close did not reach before it came: they keep one that holds at no desk any more.
+        window = cycle.windows.payment
+        for closes_at in await closing.owed_closes(uow):
+            if closes_at > at:
+                told.setdefault(closes_at - grace(window), window.opens)
     upcoming = [
         await _remind(database, cycle, told_closes_at, since, at, visitors or Visitors())
         for told_closes_at, since in told.items()

@@ -295,6 +295,9 @@ async def test_an_earlier_close_that_came_before_anybody_was_told_takes_nobodys_
     assert await system.words(owes) == ["due"]
     done = await office.read(decision)
     assert (done["state"], done["done"]) == ("done", {"moved": 0, "reinstated": 0})
+    # The close that they know is the one they are reminded of, and pay before.
+    system.at("2024-02-08 00:00")
+    await system.remind()
     system.at("2024-02-08 23:00")
     await system.paid_and_heard(await system.ordered(owes))
-    assert await system.words(owes) == ["due", "paid"]
+    assert await system.words(owes) == ["due", "closing-soon", "paid"]
