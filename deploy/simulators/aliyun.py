@@ -221,7 +221,7 @@ class AliyunCarrier(SmsCarrier):
             "success": message.state == "delivered",
             "err_code": message.code,
             "err_msg": "用户接收成功" if message.state == "delivered" else "空号",
-            "sms_size": str(pieces(message.text)),
+            "sms_size": str(pieces(f"【{self._world.sign_name}】{message.text}")),
             "biz_id": message.biz_id,
             "out_id": message.out_id,
         }

@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> Process:
                 sms.shows_after,
                 lists_all=sms.lists_all,
                 by_serial=sms.by_serial,
+                signature=sms.signature,
             )
             for name, sms in carriers.items()
         },

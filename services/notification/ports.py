@@ -75,6 +75,11 @@ class Sms(Protocol):
         ...
 
     @property
+    def signature(self) -> str:
+        """What it puts in front of every text, brackets included: it is counted as characters are."""
+        ...
+
+    @property
     def shows_after(self) -> timedelta:
         """How long after it took a message it may still answer `find` with None."""
         ...

@@ -111,6 +111,7 @@ class TencentSms:
     def __init__(self, account: TencentAccount, *, clock: Clock, connections: int = 32) -> None:
         self._account = account
         self._clock = clock
+        self.signature = f"【{account.sign_name}】"
         self._line = Line(account.endpoint, connections=connections, patience=PATIENCE)
 
     async def aclose(self) -> None:

@@ -25,6 +25,7 @@ from services.chassis.enduring import endured
 from services.chassis.vault import Vault
 from services.notification.domain.life import CHANNEL_PAUSE, LEASE, TOO_LATE, State
 from services.notification.domain.occasions import Occasion
+from services.notification.domain.parts import parts
 from services.notification.domain.urgency import BY_AGE_EVERY
 from services.notification.domain.words import variables
 from services.notification.handlers.asking import ask_about_accepted
@@ -280,6 +281,7 @@ class Delivery:
         facts = {**orjson.loads(row.facts), **close_of(row)}
         phrases = self._wording.phrases(carrier, occasion, row.variant, row.language)
         said = variables(occasion, facts, row.tail, self._cycle, phrases)
+        text = self._wording.render(carrier, occasion, row.variant, said, row.language)
         address = row.address and self._vault.decrypt_text(
             row.address, row=row_of(row.registration_id, COLUMN[carrier])
         )
@@ -289,7 +291,8 @@ class Delivery:
             claim=row.claims + 1,
             tries=row.tries + 1,
             address=address,
-            text=self._wording.render(carrier, occasion, row.variant, said, row.language),
+            text=text,
+            parts=parts(self._channel.signature + text.body) if carrier is Carrier.SMS else 1,
             priority=row.priority,
             had_by=row.provider or "",
             provider=self._channel.first.name,
@@ -329,7 +332,7 @@ def _claim_of(one: Outgoing) -> Claim:
         text.version,
         text.subject,
         text.body,
-        text.parts,
+        one.parts,
         one.provider,
         language=text.language,
     )

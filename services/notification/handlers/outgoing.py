@@ -25,6 +25,7 @@ class Provider:
 
     `find`: how it is asked about a message. It may not know for `shows_after` of one that it took; `lists_all`: after
     that it knows of every one, else of those with a receipt. `by_serial`: its receipts name a message by its own number.
+    `signature`: what it puts in front of a text.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Provider:
     shows_after: timedelta = timedelta(0)
     lists_all: bool = False
     by_serial: bool = False
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class Channel:
         """Who carried it before a second one was there."""
         return next(iter(self.providers.values()))
 
+    @property
+    def signature(self) -> str:
+        """The longest that any of them puts in front of a text: whose it will be is not known when its parts are counted."""
+        return max((one.signature for one in self.providers.values()), key=len)
+
     def finder(self, provider: str | None) -> Find | None:
         """How whoever had a message is asked about it."""
         return self.providers.get(provider or "", self.first).find
@@ -91,6 +98,7 @@ class Outgoing:
     until: float  # on the loop's clock: what is not begun by then is given back
     erased: bool = False
     number: bytes = b""  # a keyed index of an SMS's number
+    parts: int = 1  # of an SMS: how many it is counted and paid as, its signature included
     settled: int = 0  # -1: an earlier try's outcome was unknown, and has been learned
 
 

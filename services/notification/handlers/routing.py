@@ -85,7 +85,7 @@ class Routing:
             probe = probes.get(one.message_id)
             if closed and probe is None and not self._is_bound(one):
                 continue
-            if not budget.allows(one.text.parts, one.priority):
+            if not budget.allows(one.parts, one.priority):
                 self._alarm(budget, uow.at, today)
                 HELD.labels("budget").inc()
                 held.append((one.message_id, start_of_day(today + DAY, self._zone)))
@@ -95,7 +95,7 @@ class Routing:
                 held.append((one.message_id, until))
                 continue
             windows.leave(way)
-            budget.spend(one.text.parts)
+            budget.spend(one.parts)
             leaving.append((one.message_id, way))
             going.append(one if one.provider == way.provider else replace(one, provider=way.provider))
         await limits.hold(uow, held)
@@ -110,7 +110,7 @@ class Routing:
         cost: dict[datetime, int] = {}
         for one in batch:
             day = start_of_day(one.at, self._zone)
-            cost[day] = cost.get(day, 0) + one.text.parts
+            cost[day] = cost.get(day, 0) + one.parts
         for day in sorted(cost):
             await limits.spend(uow, day.astimezone(self._zone).date(), -cost[day])
 

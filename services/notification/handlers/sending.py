@@ -98,7 +98,7 @@ class Sending:
         self._note(one, one.provider, started)
         TRIES.labels(carrier, "accepted").inc()
         if carrier is Carrier.SMS:
-            PARTS.inc(one.text.parts)
+            PARTS.inc(one.parts)
         return Tried.of(
             one, self._channel.accepted, provider_ref=accepted.provider_ref, ambiguous=one.settled
         )

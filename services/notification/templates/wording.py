@@ -19,7 +19,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.reasons import Carrier
 from services.notification.domain.occasions import CONTENTS, VARIABLES, Occasion
-from services.notification.domain.parts import parts
 from services.notification.domain.phrases import CHINESE, ZH, Phrases
 from services.notification.domain.words import Variables, fit
 from services.notification.templates import reading
@@ -44,7 +43,6 @@ class Text:
     codes: Mapping[str, str] = field(default_factory=dict)  # carrier → its name of the approved text
     html: str | None = None  # the same text for mail readers that show more than letters
     language: str = CHINESE
-    parts: int = 1  # how many messages it is for a carrier of SMS
 
 
 class Wording:
@@ -124,7 +122,6 @@ class Wording:
             form.codes,
             _filled(form.html, said) if form.html else None,
             phrases.language,
-            parts(body),
         )
 
     def approved(self, carrier: str = "aliyun") -> dict[str, str]:

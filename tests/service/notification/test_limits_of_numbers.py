@@ -13,10 +13,11 @@ from uuid_utils.compat import uuid7
 
 from contracts.event import Event
 from services.notification.domain.limits import Leaving
+from services.notification.domain.parts import parts
 from services.notification.repository import limits
 from tests.conftest import ServiceDatabase
 from tests.service.notification.at_carriers import TEN, sms, told, until_sent
-from tests.service.notification.system import System, due, expired, running
+from tests.service.notification.system import System, due, expired, paid, running
 
 LONG = pytest.mark.faults(long=True)  # `make test-faults` plays these
 
@@ -118,6 +119,18 @@ async def test_no_number_is_kept_with_what_left_only_a_keyed_index(system: Syste
     assert await system.rows("select * from sms_left") == []
 
 
+async def test_the_signature_that_a_carrier_puts_in_front_is_counted_and_paid_too(system: System) -> None:
+    (one,) = await system.registered()
+    (before,) = await system.rows("select parts from sms_days")
+    system.at("2023-12-05 12:30")
+    await system.deliver(paid(one))
+    await system.sms_job.run()
+    sms = (await system.messages(one, "paid"))["sms"]
+    (after,) = await system.rows("select parts from sms_days")
+    assert parts(sms["body"]) == 1
+    assert sms["parts"] == after["parts"] - before["parts"] == 2
+
+
 @LONG
 async def test_what_was_surely_not_taken_counts_for_no_limit_and_costs_nothing(system: System) -> None:
     await told(system, 3)
@@ -134,15 +147,15 @@ async def test_when_the_days_budget_is_nearly_spent_ordinary_messages_wait_and_f
     service_database: ServiceDatabase, tmp_path: Path, carrier_keys: Path
 ) -> None:
     async with running(
-        await service_database("notification"), tmp_path, carrier_keys, sms_parts_a_day=20
+        await service_database("notification"), tmp_path, carrier_keys, sms_parts_a_day=30
     ) as system:
-        people = await system.registered(8)  # two parts each
+        people = await system.registered(8)  # three parts each
         assert {row["state"] for row in await sms(system, "pre-registered")} == {"delivered"}
         (spent,) = await system.rows("select parts from sms_days")
         await system.deliver(*(expired(one) for one in people[:2]), *(due(one) for one in people[2:]))
         with capture_logs() as logs:
             await system.sms_job.run()
-        assert spent["parts"] == 16
+        assert spent["parts"] == 24
         assert [log["event"] for log in logs].count("sms-budget-spent") == 1, "the alarm, once"
         assert [row["state"] for row in await sms(system, "expired")] == ["accepted"] * 2
         rows = await sms(system)

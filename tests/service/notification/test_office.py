@@ -58,7 +58,7 @@ async def test_the_funnel_counts_occasion_channel_provider_and_state(system: Sys
         for i in await items(system, "/office/messages/funnel")
     }
     assert found == {
-        ("pre-registered", "sms", "aliyun", "delivered"): (3, 6, 0),
+        ("pre-registered", "sms", "aliyun", "delivered"): (3, 9, 0),
         ("pre-registered", "email", "smtp", "delivered"): (3, 0, 0),
         ("due", "sms", None, "created"): (1, 0, 0),
         ("due", "email", "smtp", "delivered"): (1, 0, 0),

@@ -12,9 +12,11 @@ import pytest
 
 from contracts.reasons import Carrier
 from services.notification.domain.occasions import CONTENTS, VARIABLES, Occasion
+from services.notification.domain.parts import parts
 from services.notification.domain.told import Told, told_close
 from services.notification.domain.words import variables
 from services.notification.templates import layout
+from services.notification.templates.linting import SIGNATURE
 from services.notification.templates.wording import Text, Wording
 from tests.unit.notification.stories import CYCLE, all_told
 
@@ -49,7 +51,7 @@ def text_of(told: Told, channel: Carrier, language: str = "zh") -> Text:
 def test_the_message_reads_as_it_was_approved(name: str, language: str) -> None:
     sms, email = (text_of(STORIES[name], channel, language) for channel in (Carrier.SMS, Carrier.EMAIL))
     found = (
-        f"[sms] {sms.template} 第{sms.version}版 {len(sms.body)}字 {sms.parts}条\n{sms.body}\n\n"
+        f"[sms] {sms.template} 第{sms.version}版 {len(sms.body)}字 {parts(SIGNATURE + sms.body)}条\n{sms.body}\n\n"
         f"[email] 第{email.version}版\n主题：{email.subject}\n\n{email.body}\n"
     )
     path = GOLDEN / f"{name}.txt" if language == "zh" else GOLDEN / language / f"{name}.txt"
@@ -73,7 +75,7 @@ def test_every_occasion_and_variant_has_its_story() -> None:
 def test_an_sms_is_addressed_by_four_digits_and_stays_short(name: str) -> None:
     sms = text_of(STORIES[name], Carrier.SMS)
     assert sms.body.startswith("考生4321：")
-    assert sms.parts <= MOST_PARTS, f"{len(sms.body)} characters"
+    assert parts(SIGNATURE + sms.body) <= MOST_PARTS, f"{len(sms.body)} characters"
     assert "{" not in sms.body
     assert set(sms.variables) >= {"tail"}
     assert WORDING.approved()[sms.template].replace("${tail}", "4321").startswith("考生4321：")
@@ -142,8 +144,8 @@ def contrast(one: str, other: str) -> float:
     """WCAG 2.2, 1.4.3."""
 
     def luminance(colour: str) -> float:
-        parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        light = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in light]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
