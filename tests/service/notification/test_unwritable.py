@@ -42,6 +42,7 @@ async def test_a_message_that_cannot_be_put_into_words_waits_and_the_others_go(s
     assert (system.copies(odd, "sms"), system.copies(odd, "email")) == (2, 2)
 
 
+@pytest.mark.faults(long=True)  # `make test-faults` plays it
 async def test_an_address_that_cannot_be_opened_stops_no_channel_and_its_person_is_called(
     system: System,
 ) -> None:
