@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b32encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from hashlib import sha256
 from itertools import count
 from typing import Final
 from uuid import UUID
+
+_NO_PART_OF_A_WORD: Final = re.compile(r"[^0-9A-Za-z._-]")
 
 
 class OrderStatus(StrEnum):
@@ -86,6 +89,11 @@ LAPSING_AT_ONCE: Final = 2
 """So many codes may be let go unopened before one more is given out; another channel always goes on."""
 
 ORDER_LIFE: Final = timedelta(hours=2)  # the gateway's payment code lives no longer
+
+
+def refusal_word(said: str) -> str:
+    """A gateway's no as one word, which is how a proof of forfeiture binds it, whatever the gateway says."""
+    return _NO_PART_OF_A_WORD.sub("_", said)[:64] or "no-word"
 
 
 def order_expires_at(at: datetime, closes_at: datetime) -> datetime:

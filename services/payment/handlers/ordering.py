@@ -15,6 +15,7 @@ from services.payment.domain.order import (
     free_number,
     order_expires_at,
     order_number,
+    refusal_word,
 )
 from services.payment.domain.ordering import check_order
 from services.payment.domain.refusals import (
@@ -134,6 +135,6 @@ async def _place(gateways: Gateways, order: Order) -> PlacedOrder:
         raise GatewayRefused from error
     except ChannelRefused as error:
         async with gateways.database.unit_of_work() as uow:
-            await orders.failed(uow, order.order_no, error.code)
+            await orders.failed(uow, order.order_no, refusal_word(error.code))
         ORDERS.labels(order.channel, "failed").inc()
         raise GatewayRefused from error

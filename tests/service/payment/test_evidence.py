@@ -21,7 +21,7 @@ from deploy.evidence.reaching import CannotProve, Reach
 from deploy.evidence.seals import key_text
 from deploy.evidence.verdict import Unreadable
 from deploy.evidence.verifying import verify, verify_file
-from deploy.simulators.order_book import TradeState
+from deploy.simulators.order_book import Order, Refusal, TradeState
 from tests.service.payment.proving import (
     LAST,
     STATED,
@@ -87,6 +87,26 @@ async def test_a_code_that_nobody_opened_is_denied_by_alipay_under_seal(system: 
     verdict = verify(bytes_of(content), await root_of(system))
     assert verdict.problems == []
     assert any("`ACQ.TRADE_NOT_EXIST` names no order; the leaf binds it" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize(
+    ("said", "word"), [("", "no-word"), ("订单|A B: 1", "___A_B__1"), ("SIGN.ERROR-1", "SIGN.ERROR-1")]
+)
+async def test_whatever_a_gateway_calls_its_no_there_is_a_file(
+    system: System, reach: Reach, monkeypatch: pytest.MonkeyPatch, said: str, word: str
+) -> None:
+    candidate = await system.owing()
+
+    def refuses(_: object) -> Order:
+        raise Refusal(400, said, "不受理")
+
+    monkeypatch.setattr(system.world.wechat.book, "place", refuses)
+    assert (await system.order(candidate)).json()["code"] == "gateway-refused"
+    system.at(CLOSES)
+    await system.close()
+    content = await written(system, reach, candidate)
+    assert [order["refusal"] for order in content["orders"]] == [word]
+    assert verify(bytes_of(content), await root_of(system)).problems == []
 
 
 async def test_every_altered_value_is_refused_and_named(system: System, reach: Reach) -> None:
