@@ -65,6 +65,10 @@ async def make(reach: Reach, registration_id: UUID, *, made_at: datetime) -> dic
             )
         events = await uow.sql(EVENTS, str(registration_id))
         content = await _content(uow, reach, proofs[0], events, messages)
+        if (file := content["cycle"]["fingerprint"]) != reach.cycle.fingerprint:
+            raise CannotProve(
+                f"the cycle file is not the one that this close went by: that has the fingerprint {file}"
+            )
         content["earlier"] = [
             one for proof in proofs[1:] if (one := await _earlier(uow, reach, proof, events, messages))
         ]
@@ -123,7 +127,7 @@ async def _content(
         },
         "cycle": {
             "id": reach.cycle.id,
-            "fingerprint": proof.fingerprint or reach.cycle.fingerprint,
+            "fingerprint": reach.cycle.fingerprint,
             "content": reach.cycle.model_dump(mode="json"),
         },
         "clocks": None,
@@ -138,21 +142,26 @@ async def _content(
         "checksums": {},
         "digest": _NOT_YET,
     }
-    if content["cycle"]["fingerprint"] != reach.cycle.fingerprint:
-        raise CannotProve("the cycle file is not the one that this close went by: its fingerprint differs")
     told = dict.fromkeys(
         [proof.told_closes_at, reach.cycle.windows.payment.told_closes, *_told(events), proof.closes_at]
     )
-    return _fit(content, list(told), [*clocks, NO_CLOCKS], proof)
+    # Whoever falls after their close was published goes by the cycle file of that day, which may be another one by then.
+    files = dict.fromkeys([reach.cycle.fingerprint, proof.fingerprint or reach.cycle.fingerprint])
+    return _fit(content, list(files), list(told), [*clocks, NO_CLOCKS], proof)
 
 
 def _fit(
-    content: dict[str, Any], told: Sequence[datetime], clocks: Sequence[str], proof: Row
+    content: dict[str, Any],
+    files: Sequence[str],
+    told: Sequence[datetime],
+    clocks: Sequence[str],
+    proof: Row,
 ) -> dict[str, Any]:
-    """The told close and the clocks that this leaf was made with: of both the rows may say more than one."""
-    for form, (close, said) in product((V2, V1), product(told, clocks)):
+    """The cycle file, the told close and the clocks that this leaf was made with: of each there may be more than one."""
+    for form, file, close, said in product((V2, V1), files, told, clocks):
         tried = {
             **content,
+            "cycle": {**content["cycle"], "fingerprint": file},
             "forfeiture": {**content["forfeiture"], "told_closes_at": moment(close)},
             "clocks": _clocks(said),
             "leaf": {"text": "", "hash": proof.leaf.hex()},
@@ -163,7 +172,7 @@ def _fit(
             return tried
     raise CannotProve(
         f"what is kept of proof {proof.proof_id} does not give its leaf {proof.leaf.hex()}: rows of orders, answers, reminders "
-        "or of the proof itself were altered after the close"
+        "or of the proof itself were altered after the close, or it went by a cycle file that is not at hand"
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
+
+import pytest
 
 from contracts import payment
 from deploy.evidence.form import sealed
-from deploy.evidence.reaching import Reach
+from deploy.evidence.reaching import CannotProve, Reach
 from deploy.evidence.verifying import verify
 from services.payment.handlers import closing
 from tests.service.payment.proving import LAST, STATED, bytes_of, forfeited, mutants, root_of, told, written
@@ -57,6 +61,40 @@ async def test_whoever_is_forfeited_after_the_close_was_published_is_proven_by_a
     of_the_close = await written(system, reach, other["registration_id"])
     assert verify(bytes_of(of_the_close), closed.proof_root).problems == []
     assert verify(bytes_of(sealed({**content, "published": of_the_close["published"]}))).problems
+
+
+async def test_whoever_falls_after_the_cycle_file_was_changed_is_proven_by_the_new_one(
+    system: System, reach: Reach, tmp_path: Path
+) -> None:
+    """Between the close and the gateway's answer the office has corrected its telephone number."""
+    late, never = await system.approved(2)
+    system.at(LAST)
+    await system.ordered(late)
+    system.at(CLOSES)
+    system.gateway_down(600)
+    await system.close()
+    changed = tmp_path / "changed.toml"
+    text = system.settings.cycle_file.read_text(encoding="utf-8")
+    changed.write_text(text.replace("0833-2495079", "0833-2495080"), encoding="utf-8")
+    await system.end()
+    system.settings = system.settings.model_copy(update={"cycle_file": changed})
+    system.start()
+    assert system.cycle.fingerprint != reach.cycle.fingerprint
+    system.clock.jump(moment(CLOSES) + timedelta(hours=2))
+    await system.settle()
+    await system.close()
+    now = replace(reach, cycle=system.cycle, payment=system.database)
+    content = await written(system, now, late)
+    assert content["cycle"]["fingerprint"] == system.cycle.fingerprint
+    assert verify(bytes_of(content)).problems == []
+    before = replace(reach, payment=system.database)
+    assert verify(bytes_of(await written(system, before, never))).problems == []
+    for wrong, whose, why in (
+        (now, never, "the cycle file is not the one"),
+        (before, late, "a cycle file that is not at hand"),
+    ):
+        with pytest.raises(CannotProve, match=why):
+            await written(system, wrong, whose)
 
 
 async def test_every_altered_value_of_a_late_one_is_refused_unless_it_is_only_stated(
