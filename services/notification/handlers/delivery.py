@@ -63,6 +63,20 @@ UNWRITABLE: Final = Counter(
 
 
 @dataclass(slots=True)
+class Unwritable:
+    """Messages of a batch that cannot be written, by occasion and fault. A text that is wrong is wrong for everybody: of each
+    fault the first is said in full."""
+
+    alike: dict[tuple[str, str], list[UUID]] = field(default_factory=dict)
+
+    def note(self, row: Row, error: Exception) -> None:
+        ids = self.alike.setdefault((row.occasion, type(error).__name__), [])
+        ids.append(row.message_id)
+        if len(ids) == 1:
+            log.error("not-to-be-written", message_id=str(row.message_id), exc_info=error)
+
+
+@dataclass(slots=True)
 class Run:
     """What one run of a channel has seen so far."""
 
@@ -176,8 +190,8 @@ class Delivery:
                 # A storm left more than that over: all of it is put off before anything is picked.
                 return [], uow.at, True
             by_age = self._batches % BY_AGE_EVERY == 0
-            rows = await messages.pick(uow, carrier, BATCH, by_age=by_age, besides=under_way)
-            ends = {row.message_id: end_of(row, uow.at) for row in rows}
+            picked = await messages.pick(uow, carrier, BATCH, by_age=by_age, besides=under_way)
+            rows, ends = await self._judged(uow, picked)
             untrue = [row for row in rows if ends[row.message_id] is State.SUPERSEDED]
             await messages.supersede(uow, [row.message_id for row in untrue])
             going = [row for row in rows if ends[row.message_id] is None]
@@ -209,7 +223,7 @@ class Delivery:
             AMBIGUOUS.labels(carrier).inc(again)
             log.warning("taken-over", channel=carrier, messages=again)
         # A batch that was not filled has emptied the table; what comes meanwhile is found when it is recorded.
-        return batch, due_at, bool(batch) and len(rows) == BATCH
+        return batch, due_at, bool(batch) and len(picked) == BATCH
 
     async def _record(self, tried: Sequence[Tried], run: Run) -> datetime | None:
         """Record what came of these. When something is due."""
@@ -257,24 +271,39 @@ class Delivery:
                 if self._routing is not None:
                     await self._routing.stayed(uow, left)
 
+    async def _judged(
+        self, uow: UnitOfWork, rows: Sequence[Row]
+    ) -> tuple[Sequence[Row], dict[UUID, State | None]]:
+        """Those that can be judged, and how each ends if it is not to go. A word of the version that runs beside us and that
+        is not known here is for that version."""
+        ends: dict[UUID, State | None] = {}
+        strange = Unwritable()
+        for row in rows:
+            try:
+                ends[row.message_id] = end_of(row, uow.at)
+            except ValueError as error:
+                strange.note(row, error)
+        await self._hold(uow, strange)
+        return [row for row in rows if row.message_id in ends], ends
+
     async def _written(self, uow: UnitOfWork, rows: Sequence[Row]) -> list[Outgoing]:
         """Ready to leave. What cannot be put into words, or whose address cannot be opened, waits for whoever mends that: it
         holds up nobody else, and its person is called like anybody whom nothing told."""
         batch: list[Outgoing] = []
-        unwritable: dict[tuple[str, str], list[UUID]] = {}
+        unwritable = Unwritable()
         for row in rows:
             try:
                 batch.append(self._outgoing(row, uow.at))
             except Exception as error:
-                alike = unwritable.setdefault((row.occasion, type(error).__name__), [])
-                alike.append(row.message_id)
-                if len(alike) == 1:  # a text that is wrong is wrong for everybody
-                    log.error("not-to-be-written", message_id=str(row.message_id), exc_info=error)
-        for (occasion, fault), ids in unwritable.items():
+                unwritable.note(row, error)
+        await self._hold(uow, unwritable)
+        return batch
+
+    async def _hold(self, uow: UnitOfWork, unwritable: Unwritable) -> None:
+        for (occasion, fault), ids in unwritable.alike.items():
             UNWRITABLE.labels(self._channel.carrier, occasion).inc(len(ids))
             log.error("held-unwritten", occasion=occasion, error=fault, messages=len(ids))
             await limits.hold(uow, [(one, uow.at + MENDED_WITHIN) for one in ids])
-        return batch
 
     def _outgoing(self, row: Row, at: datetime) -> Outgoing:
         occasion, carrier = Occasion(row.occasion), self._channel.carrier

@@ -10,8 +10,10 @@ import pytest
 
 from services.notification.adapters import aliyun
 from services.notification.domain.life import LEASE
+from services.notification.domain.occasions import Occasion
+from services.notification.handlers import holding
 from services.notification.handlers.delivery import MENDED_WITHIN
-from tests.service.notification.system import System, expired
+from tests.service.notification.system import System, expired, paid
 
 MOMENT = "2024-02-09 10:00"
 
@@ -40,6 +42,28 @@ async def test_a_message_that_cannot_be_put_into_words_waits_and_the_others_go(s
     await system.settle()
     assert (await system.states(odd, "expired")) == {"sms": "delivered", "email": "delivered"}
     assert (system.copies(odd, "sms"), system.copies(odd, "email")) == (2, 2)
+
+
+async def test_a_word_of_the_version_beside_us_is_left_to_that_version(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, other = await system.registered(2)
+    system.at(MOMENT)
+    await system.deliver(paid(odd), expired(other))
+
+    def of_before(word: str) -> Occasion:
+        if word == "paid":
+            raise ValueError(word)
+        return Occasion(word)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(holding, "Occasion", of_before)
+        await system.settle()
+    assert await system.states(other, "expired") == {"sms": "delivered", "email": "delivered"}
+    assert await system.states(odd, "paid") == {"sms": "created", "email": "created"}
+    system.clock.jump(system.clock.now() + MENDED_WITHIN)
+    await system.settle()
+    assert await system.states(odd, "paid") == {"sms": "delivered", "email": "delivered"}
 
 
 @pytest.mark.faults(long=True)  # `make test-faults` plays it
