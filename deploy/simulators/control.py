@@ -195,7 +195,10 @@ def _pay(gateway: Gateway, request: Request) -> object:
     body = request.json()
     number = body.get("out_trade_no") or body["order_no"]
     callbacks = body.get("callbacks", [])
-    order = gateway.pay(str(number), [float(seconds) for seconds in callbacks])
+    wrong = body.get("amount_fen")
+    order = gateway.pay(
+        str(number), [float(seconds) for seconds in callbacks], None if wrong is None else int(wrong)
+    )
     assert order.paid_at is not None
     return {
         "paid_at": order.paid_at.isoformat(),

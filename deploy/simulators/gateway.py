@@ -96,13 +96,13 @@ class Gateway(ABC):
 
     # What people and nature do
 
-    def pay(self, out_trade_no: str, callbacks: list[float]) -> Order:
-        """A person pays; the gateway will call back after each of these seconds, or never."""
+    def pay(self, out_trade_no: str, callbacks: list[float], amount_fen: int | None = None) -> Order:
+        """A person pays, the wrong amount if one is given; the gateway will call back after each of these seconds, or never."""
         if self.weather.until is not None:
             raise Refusal(409, "GATEWAY_DOWN", "系统繁忙，请稍后再试")
         now = self._clock.now()
         moments = [now + timedelta(seconds=seconds) for seconds in callbacks]
-        order = self.book.pay(out_trade_no, now, moments)
+        order = self.book.pay(out_trade_no, now, moments, amount_fen)
         for moment in moments:
             self._agenda.add(moment, partial(self._notify, order, 0, self._notice_id()))
         return order

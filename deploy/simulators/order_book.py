@@ -115,8 +115,13 @@ class OrderBook:
             self._write({"did": "open", "out_trade_no": out_trade_no, "at": at.isoformat()})
         return order
 
-    def pay(self, out_trade_no: str, at: datetime, callbacks: list[datetime]) -> Order:
-        """A person pays. The gateway knows seconds only: what it calls paid-at is cut down to the second."""
+    def pay(
+        self, out_trade_no: str, at: datetime, callbacks: list[datetime], amount_fen: int | None = None
+    ) -> Order:
+        """A person pays. The gateway knows seconds only: what it calls paid-at is cut down to the second.
+
+        `amount_fen`: not what the order was for; from then on the gateway says that it was for so much.
+        """
         order = self._orders.get(out_trade_no)
         if order is None:
             raise Refusal(404, "ORDER_NOT_EXIST", "订单不存在")
@@ -136,6 +141,7 @@ class OrderBook:
                     date=f"{at.astimezone(BEIJING):%Y%m%d}", number=number
                 ),
                 "callbacks": [moment.isoformat() for moment in callbacks],
+                "amount_fen": amount_fen or order.amount_fen,
             }
         )
         return order
@@ -190,6 +196,7 @@ class OrderBook:
                 order.state = TradeState.SUCCESS
                 order.paid_at = datetime.fromisoformat(entry["at"])
                 order.transaction_id = entry["transaction_id"]
+                order.amount_fen = entry.get("amount_fen", order.amount_fen)
                 order.openid = "o" + hashlib.sha256(number.encode()).hexdigest()[:27]
                 order.callbacks = [datetime.fromisoformat(moment) for moment in entry["callbacks"]]
                 self._by_transaction[order.transaction_id] = order

@@ -105,6 +105,20 @@ async def test_more_than_was_paid_is_refused_in_the_gateways_own_words(
     assert answer.code in {"INVALID_REQUEST", "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL"}
 
 
+async def test_a_script_may_have_somebody_pay_the_wrong_amount(stage: Outside, channel: Channel) -> None:
+    await channel.place_order(NUMBER, 28000, "考试费", END)
+    said = await stage.control(
+        f"/sim/{channel.name}/pay", {"out_trade_no": NUMBER, "amount_fen": 27999, "callbacks": [0]}
+    )
+    assert said["amount_fen"] == 27999
+    await stage.at_rest()
+    _, headers, body = stage.listener.heard[-1]
+    notice = channel.parse_notification(headers, body, stage.clock.now())
+    assert (notice.state, notice.amount_fen) == (OrderState.PAID, 27999)
+    answer = await channel.query(NUMBER)
+    assert (answer.state, answer.amount_fen) == (OrderState.PAID, 27999)
+
+
 async def test_an_empty_account_is_a_matter_of_later(stage: Outside, channel: Channel) -> None:
     await paid(stage, channel)
     await stage.control(f"/sim/{channel.name}/refunds", {"refuse": ["NOT_ENOUGH"]})
