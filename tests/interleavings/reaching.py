@@ -22,7 +22,7 @@ SOON: Final = (
     "order by wechat: made, the second", "order by wechat: TooLateToOrder", "pay by alipay: taken", "pay by wechat: taken",
     "query by alipay, open: paid", "query by alipay, open: unpaid", "query by wechat, open: paid",
     "query by wechat, open: unpaid", "refund notice after the payment's: refund-news",
-    "refund notice before the payment's: refund-news", "rejected", "revive approved", "revive rejected",
+    "refund notice before the payment's: refund-news", "rejected", "revive approved",
     "said due", "said expired unpaid", "said paid", "said refunded paid-twice", "said refunded rejected",
     "said refunded wrong-amount", "said reinstated paid-in-time", "said reinstated two-person-decision",
     "said window-closed", "settle job", "several at once", "sweep",
@@ -39,7 +39,7 @@ IN_THE_END: Final = (
     "order by alipay: CodesLetGo", "order by alipay: GatewayRefused", "order by alipay: WindowClosed",
     "order by wechat: AlreadyPaid", "order by wechat: GatewayRefused", "order by wechat: WindowClosed",
     "paid at the very instant of the close", "pay by alipay: again", "pay by wechat: again", "query by alipay, lapsing: paid",
-    "query by alipay, lapsing: unpaid", "refund refused", "refund under way", "said refunded paid-late",
+    "query by alipay, lapsing: unpaid", "refund refused", "refund under way", "revive rejected", "said refunded paid-late",
     "said reinstated window-extended", "said site-window-set", "said window-moved", "wechat away",
 )  # fmt: skip
 LANDINGS: Final = "a payment lands "
