@@ -57,7 +57,7 @@ async def test_the_office_reads_funnel_promise_carriers_and_whom_nothing_reached
     assert line("02-09 00:00", "02-08 18:00").split()[4:7] == ["1", "0", "0"]
     assert line("02-09 00:00", "02-08 18:00").rstrip().endswith("✗")
     assert "100.0/100.0" in line("burn rate")
-    assert line("缴费将截止", "短信", "aliyun").split()[-2:] == ["1", "1"]
+    assert line("缴费将截止", "短信", "aliyun").split()[-2:] == ["1", "2"]
     assert "正常" in line("aliyun", "100")
     assert f"{DEAD[:3]}****{DEAD[-4:]}" in line(one, "短信", "缴费将截止", "空号或停机")
     assert f"{DEAD[:3]}****{DEAD[-4:]}" in line(one, "空号或停机", "02-09 00:00")
