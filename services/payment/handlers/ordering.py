@@ -19,7 +19,6 @@ from services.payment.domain.order import (
 )
 from services.payment.domain.ordering import check_order
 from services.payment.domain.refusals import (
-    AlreadyPaid,
     ChannelNotOffered,
     CodesLetGo,
     NotAllowed,
@@ -97,10 +96,10 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
         for one in before:
             asked.add(one.order_no)
             settled = await gateways.settle(one)
-            if settled is Settled.PAID:
-                raise AlreadyPaid
-            if settled is not Settled.UNPAID and one is earlier:
+            if settled in {Settled.NO_ANSWER, Settled.UNDECIDED} and one is earlier:
                 raise GatewayRefused
+            if settled is Settled.PAID:
+                break  # perhaps it was the fee, perhaps it goes back: what is owed now is read again
     raise NotAllowed("several orders at once")
 
 

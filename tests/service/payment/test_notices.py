@@ -161,7 +161,7 @@ async def test_the_wrong_amount_goes_back_and_the_fee_is_still_owed(system: Syst
     assert [(due["cause"], due["amount_fen"]) for due in money["refunds_due"]] == [("wrong-amount", 1)]
 
 
-@pytest.mark.parametrize("heard", ["told", "asked"])
+@pytest.mark.parametrize("heard", ["told", "asked", "ordering"])
 async def test_a_code_of_before_the_fee_changed_pays_no_other_fee(system: System, heard: str) -> None:
     """Sent back, amended and approved again while the gateway was away: the first code could still be opened."""
     candidate = await system.owing()
@@ -174,9 +174,13 @@ async def test_a_code_of_before_the_fee_changed_pays_no_other_fee(system: System
     system.pay(first)
     if heard == "told":
         await system.call_back(first)
-    else:
+    elif heard == "asked":
         system.clock.jump(system.clock.now() + ORDER_LIFE)
         await system.settle()
+    else:
+        # Nobody is told that they have paid whose money goes back.
+        answer = await system.order(candidate)
+        assert (answer.status_code, answer.json().get("amount_fen")) == (201, 10_000), answer.text
     assert await system.status(candidate) == "awaiting"
     assert await system.ledger(candidate) == [
         ("received", 20_000, None),
