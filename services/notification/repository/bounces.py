@@ -12,7 +12,7 @@ from services.chassis.db import UnitOfWork
 from services.notification.domain.calling import CallOutcome
 from services.notification.domain.occasions import Occasion
 from services.notification.domain.returned import UNDONE_BY_A_BOUNCE
-from services.notification.repository import recipients
+from services.notification.repository import calls, recipients
 from services.notification.repository.messages import PIN
 from services.notification.repository.saying import RETURNING, SAID, say_all
 from services.notification.tables import one_of
@@ -46,6 +46,7 @@ where m.message_id = t.message_id
 _NOT_TOLD: Final = f"""
 update calls c set closed_at = null, closed_by = null, outcome = null
 from unnest($1::uuid[], $2::text[]) as t(registration_id, occasion)
+join recipients r on r.registration_id = t.registration_id and r.erased_at is null
 where c.registration_id = t.registration_id and c.occasion = t.occasion and c.outcome = '{CallOutcome.TOLD}'
   and (c.call_by is null or c.call_by > $3)
   and not exists (select from messages d where d.registration_id = c.registration_id and d.occasion = c.occasion
@@ -78,5 +79,8 @@ async def take_back(
     ]
     if due:
         await uow.sql(_CALL, [row.message_id for row, _ in due], [at for _, at in due])
-    await uow.sql(_NOT_TOLD, [row.registration_id for row in rows], [row.occasion for row in rows], uow.at)
+    of = [row.registration_id for row in rows]
+    await uow.sql(_NOT_TOLD, of, [row.occasion for row in rows], uow.at)
+    # A mail may come back after days: what it told may be true no more.
+    await calls.settle(uow, of)
     return len(rows)

@@ -23,7 +23,7 @@ from services.notification.adapters.smtp import SmtpAccount
 from services.notification.domain.returned import Bounce, Left, reason_word
 from services.notification.handlers.bounces import BOUNCES
 from tests.conftest import ServiceDatabase
-from tests.service.notification.system import System, closing_soon, expired, receipts, running
+from tests.service.notification.system import System, closing_soon, expired, paid, receipts, running
 
 PATH = ReturnPath("bounce@office.example.cn", b"0123456789abcdef")
 ID = UUID("018c0000-0000-8000-8000-000000000001")
@@ -292,6 +292,22 @@ async def test_who_left_the_list_by_a_mail_that_came_back_is_on_it_again(office:
     await calls.run()
     (row,) = await office.rows("select outcome, closed_at, attempts from calls")
     assert (row["outcome"], row["closed_at"]) == (None, None)
+
+
+async def test_whoever_paid_before_the_mail_came_back_is_not_on_the_list_again(office: System) -> None:
+    calls = next(job for job in office.process.jobs.jobs if job.name == "call-list")
+    [one] = await office.registered(email="gone@example.cn", phone=f"{DEAD_PREFIX}0001")
+    office.at("2024-02-08 18:00")
+    await office.deliver(closing_soon(one, hours=6))
+    await office.settle()
+    await read_box(office)
+    await calls.run()
+    office.at("2024-02-08 22:00")
+    await office.deliver(closing_soon(one, hours=2))
+    await office.settle()
+    await office.deliver(paid(one))
+    await read_box(office)
+    assert [row["outcome"] for row in await office.rows("select outcome from calls")] == ["settled"]
 
 
 async def test_who_has_heard_otherwise_stays_off_the_list_when_a_mail_comes_back(office: System) -> None:
