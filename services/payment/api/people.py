@@ -41,6 +41,11 @@ _REFUSALS: Final[tuple[tuple[type[Exception], Code, str], ...]] = (
     ),
     (NotApproved, Code.NOT_APPROVED, "资格审核尚未全部通过，暂不能缴费；请先查看审核结果。"),
     (AlreadyPaid, Code.ALREADY_PAID, "您已缴费成功，请勿重复支付。"),
+    (
+        ordering.EarlierUndecided,
+        Code.GATEWAY_REFUSED,
+        "支付渠道还没有答复您此前的订单是否已经付款，暂不能重新下单。如果已经付款，款项不会丢失，请勿重复支付；请稍后再查。",
+    ),
     (ordering.GatewayRefused, Code.GATEWAY_REFUSED, "支付渠道暂时没有受理，您没有被扣款；请稍后重新下单。"),
     (
         CodesLetGo,

@@ -36,6 +36,10 @@ class GatewayRefused(Exception):
     """The gateway would not take the order, or gave no answer: nothing can be paid with it."""
 
 
+class EarlierUndecided(GatewayRefused):
+    """Whether an order of before was paid is not known yet: there is no other one, and nobody is told that nothing was paid."""
+
+
 async def place_order(
     gateways: Gateways, registration_id: UUID, channel: str, *, ask_at: Callable[[datetime], None]
 ) -> Order:
@@ -83,7 +87,7 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
             before = [earlier] if earlier else []
             if earlier is None:
                 if await recoveries.is_unasked(uow, registration_id):
-                    raise GatewayRefused  # what was ordered before the restore must be known first
+                    raise EarlierUndecided  # what was ordered before the restore must be known first
                 numbers = await orders.numbers(uow, registration_id)
                 before = [one for one in numbers.lapsing if one.order_no not in asked]
                 if not before:
@@ -97,7 +101,7 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
             asked.add(one.order_no)
             settled = await gateways.settle(one)
             if settled in {Settled.NO_ANSWER, Settled.UNDECIDED} and one is earlier:
-                raise GatewayRefused
+                raise EarlierUndecided
             if settled is Settled.PAID:
                 break  # perhaps it was the fee, perhaps it goes back: what is owed now is read again
     raise NotAllowed("several orders at once")

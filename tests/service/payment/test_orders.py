@@ -240,6 +240,18 @@ async def test_a_gateway_without_an_answer_leaves_the_order_unknown_and_treated_
     assert await system.status(candidate) == "paid"
 
 
+async def test_whoever_may_have_paid_already_is_not_told_that_they_have_not(system: System) -> None:
+    candidate = await system.owing()
+    system.pay(await system.ordered(candidate))
+    system.gateway_down(60)
+    refused = (await system.order(candidate)).json()
+    assert refused["code"] == "gateway-refused"
+    assert "请勿重复支付" in refused["detail"]
+    other = (await system.order(await system.owing())).json()
+    assert other["code"] == "gateway-refused"
+    assert "您没有被扣款" in other["detail"]
+
+
 async def test_an_order_that_reached_the_gateway_without_our_knowing_is_found_when_paid(
     system: System,
 ) -> None:
