@@ -45,7 +45,11 @@ class Asked:
         except ValueError:
             raise CannotShow(f"{self.url} is no address of a service (http://host:port)") from None
         if answer.status != 200:
-            why = {401: ": the token is not accepted", 403: ": the token is not an office's"}
+            why = {
+                401: ": the token is not accepted",
+                403: ": the token is not an office's",
+                404: f": is this {self.service}'s public address?",
+            }
             raise CannotShow(
                 f"{self.service} at {self.url} answers {answer.status}{why.get(answer.status, '')}"
             )

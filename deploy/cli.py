@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -60,6 +61,8 @@ def main() -> None:
     from deploy.local.processes import NotOurs, StartFailed  # noqa: PLC0415
     from deploy.replay.standing import CannotLook  # noqa: PLC0415
 
+    # Whatever a broker's client would say of each try, over and over, is said once by what gives up.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         app()
     except (
@@ -127,7 +130,9 @@ def check(
     """The invariants over a system at rest; exit code 1 on a violation."""
     from deploy.rehearsal import commands  # noqa: PLC0415
 
-    raise SystemExit(run(lambda: commands.check(data=data or latest_data(), given=given, as_json=as_json)))
+    raise SystemExit(
+        run(lambda: commands.check(data=data or latest_data(given=given), given=given, as_json=as_json))
+    )
 
 
 @app.command()
@@ -211,11 +216,17 @@ def default_data() -> Path:
     return default_directory()
 
 
-def latest_data() -> Path:
-    """The system that ran last: that of `kaowu up` or that of the last rehearsal."""
+def latest_data(*, given: bool = False) -> Path:
+    """The system that ran last: that of `kaowu up` or that of the last rehearsal. Says which, since nobody named it.
+
+    `given`: it is the environment's that is meant, and this one is nobody's matter.
+    """
     from deploy.local.data_directory import last_used  # noqa: PLC0415
 
-    return last_used(default_data(), REPORT / "system")
+    found = last_used(default_data(), REPORT / "system")
+    if not given:
+        typer.echo(f"of the system in {found} (--data names another)", err=True)
+    return found
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -239,7 +250,9 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(inside())
     except asyncio.CancelledError:
-        raise SystemExit(128 + (received[0] if received else signal.SIGTERM)) from None
+        by = received[0] if received else signal.SIGTERM
+        typer.echo(f"kaowu: stopped by {by.name} before it was done; what it had started was ended", err=True)
+        raise SystemExit(128 + by) from None
 
 
 def _no_cycle(invalid: CycleInvalid) -> str:

@@ -101,8 +101,9 @@ async def _asked(
             yield await stack.enter_async_context(given(os.environ))
             return
         if url is None:
+            data = data or latest_data()
             with suppress(InUse):
-                yield await stack.enter_async_context(left(data or latest_data(), say=_say))
+                yield await stack.enter_async_context(left(data, say=_say))
                 return
         asked = asking("notification", data, url, token, subject="kaowu-messages")
         yield await stack.enter_async_context(asked)

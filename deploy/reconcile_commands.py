@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,15 +10,22 @@ import typer
 from rich.table import Table
 
 from deploy.asking import CannotShow, asking, console_of_office
+from deploy.local.data_directory import InUse, Mismatch
 
 app = typer.Typer(help="The gateways' bills against our book.", no_args_is_help=True)
 
+_MOST = 5000  # breaks
 _STATES = {"reconciled": "已对账", "no-bill": "无账单", "waiting": "等待账单", "not-over": "当日未结束"}
 
 
 @app.command()
 def show(
-    data: Annotated[Path | None, typer.Option("--data", help="The system's directory.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="The system's directory, as it runs or was left; default: what ran last."
+        ),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Payment's public address instead.")] = None,
     token: Annotated[
         str | None, typer.Option(envvar="KAOWU_TOKEN", help="Of the office, where --url is given.")
@@ -43,8 +51,33 @@ def show(
 
 
 async def _report(data: Path | None, url: str | None, token: str | None, *, closed: bool) -> dict[str, Any]:
+    """Of the service that runs; of a system that was left (a rehearsal's), from its database."""
+    from deploy.cli import latest_data  # noqa: PLC0415  it imports this module
+
+    if url is None:
+        data = data or latest_data()
+        with suppress(InUse):
+            return await _left(data, closed=closed)
     async with asking("payment", data, url, token, subject="kaowu-reconcile-show") as payment:
-        return await payment.get(f"/office/reconciliation?limit=5000&closed={str(closed).lower()}")
+        return await payment.get(f"/office/reconciliation?limit={_MOST}&closed={str(closed).lower()}")
+
+
+async def _left(data: Path, *, closed: bool) -> dict[str, Any]:
+    from pydantic_core import to_jsonable_python  # noqa: PLC0415  `kaowu --help` need not wait for them
+
+    from deploy.evidence.reaching import CannotProve, local  # noqa: PLC0415
+    from deploy.replay.standing import CannotLook  # noqa: PLC0415
+    from services.payment.handlers import balancing  # noqa: PLC0415
+
+    try:
+        async with local(data, say=lambda line: typer.echo(line, err=True), stopped=True) as reach:
+            found = await balancing.report(
+                reach.payment, reach.cycle, frozenset(reach.keys), after=0, limit=_MOST, closed=closed
+            )
+    except (CannotProve, CannotLook, Mismatch) as error:
+        raise CannotShow(str(error)) from None
+    shown: dict[str, Any] = to_jsonable_python(found)
+    return shown
 
 
 def days(found: list[dict[str, Any]]) -> Table:

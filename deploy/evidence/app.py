@@ -1,4 +1,4 @@
-"""`kaowu evidence REGISTRATION`, `kaowu evidence verify FILE`, `kaowu close preview`."""
+"""`kaowu evidence REGISTRATION`, `kaowu evidence verify FILE`, `kaowu close preview`, `kaowu close show`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(
     from deploy.evidence import commands  # noqa: PLC0415
 
     raise SystemExit(
-        run(lambda: commands.write(data or latest_data(), registration, output, use_given=given))
+        run(lambda: commands.write(data or latest_data(given=given), registration, output, use_given=given))
     )
 
 
@@ -82,12 +82,22 @@ def preview(
     raise SystemExit(
         run(
             lambda: commands.preview(
-                data or latest_data(), closes_at, use_given=given, as_json=as_json, limit=limit
+                data or latest_data(given=given), closes_at, use_given=given, as_json=as_json, limit=limit
             )
         )
     )
 
 
-@close_app.callback()
-def _close() -> None:
-    """Keeps `preview` a command by name while it is the only one."""
+@close_app.command()
+def show(
+    data: Data = None,
+    given: Given = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+) -> None:
+    """Where the close stands, what stops it, who is held, and the roots to publish. Nothing is changed."""
+    from deploy import close_commands  # noqa: PLC0415
+    from deploy.cli import latest_data, run  # noqa: PLC0415
+
+    raise SystemExit(
+        run(lambda: close_commands.show(data or latest_data(given=given), use_given=given, as_json=as_json))
+    )

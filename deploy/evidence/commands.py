@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.evidence.making import make
-from deploy.evidence.reaching import CannotProve, Reach, given, local
+from deploy.evidence.reaching import CannotProve, Reach, reach_of
 from deploy.evidence.verdict import Unreadable
 from deploy.evidence.verifying import verify, verify_file
 from services.chassis.clock import SystemClock
@@ -42,9 +42,11 @@ _PIPE_WIDTH: Final = 132
 
 
 def _reach(data: Path, *, use_given: bool, console: Console) -> AbstractAsyncContextManager[Reach]:
-    if use_given:
-        return given(os.environ)
-    return local(data, say=lambda line: console.print(line, markup=False, style="dim", soft_wrap=True))
+    return reach_of(
+        data,
+        use_given=use_given,
+        say=lambda line: console.print(line, markup=False, style="dim", soft_wrap=True),
+    )
 
 
 async def write(data: Path, registration_id: UUID, target: Path, *, use_given: bool) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,11 @@ class Reach:
 
 
 @asynccontextmanager
-async def local(data: Path, *, say: Callable[[str], None] = lambda _: None) -> AsyncIterator[Reach]:
-    """Of the local system in this directory, as it runs or as it was left."""
-    async with standing(data, say=say) as place:
+async def local(
+    data: Path, *, say: Callable[[str], None] = lambda _: None, stopped: bool = False
+) -> AsyncIterator[Reach]:
+    """Of the local system in this directory, as it runs or as it was left; `stopped`: only if nobody runs it."""
+    async with standing(data, say=say, stopped=stopped) as place:
         virtual = place.state["clock"] == "virtual"
         clock: Clock = RehearsalClock(data / "clock") if virtual else SystemClock()
         accounts = (place.state.get("simulators") or {}).get("accounts", {})
@@ -50,6 +53,13 @@ async def local(data: Path, *, say: Callable[[str], None] = lambda _: None) -> A
                 _vault(data / "keys" / "vault-payment.json", "local"),
                 _keys({name: Path(file) for name, file in accounts.items()}),
             )
+
+
+def reach_of(
+    data: Path, *, use_given: bool, say: Callable[[str], None]
+) -> AbstractAsyncContextManager[Reach]:
+    """Of the system that a command means: the environment's, or the one in this directory."""
+    return given(os.environ) if use_given else local(data, say=say)
 
 
 @asynccontextmanager

@@ -63,8 +63,9 @@ class DataDirectory:
         if not state:
             return False
         if state["clock"] != clock:
+            made = "is a rehearsal's" if state["clock"] == "virtual" else "was made on the real clock"
             raise Mismatch(
-                f"{self.path} was made on a {state['clock']} clock and cannot go on on a {clock} one: "
+                f"{self.path} {made} and cannot go on on {'a virtual' if clock == 'virtual' else 'the real'} one: "
                 "choose another directory with --data"
             )
         if state["cycle"] != cycle.id:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
+from contracts.cycle import Cycle
 from contracts.topics import TOPICS
 from deploy.local.system import LocalSystem
 
@@ -35,6 +37,7 @@ async def _until_one_ends(system: LocalSystem) -> None:
 def _whereabouts(system: LocalSystem) -> Iterator[str]:
     held = system.memory()
     yield ""
+    yield from _hints(system.cycle, system.clock.now())
     yield f"{system.cycle.name} ({system.cycle.id}) · up in {system.started_in:.1f} s · {sum(held.values()):.0f} MiB"
     yield f"  {'service':<14}{'for people and gateways':<27}for operators (/ready /metrics /ops/rest)"
     for service in system.services.values():
@@ -47,3 +50,13 @@ def _whereabouts(system: LocalSystem) -> Iterator[str]:
     yield f"  data, logs    {system.data}"
     yield f"  tokens        kaowu token office --data {system.data}   (also ops, desk:<site>, reviewer:<level>, candidate)"
     yield "Ctrl-C ends it."
+
+
+def _hints(cycle: Cycle, at: datetime) -> Iterator[str]:
+    """What somebody who starts it for the first time would wonder about."""
+    closed = cycle.windows.payment.closes
+    if closed <= at:
+        yield (
+            f"this cycle is over: its payment closed {closed:%Y-%m-%d %H:%M %z}, every window is shut. To click through one, "
+            "give its days to this year (README, A cycle for another city)"
+        )

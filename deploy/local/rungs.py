@@ -120,7 +120,8 @@ async def choose_databases(
             )
         tried.append("containers: no Docker engine answers (start one, or set DOCKER_HOST)")
     raise StartFailed(
-        "no PostgreSQL can be had.\n  " + "\n  ".join(tried or [f"{DATABASE_RUNG}={wanted} is no rung"])
+        "no PostgreSQL can be had.\n  "
+        + "\n  ".join(tried or [f"{DATABASE_RUNG}={wanted} is no rung: given, local, containers"])
     )
 
 
@@ -165,9 +166,13 @@ async def start_broker(
                 else (f"{KAFKA_RUNG} says so" if wanted else "no KAFKA_BOOTSTRAP_SERVERS is set")
             )
             return ChosenBroker(broker, because)
-    raise StartFailed(
-        "no Kafka can be had.\n  " + "\n  ".join(tried or [f"{KAFKA_RUNG}={wanted} cannot be served"])
-    )
+    raise StartFailed("no Kafka can be had.\n  " + "\n  ".join(tried or [_no_kafka(wanted)]))
+
+
+def _no_kafka(wanted: str) -> str:
+    if wanted == "given":
+        return f"{KAFKA_RUNG}=given needs KAFKA_BOOTSTRAP_SERVERS"
+    return f"{KAFKA_RUNG}={wanted} is no rung: given, local, containers, last-resort"
 
 
 def _have_jars(say: Callable[[str], None]) -> None:

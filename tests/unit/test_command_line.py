@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
+import signal
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,10 +16,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from rich.console import Console
 
+from contracts.cycle import Cycle
 from deploy import cli
 from deploy.backup.archive import CannotBackUp, place_for, target_of
 from deploy.backup.commands import _then
 from deploy.evidence.commands import show_preview
+from deploy.local.foreground import _hints
 
 AT = datetime(2024, 2, 8, 16, tzinfo=UTC)
 LESHAN = Path(__file__).resolve().parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
@@ -149,3 +154,40 @@ def test_a_preview_of_nobody_says_so_instead_of_showing_empty_tables() -> None:
     shown = _preview(people=0, limit=2)
     assert "没有人欠费" in shown
     assert "合计" not in shown
+
+
+def test_where_nobody_names_a_system_it_is_said_which_one_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An `ok` about another system than the one that is on fire is worse than none."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for command in (["check"], ["close", "show"], ["reconcile", "show"], ["messages"]):
+        code, text = said(monkeypatch, capsys, *command)
+        assert code == 1
+        assert text.splitlines()[0] == f"of the system in {tmp_path / 'kaowu'} (--data names another)"
+        assert text.count("of the system in") == 1, command
+        assert f"no local system in {tmp_path / 'kaowu'}" in text
+    for command in (["check"], ["close", "show"], ["close", "preview"]):
+        code, text = said(monkeypatch, capsys, *command, "--given")
+        assert code == 1
+        assert "of the system in" not in text
+
+
+def test_whoever_ends_it_is_told_that_it_was_not_done(capsys: pytest.CaptureFixture[str]) -> None:
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(work)
+    assert ended.value.code == 130
+    assert "stopped by SIGINT before it was done; what it had started was ended" in capsys.readouterr().err
+
+
+def test_a_cycle_that_is_over_is_said_to_be() -> None:
+    cycle = Cycle.read(LESHAN)
+    closes = cycle.windows.payment.closes
+    (hint,) = _hints(cycle, closes)
+    assert "this cycle is over: its payment closed 2024-02-09 00:00 +0800" in hint
+    assert list(_hints(cycle, closes - timedelta(microseconds=1))) == []

@@ -68,7 +68,10 @@ class Wording:
                 )
             except Refused as refused:
                 problems.append(f"{path.parent.name}/{path.name}: {refused}")
-        problems += [f"{name}: missing or refused" for name in cls(forms, languages).lacking(CHINESE)]
+        named = {problem.partition(":")[0] for problem in problems}
+        problems += [
+            f"{name}: missing" for name in cls(forms, languages).lacking(CHINESE) if name not in named
+        ]
         codes: dict[tuple[str, str], Key] = {}
         for key, form in forms.items():
             for carrier, code in form.codes.items():

@@ -101,6 +101,11 @@ def test_a_missing_file_is_named(root: Path) -> None:
     assert "lapsed/sms.again.zh.txt: missing" in problem(root)
 
 
+def test_a_file_that_is_refused_is_not_missing_as_well(root: Path) -> None:
+    (root / "lapsed/sms.zh.txt").write_text(SMS + GOOD + "{{ name }}", encoding="utf-8")
+    assert problem(root) == "lapsed/sms.zh.txt: ['name'] is personal: no message may say it"
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
