@@ -61,8 +61,15 @@ def verify(raw: bytes, root: str | None = None, name: str = "file") -> Verdict:
     try:
         evidence = Evidence.model_validate_json(raw)
     except ValidationError as error:
+        named = {problem.path for problem in verdict.problems}
         for found in error.errors():
-            verdict.add(_where(found["loc"]), found["msg"], found.get("input"))
+            where = _where(found["loc"])
+            if found["type"] == "missing":
+                verdict.add(where, "a value", "nothing")
+            elif found["type"] != "extra_forbidden":
+                verdict.add(where, found["msg"], found.get("input"))
+            elif where not in named:  # the checksums name what nobody wrote as well
+                verdict.add(where, "nothing here", found.get("input"))
         return verdict
     verdict.evidence = evidence
     for check in (_facts, _cycle, _leaf, _clocks, check_orders, _reminders, _notices):
@@ -89,9 +96,13 @@ def _read(raw: bytes, name: str) -> dict[str, Any]:
         raise Unreadable(f"{name}: no UTF-8 text") from None
     except (json.JSONDecodeError, RecursionError) as error:
         where = (
-            f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+            f" at line {error.lineno}, column {error.colno}"
+            if isinstance(error, json.JSONDecodeError)
+            else ""
         )
-        raise Unreadable(f"{name}: no JSON, or cut short {where}".rstrip()) from None
+        raise Unreadable(
+            f"{name}: no JSON, or cut short{where}: have it sent again by whoever wrote it"
+        ) from None
     try:
         canonical(content)
     except UnicodeEncodeError:

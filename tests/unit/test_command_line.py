@@ -21,6 +21,8 @@ from deploy import cli
 from deploy.backup.archive import CannotBackUp, place_for, target_of
 from deploy.backup.commands import _then
 from deploy.evidence.commands import show_preview
+from deploy.evidence.verdict import Unreadable
+from deploy.evidence.verifying import verify
 from deploy.local.foreground import _hints
 
 AT = datetime(2024, 2, 8, 16, tzinfo=UTC)
@@ -191,3 +193,16 @@ def test_a_cycle_that_is_over_is_said_to_be() -> None:
     (hint,) = _hints(cycle, closes)
     assert "this cycle is over: its payment closed 2024-02-09 00:00 +0800" in hint
     assert list(_hints(cycle, closes - timedelta(microseconds=1))) == []
+
+
+def test_what_an_evidence_file_lacks_or_has_too_much_is_said_in_words() -> None:
+    problems = verify(b'{"format": "kaowu.evidence", "version": 1, "hello": 9}').problems
+    assert "checksums: expected a value, found nothing" in map(str, problems)
+    assert "hello: expected nothing here, found 9" in map(str, problems)
+    # Whose checksums say so already is named once.
+    raw = b'{"format": "kaowu.evidence", "version": 1, "hello": 9, "checksums": {}}'
+    assert [str(one) for one in verify(raw).problems if one.path == "hello"] == [
+        "hello: expected nothing here when the file was written, found 9"
+    ]
+    with pytest.raises(Unreadable, match="no JSON, or cut short at line 1, column 12: have it sent again"):
+        verify(b'{"format": ')
