@@ -27,6 +27,7 @@ class SimulatedCarriers:
     """Sms and Mail before carriers that take, refuse, stay silent, and send receipts for SMS."""
 
     name: ClassVar[str] = "aliyun"
+    signature: ClassVar[str] = "【本地模拟考点】"
     shows_after: ClassVar[timedelta] = timedelta(0)
     lists_all: ClassVar[bool] = True
     by_serial: ClassVar[bool] = False
