@@ -53,11 +53,15 @@ async def test_a_full_disk_stops_writers_and_neither_readers_nor_what_was_writte
     async def no_room_for_the_database(battle: Battle) -> None:
         registration = battle.system.services["registration"]
         await battle.until(0.03)
-        await asyncio.to_thread(database_disk.fill)
-        await battle.eventually(
-            lambda: "DiskFullError" in registration.process.log.read_text(),
-            "a write refused for want of room",
-        )
+        # Somebody needs a page that is not there yet, sooner or later: people go on until then.
+        async with battle.heedless() as further:
+            await asyncio.to_thread(database_disk.fill)
+            await battle.eventually(
+                lambda: "DiskFullError" in registration.process.log.read_text(),
+                "a write refused for want of room",
+                within=120,
+            )
+            await further(0)
         assert await read(battle) == 200
         battle.reached["reads went on while writes were refused"] += 1
         # Now the log of the database itself finds no room for its next file: the server goes down.
@@ -82,15 +86,20 @@ async def test_a_full_disk_stops_writers_and_neither_readers_nor_what_was_writte
         await battle.until(0.2)
         async with battle.heedless() as further:
             await asyncio.to_thread(broker_disk.fill)
-            await further(8)
             log = broker.process.log
             await battle.eventually(
                 lambda: not broker.process.alive or "No space left" in log.read_text(),
                 "the broker out of room",
             )
             battle.reached["the broker had no room left"] += 1
-            ready = await battle.ready(battle.system.services["registration"])
-            battle.reached["events waited for room"] += int(ready["outbox_unpublished"])
+
+            async def waiting() -> bool:
+                ready = [await battle.ready(one) for one in battle.system.services.values()]
+                return any(int(one["outbox_unpublished"]) for one in ready)
+
+            await battle.eventually(waiting, "events that wait for room", within=120)
+            battle.reached["events waited for room"] += 1
+            await further(0)
         await broker.kill()
         broker_disk.free()
         await broker.start()
