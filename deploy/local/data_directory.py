@@ -63,9 +63,12 @@ class DataDirectory:
         if not state:
             return False
         if state["clock"] != clock:
-            made = "is a rehearsal's" if state["clock"] == "virtual" else "was made on the real clock"
+            # Whoever reads this has typed `up`: what is on a virtual clock is a rehearsal's.
+            made = (
+                "a rehearsal's, on a virtual clock," if state["clock"] == "virtual" else "on the real clock"
+            )
             raise Mismatch(
-                f"{self.path} {made} and cannot go on on {'a virtual' if clock == 'virtual' else 'the real'} one: "
+                f"{self.path} is {made} and cannot go on with {'a virtual' if clock == 'virtual' else 'the real'} clock: "
                 "choose another directory with --data"
             )
         if state["cycle"] != cycle.id:

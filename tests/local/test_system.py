@@ -202,7 +202,7 @@ async def test_a_second_start_goes_on_with_what_was_there(tmp_path: Path) -> Non
         )
     assert [line.split(":")[0] for line in said] == ["postgres", "kafka"]
     assert all("local rung" in line and "because" in line for line in said)
-    with pytest.raises(Mismatch, match="clock"):
+    with pytest.raises(Mismatch, match="cannot go on with the real clock"):
         await LocalSystem(data, CYCLE, "system").start()
     again = LocalSystem.of(data)
     async with again:
