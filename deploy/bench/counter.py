@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from deploy.local.keys import LocalKeys
 from deploy.simulators.credentials import Credentials
 
 CYCLE_FILE: Final = ROOT / "deploy" / "cycles" / "2024-health-leshan.toml"
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+08:00")
+MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+08:00")
 NOWHERE: Final = "http://127.0.0.1:9"  # nobody listens there
 
 
@@ -32,10 +32,12 @@ def cycle_that_closes(stage: Stage, closes_at: datetime) -> Path:
     moved = closes_at - Cycle.read(CYCLE_FILE).windows.payment.closes
 
     def later(found: re.Match[str]) -> str:
-        return (datetime.fromisoformat(found[0]) + moved).isoformat()
+        moment = datetime.fromisoformat(found[0]) + moved
+        # A cycle refuses that word, whatever it means: the same moment as another clock shows it.
+        return (moment.astimezone(UTC) if (moment.hour, moment.minute) == (23, 59) else moment).isoformat()
 
     path = stage.directory / f"cycle-{stage.number()}.toml"
-    path.write_text(_MOMENT.sub(later, text), encoding="utf-8")
+    path.write_text(MOMENT.sub(later, text), encoding="utf-8")
     assert abs(Cycle.read(path).windows.payment.closes - closes_at) < timedelta(seconds=1)
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,21 @@ async def test_the_service_believes_the_notices_that_the_benchmark_makes(stage: 
     found = channel.parse_notification(headers, body, at)
     assert (found.state, found.order_no, found.paid_at) == (OrderState.PAID, "order-number-1", at)
     await channel.aclose()
+
+
+async def test_a_close_at_any_minute_of_a_day_has_a_cycle(stage: Stage) -> None:
+    """Also where a moment of Leshan's comes to lie in the last minute of a day, which no cycle file may say."""
+    close = CYCLE.windows.payment.closes
+    said = {datetime.fromisoformat(text) for text in counter.MOMENT.findall(counter.CYCLE_FILE.read_text())}
+    last_minutes = {(23 * 60 + 59 - one.hour * 60 - one.minute) % (24 * 60) for one in said}
+    assert len(last_minutes) > 5
+    for minutes in last_minutes:
+        closes_at = close + timedelta(minutes=minutes)
+        found = Cycle.read(counter.cycle_that_closes(stage, closes_at))
+        assert found.windows.payment.closes == closes_at
+        assert (
+            found.windows.pre_registration.opens - closes_at == CYCLE.windows.pre_registration.opens - close
+        )
 
 
 async def test_people_with_open_orders_are_added(stage: Stage) -> None:
