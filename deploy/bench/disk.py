@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -36,8 +36,8 @@ def writeback() -> str:
 class Probe:
     """Writes 8 kB through to the disk ten times a second, in a file of its own."""
 
-    def __init__(self) -> None:
-        self._took: list[tuple[float, float]] = []  # when it began, on the machine's clock; seconds
+    def __init__(self, took: Iterable[tuple[float, float]] = ()) -> None:
+        self._took = list(took)  # when it began, on the machine's clock; seconds
 
     async def run(self, path: Path) -> None:
         """Until cancelled."""
@@ -56,10 +56,18 @@ class Probe:
         finally:
             os.close(file)
 
+    def p99(self, begins: float, ends: float) -> float:
+        """Of the writes between these moments, in ms."""
+        return percentile(self._between(begins, ends), 99)
+
     def say(self, begins: float, ends: float) -> str:
         """What a write took between these moments, in words."""
-        found = [took * 1000 for began, took in self._took if begins <= began < ends] or [0.0]
-        return f"p99 {number(percentile(found, 99))} ms, longest {number(max(found))} ms"
+        return (
+            f"p99 {number(self.p99(begins, ends))} ms, longest {number(max(self._between(begins, ends)))} ms"
+        )
+
+    def _between(self, begins: float, ends: float) -> list[float]:
+        return [took * 1000 for began, took in self._took if begins <= began < ends] or [0.0]
 
 
 def _write(file: int, place: int) -> None:
