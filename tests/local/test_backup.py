@@ -259,7 +259,7 @@ async def test_on_a_new_server_everything_is_there_again_and_what_is_said_from_n
     assert done.services["notification"].folded > 0
     async with LocalSystem.of(left.data) as system:
         async with people_come(system) as comes:
-            newest = await comes(5)
+            newest = await comes(6)  # the one before has a number of which no carrier says anything
         connection = await asyncpg.connect(
             DatabaseLogin.of(system.surroundings.databases["confirmation"]).dsn
         )
