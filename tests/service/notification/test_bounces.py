@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from contracts.notification import Delivered, Undeliverable
 from deploy.simulators.bouncing import BOUNCING, bounce_of
 from deploy.simulators.sms_carrier import DEAD_PREFIX, SILENT_PREFIX
+from services.chassis.jobs import Job
 from services.chassis.process import CannotStart
 from services.notification import app
 from services.notification.adapters.bounces import LARGEST, BounceBox, read_bounce
@@ -274,10 +275,11 @@ async def test_a_reminder_that_bounces_after_the_phone_rang_calls_nobody(office:
     assert not [row for row in await office.rows("select * from calls") if row["registration_id"] == one]
 
 
-async def test_who_left_the_list_by_a_mail_that_came_back_is_on_it_again(office: System) -> None:
-    """Two reminders of the last day. The server took the second one's mail, and said a minute later that nobody is there."""
+async def reminded_twice(office: System) -> tuple[UUID, Job]:
+    """On the last day, of whom no SMS and, as is said a minute later, no mail reaches: on the list, and off it by the second
+    mail, which has not come back yet. Also the job that keeps the list."""
     calls = next(job for job in office.process.jobs.jobs if job.name == "call-list")
-    [one] = await office.registered(email="gone@example.cn", phone=f"{DEAD_PREFIX}0001")
+    (one,) = await office.registered(email="gone@example.cn", phone=f"{DEAD_PREFIX}0001")
     office.at("2024-02-08 18:00")
     await office.deliver(closing_soon(one, hours=6))
     await office.settle()
@@ -287,6 +289,12 @@ async def test_who_left_the_list_by_a_mail_that_came_back_is_on_it_again(office:
     office.at("2024-02-08 22:00")
     await office.deliver(closing_soon(one, hours=2))
     await office.settle()
+    return one, calls
+
+
+async def test_who_left_the_list_by_a_mail_that_came_back_is_on_it_again(office: System) -> None:
+    """Two reminders of the last day. The server took the second one's mail, and said a minute later that nobody is there."""
+    _, calls = await reminded_twice(office)
     assert [row["outcome"] for row in await office.rows("select outcome from calls")] == ["told"]
     await read_box(office)
     await calls.run()
@@ -295,16 +303,7 @@ async def test_who_left_the_list_by_a_mail_that_came_back_is_on_it_again(office:
 
 
 async def test_whoever_paid_before_the_mail_came_back_is_not_on_the_list_again(office: System) -> None:
-    calls = next(job for job in office.process.jobs.jobs if job.name == "call-list")
-    [one] = await office.registered(email="gone@example.cn", phone=f"{DEAD_PREFIX}0001")
-    office.at("2024-02-08 18:00")
-    await office.deliver(closing_soon(one, hours=6))
-    await office.settle()
-    await read_box(office)
-    await calls.run()
-    office.at("2024-02-08 22:00")
-    await office.deliver(closing_soon(one, hours=2))
-    await office.settle()
+    one, _ = await reminded_twice(office)
     await office.deliver(paid(one))
     await read_box(office)
     assert [row["outcome"] for row in await office.rows("select outcome from calls")] == ["settled"]
