@@ -70,6 +70,9 @@ def preview(
         datetime | None,
         typer.Option("--closes-at", help="Only of the window that closes then.", formats=_MOMENTS),
     ] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Only of this desk: what it can look at each morning.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many people by name.")] = 50,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document instead of tables, with everybody.")
@@ -82,7 +85,12 @@ def preview(
     raise SystemExit(
         run(
             lambda: commands.preview(
-                data or latest_data(given=given), closes_at, use_given=given, as_json=as_json, limit=limit
+                data or latest_data(given=given),
+                closes_at,
+                site_id=site,
+                use_given=given,
+                as_json=as_json,
+                limit=limit,
             )
         )
     )

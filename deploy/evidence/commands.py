@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from contracts.cycle import Cycle
 from deploy.evidence.making import make
 from deploy.evidence.reaching import CannotProve, Reach, reach_of
 from deploy.evidence.verdict import Unreadable
@@ -152,9 +154,15 @@ def check(file: Path, root: str | None) -> int:
 
 
 async def preview(
-    data: Path, closes_at: datetime | None, *, use_given: bool, as_json: bool, limit: int = PEOPLE
+    data: Path,
+    closes_at: datetime | None,
+    *,
+    site_id: str | None = None,
+    use_given: bool,
+    as_json: bool,
+    limit: int = PEOPLE,
 ) -> int:
-    """Who would be forfeited if the window closed now; `limit` people by name, --json everybody."""
+    """Who would be forfeited if the window closed now, of one desk or of all; `limit` people by name, --json everybody."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPE_WIDTH)
@@ -162,11 +170,20 @@ async def preview(
     items: list[dict[str, Any]] = []
     try:
         async with _reach(data, use_given=use_given, console=quiet) as reach:
+            desks = [site.id for site in reach.cycle.sites]
+            if site_id is not None and site_id not in desks:
+                raise CannotProve(f"there is no desk {site_id} in this cycle: {', '.join(desks)}")
             after: UUID | None = None
             totals: dict[str, Any] = {}
             while True:
                 page = await preview_close(
-                    reach.payment, reach.cycle, _TERMINAL, closes_at=closes_at, after=after, limit=_PAGE
+                    reach.payment,
+                    reach.cycle,
+                    _TERMINAL,
+                    closes_at=closes_at,
+                    site_id=site_id,
+                    after=after,
+                    limit=_PAGE,
                 )
                 items += page["items"]
                 totals = page.get("totals", totals)
@@ -180,12 +197,12 @@ async def preview(
         found = {"cycle_id": reach.cycle.id, "at": page["at"], "totals": totals, "items": items}
         print(json.dumps(found, ensure_ascii=False, indent=1, default=_in_json))
         return OK
-    show_preview(console, totals, items, reach.cycle.zone, limit)
+    show_preview(console, totals, items, reach.cycle, limit)
     return OK
 
 
 def show_preview(
-    console: Console, totals: dict[str, Any], items: list[dict[str, Any]], zone: ZoneInfo, limit: int
+    console: Console, totals: dict[str, Any], items: list[dict[str, Any]], cycle: Cycle, limit: int
 ) -> None:
     """The people first: however many they are, what is read last are the sums."""
     if not items:
@@ -194,12 +211,14 @@ def show_preview(
             soft_wrap=True,
         )
         return
-    console.print(_people(items[:limit], zone))
+    console.print(_people(items[:limit], cycle.zone))
     if len(items) > limit:
         console.print(
             Text(f"… 另有 {len(items) - limit} 人: --limit {len(items)}, --json", style="dim"), soft_wrap=True
         )
-    console.print(_totals(totals, zone))
+    if len(totals["by_site"]) > 1:
+        console.print(_by_desk(totals, {site.id: site.name for site in cycle.sites}))
+    console.print(_totals(totals, cycle.zone))
 
 
 def _in_json(value: object) -> str:
@@ -238,6 +257,17 @@ def _totals(totals: dict[str, Any], zone: ZoneInfo) -> Table:
             _yuan(counted["amount_fen"]),
             _yuan(counted.get("in_flight_fen", 0)),
         )
+    return table
+
+
+def _by_desk(totals: dict[str, Any], names: Mapping[str, str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("现场确认点", *_WOULD.values()):
+        table.add_column(Text(column), overflow="fold", justify="left" if column == "现场确认点" else "right")
+    for row in totals["by_site"]:
+        site_id = row["site_id"]
+        name = f"{names.get(site_id, '')} {site_id}".strip() if site_id else "不明"
+        table.add_row(name, *(str(row[would]["registrations"]) for would in _WOULD))
     return table
 
 

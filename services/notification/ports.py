@@ -65,7 +65,16 @@ class NoAnswer(Exception):
 
 
 class MalformedReceipts(Exception):
-    """The pushed body is not what the carrier sends."""
+    """The pushed body, or one entry of it, is not what the carrier sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What one push holds. An entry that cannot be read costs nobody else's message its receipt."""
+
+    receipts: Sequence[Receipt]
+    unreadable: Sequence[str] = ()
+    """Of each such entry, what is wrong with it; never a value."""
 
 
 class Sms(Protocol):
@@ -111,8 +120,8 @@ class Sms(Protocol):
         """
         ...
 
-    def parse_receipts(self, raw: bytes) -> list[Receipt]:
-        """Raises MalformedReceipts."""
+    def parse_receipts(self, raw: bytes) -> Pushed:
+        """Raises MalformedReceipts where the whole of it is no push."""
         ...
 
     @property

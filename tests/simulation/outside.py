@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 
-from services.notification.ports import Accepted, NoAnswer, Receipt, Rejected, Sent
+from services.notification.ports import Accepted, NoAnswer, Pushed, Receipt, Rejected, Sent
 from tests.simulation.chance import Chance
 from tests.simulation.gateway import Manners
 from tests.simulation.lives import at_gate
@@ -108,9 +108,11 @@ class SimulatedCarriers:
     async def _push(self, at: datetime) -> None:
         await self.push(self._receipts.pop(at))
 
-    def parse_receipts(self, raw: bytes) -> list[Receipt]:
+    def parse_receipts(self, raw: bytes) -> Pushed:
         at = self.now()
-        return [
-            Receipt(one["reference"], f"biz-{one['reference']}", one["delivered"], one["code"], at)
-            for one in cast("Sequence[dict[str, Any]]", json.loads(raw))
-        ]
+        return Pushed(
+            [
+                Receipt(one["reference"], f"biz-{one['reference']}", one["delivered"], one["code"], at)
+                for one in cast("Sequence[dict[str, Any]]", json.loads(raw))
+            ]
+        )

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import pytest
 from rich.console import Console
@@ -20,6 +19,7 @@ from contracts.cycle import Cycle
 from deploy import cli
 from deploy.backup.archive import CannotBackUp, place_for, target_of
 from deploy.backup.commands import _then
+from deploy.bench import counter
 from deploy.evidence.commands import show_preview
 from deploy.evidence.verdict import Unreadable
 from deploy.evidence.verifying import verify
@@ -134,9 +134,12 @@ def _preview(people: int, limit: int) -> str:
         "ask": {**counted, "in_flight_fen": 0},
         "spare": counted,
         "by_reason": [reason] if people else [],
+        "by_site": [
+            {"site_id": one, "forfeit": counted, "ask": counted, "spare": counted} for one in ("ebian", None)
+        ],
     }
     console = Console(file=text, width=132, color_system=None)
-    show_preview(console, totals, items, ZoneInfo("Asia/Shanghai"), limit)
+    show_preview(console, totals, items, Cycle.read(counter.CYCLE_FILE), limit)
     return text.getvalue()
 
 
@@ -147,6 +150,8 @@ def test_the_preview_of_a_close_speaks_the_offices_language_and_clock() -> None:
     assert "从未下单" in shown
     assert "有未了结订单" in shown
     assert "另有 1 人: --limit 3, --json" in shown
+    assert "ebian" in shown
+    assert "不明" in shown
     assert str(UUID(int=SOMEBODY.int + 2)) not in shown
     # Whoever scrolls no further reads the sums.
     assert shown.index("假如现在截止") > shown.index(str(SOMEBODY))

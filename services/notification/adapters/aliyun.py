@@ -19,7 +19,6 @@ from services.chassis.clock import Clock
 from services.notification.adapters.lines import (
     APART,
     BEIJING,
-    CODE_LENGTH,
     PATIENCE,
     AccountInvalid,
     Line,
@@ -27,9 +26,10 @@ from services.notification.adapters.lines import (
     keyed,
     read_account,
     receipts_of,
+    said,
     sha256,
 )
-from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected, Sent
+from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Pushed, Receipt, Rejected, Sent
 
 __all__ = ["PATIENCE", "AccountInvalid", "AliyunAccount", "AliyunSms", "canonical_query", "signed_headers"]
 
@@ -119,7 +119,7 @@ class AliyunSms:
                 "OutId": reference,
             },
         )
-        return Accepted(str(content.get("BizId", "")))
+        return Accepted(said(content.get("BizId")))
 
     async def find(self, to: str, since: datetime, reference: str) -> Sent | None:
         """Looks through what went to this number, day by day, the latest first. Of several copies the best counts."""
@@ -158,7 +158,7 @@ class AliyunSms:
             self._account, self._line.host, action, query, self._clock.now(), secrets.token_hex(16)
         )
         status, content = await self._line.post(f"/?{query}", {**headers, "accept": "application/json"})
-        code = str((content or {}).get("Code", ""))[:CODE_LENGTH]
+        code = said((content or {}).get("Code"))
         if status == 429 or code.startswith("Throttling"):
             raise Rejected(code or "Throttling", permanent=False)
         if status >= 500 or content is None or not code:
@@ -168,7 +168,7 @@ class AliyunSms:
         wait = _wait(str(content.get("Message", ""))) if code == _OVER_LIMIT else None
         raise Rejected(code, permanent=code in _PERMANENT, wait=wait)
 
-    def parse_receipts(self, raw: bytes) -> list[Receipt]:
+    def parse_receipts(self, raw: bytes) -> Pushed:
         return receipts_of(raw, _receipt)
 
     async def pull(self) -> None:
@@ -230,7 +230,7 @@ def _sent(detail: Mapping[str, Any]) -> Sent:
     status = detail.get("SendStatus")
     if status not in _DELIVERED:
         raise NoAnswer("unknown send status", maybe_accepted=False)
-    return Sent(_DELIVERED[status], str(detail.get("ErrCode", ""))[:CODE_LENGTH])
+    return Sent(_DELIVERED[status], said(detail.get("ErrCode")))
 
 
 def _receipt(entry: Mapping[str, Any]) -> Receipt:
@@ -239,8 +239,8 @@ def _receipt(entry: Mapping[str, Any]) -> Receipt:
         raise MalformedReceipts("an entry lacks success or out_id")
     return Receipt(
         reference=reference,
-        provider_ref=str(entry.get("biz_id", "")),
+        provider_ref=said(entry.get("biz_id")),
         delivered=success,
-        code=str(entry.get("err_code", ""))[:CODE_LENGTH],
+        code=said(entry.get("err_code")),
         at=in_beijing(entry.get("report_time")),
     )

@@ -13,13 +13,16 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from services.chassis import wire
-from services.notification.ports import MalformedReceipts, NoAnswer, Receipt
+from services.notification.ports import MalformedReceipts, NoAnswer, Pushed, Receipt
 
 PATIENCE: Final = 5.0  # real seconds for one call, connecting included
 BODY_LIMIT: Final = 64 * 1024
 RECEIPTS_LIMIT: Final = 4 * 1024 * 1024
 BEIJING: Final = timezone(timedelta(hours=8))
 CODE_LENGTH: Final = 64  # of what a carrier says that is kept
+_NO_TEXT: Final = re.compile(
+    "[\x00-\x1f\x7f\ud800-\udfff]"
+)  # control characters and halves of one: no database keeps them
 _WRITTEN: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 # A carrier's clock may be behind ours: what it took just after our moment stands in its books a little before it.
 APART: Final = timedelta(minutes=5)
@@ -76,8 +79,13 @@ def keyed(key: bytes, text: str) -> bytes:
     return hmac.new(key, text.encode(), hashlib.sha256).digest()
 
 
-def receipts_of(raw: bytes, read: Callable[[Mapping[str, Any]], Receipt]) -> list[Receipt]:
-    """A pushed array, one by one. Raises MalformedReceipts."""
+def said(value: object) -> str:
+    """A carrier's word as it can be kept, whatever it says: one odd character must not cost a whole page of receipts."""
+    return _NO_TEXT.sub("", "" if value is None else str(value))[:CODE_LENGTH]
+
+
+def receipts_of(raw: bytes, read: Callable[[Mapping[str, Any]], Receipt]) -> Pushed:
+    """A pushed array, one by one. Raises MalformedReceipts where it is none."""
     if len(raw) > RECEIPTS_LIMIT:
         raise MalformedReceipts("too large")
     try:
@@ -86,9 +94,16 @@ def receipts_of(raw: bytes, read: Callable[[Mapping[str, Any]], Receipt]) -> lis
         raise MalformedReceipts("not JSON") from None
     if not isinstance(entries, list):
         raise MalformedReceipts("not an array")
-    if not all(isinstance(entry, dict) for entry in entries):
-        raise MalformedReceipts("an entry is no object")
-    return [read(entry) for entry in entries]
+    receipts: list[Receipt] = []
+    unreadable: list[str] = []
+    for entry in entries:
+        try:
+            if not isinstance(entry, dict):
+                raise MalformedReceipts("an entry is no object")
+            receipts.append(read(entry))
+        except MalformedReceipts as error:
+            unreadable.append(str(error))
+    return Pushed(receipts, unreadable)
 
 
 def in_beijing(text: object) -> datetime | None:

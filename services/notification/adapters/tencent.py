@@ -16,16 +16,16 @@ from typing import Any, Final
 from services.chassis.clock import Clock
 from services.notification.adapters.lines import (
     APART,
-    CODE_LENGTH,
     PATIENCE,
     Line,
     in_beijing,
     keyed,
     read_account,
     receipts_of,
+    said,
     sha256,
 )
-from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Receipt, Rejected, Sent
+from services.notification.ports import Accepted, MalformedReceipts, NoAnswer, Pushed, Receipt, Rejected, Sent
 
 __all__ = ["PATIENCE", "TencentAccount", "TencentSms", "signed_headers"]
 
@@ -136,10 +136,10 @@ class TencentSms:
         sent = content.get("SendStatusSet")
         if not isinstance(sent, list) or len(sent) != 1 or not isinstance(sent[0], dict):
             raise NoAnswer("an answer without the message's status", maybe_accepted=True)
-        code = str(sent[0].get("Code", ""))[:CODE_LENGTH]
+        code = said(sent[0].get("Code"))
         if code != "Ok":
             raise _refused(code)
-        return Accepted(str(sent[0].get("SerialNo", "")))
+        return Accepted(said(sent[0].get("SerialNo")))
 
     async def find(self, to: str, since: datetime, reference: str) -> Sent | None:
         """Looks through the receipts of this number; what has none yet is not among them."""
@@ -176,7 +176,7 @@ class TencentSms:
         )
         return [receipt for status in _statuses(content) if (receipt := _pulled(status)) is not None]
 
-    def parse_receipts(self, raw: bytes) -> list[Receipt]:
+    def parse_receipts(self, raw: bytes) -> Pushed:
         return receipts_of(raw, _pushed)
 
     async def _call(self, action: str, parameters: Mapping[str, object]) -> Mapping[str, Any]:
@@ -192,8 +192,7 @@ class TencentSms:
         error = response.get("Error")
         if error is None and status == 200:
             return response
-        code = str(error.get("Code", "")) if isinstance(error, dict) else ""
-        raise _refused(code[:CODE_LENGTH])
+        raise _refused(said(error.get("Code")) if isinstance(error, dict) else "")
 
 
 def signed_headers(
@@ -249,9 +248,9 @@ def _pulled(status: Mapping[str, Any]) -> Receipt | None:
         return None
     return Receipt(
         reference=str(status.get("SessionContext") or ""),
-        provider_ref=str(status.get("SerialNo", "")),
+        provider_ref=said(status.get("SerialNo")),
         delivered=delivered,
-        code=str(status.get("Description", ""))[:CODE_LENGTH],
+        code=said(status.get("Description")),
         at=_at(status.get("UserReceiveTime")),
     )
 
@@ -265,12 +264,13 @@ def _at(seconds: object) -> datetime | None:
 
 def _pushed(entry: Mapping[str, Any]) -> Receipt:
     delivered, number = _DELIVERED.get(str(entry.get("report_status"))), entry.get("sid")
-    if delivered is None or not isinstance(number, str) or not number:
+    number = said(number) if isinstance(number, str) else ""
+    if delivered is None or not number:
         raise MalformedReceipts("an entry lacks report_status or sid")
     return Receipt(
         reference="",
         provider_ref=number,
         delivered=delivered,
-        code=str(entry.get("errmsg", ""))[:CODE_LENGTH],
+        code=said(entry.get("errmsg")),
         at=in_beijing(entry.get("user_receive_time")),
     )

@@ -27,12 +27,21 @@ RECEIPTS: Final = Counter(
 async def take_pushed(database: Database, sms: Sms, raw: bytes) -> None:
     """Take a pushed batch in. What cannot be used is counted: pushing it again would not mend it."""
     try:
-        receipts = sms.parse_receipts(raw)
+        pushed = sms.parse_receipts(raw)
     except MalformedReceipts as error:
         RECEIPTS.labels("malformed").inc()
         log.warning("receipts-malformed", provider=sms.name, reason=str(error))
         return
-    await take_receipts(database, sms.name, receipts)
+    if pushed.unreadable:
+        RECEIPTS.labels("malformed").inc(len(pushed.unreadable))
+        log.warning(
+            "receipts-malformed",
+            provider=sms.name,
+            reason=pushed.unreadable[0],
+            entries=len(pushed.unreadable),
+            read=len(pushed.receipts),
+        )
+    await take_receipts(database, sms.name, pushed.receipts)
 
 
 async def take_early(database: Database, provider: str) -> int:

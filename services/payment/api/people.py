@@ -56,6 +56,7 @@ _REFUSALS: Final[tuple[tuple[type[Exception], Code, str], ...]] = (
 )
 
 
+Site = Annotated[str, StringConstraints(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=32)]
 # A reason of blanks is none.
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
@@ -75,7 +76,7 @@ class ExtendBody(BaseModel):
 
     kind: Literal[Kind.EXTEND_PAYMENT]
     closes_at: AwareDatetime
-    site: Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=32)] | None = None
+    site: Site | None = None
     reason: Reason
     reason_code: WindowReason | None = None
 
@@ -179,11 +180,26 @@ def public_routes(
     async def close_preview(
         actor: Annotated[Actor, allow("office")],
         closes_at: AwareDatetime | None = None,
+        site: Site | None = None,
+        after: UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+    ) -> dict[str, Any]:
+        if site is not None and site not in {one.id for one in cycle.sites}:
+            wrong = FieldError("site", "没有这个现场确认点，请更正后再查")
+            raise Refused(Code.INVALID, "现场确认点有误，请更正后再查。", (wrong,))
+        return await previewing.preview_close(
+            database, cycle, actor, closes_at=closes_at, site_id=site, after=after, limit=limit
+        )
+
+    @router.get("/desks/{site_id}/close/preview")
+    async def close_preview_of_desk(
+        site_id: Site,
+        actor: Annotated[Actor, allow("desk:{site_id}")],
         after: UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=5000)] = 500,
     ) -> dict[str, Any]:
         return await previewing.preview_close(
-            database, cycle, actor, closes_at=closes_at, after=after, limit=limit
+            database, cycle, actor, closes_at=None, site_id=site_id, after=after, limit=limit
         )
 
     @router.get("/office/close")

@@ -30,15 +30,20 @@ async def preview_close(
     actor: Actor,
     *,
     closes_at: datetime | None,
+    site_id: str | None = None,
     after: UUID | None,
     limit: int,
 ) -> dict[str, Any]:
-    """A page of it; the totals stand on the first one. Nothing changes but the audit trail: who looked."""
+    """A page of it, of every desk or of one; the totals stand on the first. Nothing changes but the audit trail: who looked."""
     async with database.unit_of_work() as uow:
-        rows = await preview.page(uow, closes_at, after, limit)
-        totals = await preview.totals(uow, closes_at) if after is None else None
+        rows = await preview.page(uow, closes_at, site_id, after, limit)
+        totals = await preview.totals(uow, closes_at, site_id) if after is None else None
         await audit.record(
-            uow, actor, "close-previewed", subject=cycle.id, detail={"listed": len(rows), "after": after}
+            uow,
+            actor,
+            "close-previewed",
+            subject=cycle.id,
+            detail={"listed": len(rows), "after": after, "site_id": site_id},
         )
     found: dict[str, Any] = {
         "cycle_id": cycle.id,
@@ -54,6 +59,7 @@ async def preview_close(
 def _item(row: Row) -> dict[str, Any]:
     return {
         "registration_id": row.registration_id,
+        "site_id": row.site_id,
         "state": row.status,
         "closes_at": row.closes_at,
         "amount_fen": row.amount_fen,
@@ -73,27 +79,37 @@ def _item(row: Row) -> dict[str, Any]:
 
 
 def _totals(rows: Sequence[Row]) -> dict[str, Any]:
-    def of(would: str) -> dict[str, int]:
-        chosen = [row for row in rows if row.would == would]
-        return {
-            "registrations": sum(row.registrations for row in chosen),
-            "amount_fen": sum(row.amount_fen for row in chosen),
-        }
-
+    reasons = sorted({(row.closes_at, row.would, row.why) for row in rows})
+    desks = sorted({row.site_id for row in rows}, key=lambda site_id: (site_id is None, site_id or ""))
     return {
-        "forfeit": of("forfeit"),
-        "ask": {**of("ask"), "in_flight_fen": sum(row.in_flight_fen for row in rows)},
-        "spare": of("spare"),
+        **_by_fate(rows),
         "by_reason": [
             {
-                "closes_at": row.closes_at,
-                "would": row.would,
-                "why": row.why,
-                "words": WORDS[row.why],
-                "registrations": row.registrations,
-                "amount_fen": row.amount_fen,
-                "in_flight_fen": row.in_flight_fen,
+                "closes_at": closes_at,
+                "would": would,
+                "why": why,
+                "words": WORDS[why],
+                **_sums(
+                    [row for row in rows if (row.closes_at, row.would, row.why) == (closes_at, would, why)]
+                ),
             }
-            for row in rows
+            for closes_at, would, why in reasons
+        ],
+        "by_site": [
+            {"site_id": site_id, **_by_fate([row for row in rows if row.site_id == site_id])}
+            for site_id in desks
         ],
     }
+
+
+def _by_fate(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    def of(would: str) -> dict[str, int]:
+        sums = _sums([row for row in rows if row.would == would])
+        return {name: sums[name] for name in ("registrations", "amount_fen")}
+
+    in_flight = _sums(rows)["in_flight_fen"]
+    return {"forfeit": of("forfeit"), "ask": {**of("ask"), "in_flight_fen": in_flight}, "spare": of("spare")}
+
+
+def _sums(rows: Sequence[Row]) -> dict[str, int]:
+    return {name: sum(row[name] for row in rows) for name in ("registrations", "amount_fen", "in_flight_fen")}

@@ -26,12 +26,17 @@ _LISTED = 1000  # of the held and of the refunds due; the counts beside them are
 
 
 async def payment_of(database: Database, registration_id: UUID) -> dict[str, Any]:
-    """What one registration owes, and every try to pay it."""
+    """What one registration owes, every try to pay it, and a receipt for each payment.
+
+    `transaction_id` is the gateway's own number (交易单号): it stands on the payer's bill there, where the gateway's receipt is
+    had. `became`: `received` (not judged yet), kept as the `fee`, `refund-due`, or `refunded`.
+    """
     async with database.reading() as uow:
         row = await obligations.find(uow, registration_id)
         if row is None:
             raise Refused(Code.NOT_FOUND, "还没有应缴费用：资格审核全部通过后才能缴费。")
         tries = await orders.of_registration(uow, registration_id)
+        paid = await ledger.receipts(uow, registration_id)
     return {
         "registration_id": registration_id,
         "state": row.status,
@@ -51,6 +56,21 @@ async def payment_of(database: Database, registration_id: UUID) -> dict[str, Any
                 "expires_at": order.expires_at,
             }
             for order in tries
+        ],
+        "receipts": [
+            {
+                "order_no": one.order_no,
+                "channel": one.channel,
+                "transaction_id": one.transaction_id,
+                "amount_fen": one.amount_fen,
+                "currency": one.currency,
+                "paid_at": one.paid_at,
+                "became": one.became,
+                "refund_cause": one.cause,
+                "refund_no": one.refund_no,
+                "refunded_at": one.refunded_at,
+            }
+            for one in paid
         ],
     }
 

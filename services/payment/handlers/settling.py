@@ -133,7 +133,7 @@ async def _ask(channel: PaymentChannel | None, order: Order) -> Answer | Settled
         log.error("order-without-channel", channel=order.channel, order_no=order.order_no)
         return Settled.NO_ANSWER
     try:
-        closed = await channel.close(order.order_no)
+        stays_open = not await _close(channel, order)
         answer = await channel.query(order.order_no)
     except ChannelUnavailable as error:
         log.warning("gateway-silent", channel=order.channel, reason=error.reason)
@@ -143,10 +143,24 @@ async def _ask(channel: PaymentChannel | None, order: Order) -> Answer | Settled
         return Settled.NO_ANSWER
     if answer.state is OrderState.PAID and answer.paid_at and answer.amount_fen and answer.transaction_id:
         return answer
-    if answer.state in _UNPAID and not isinstance(closed, AlreadyPaid):
+    if answer.state in _UNPAID and not stays_open:
         return answer
     log.warning("gateway-undecided", channel=order.channel, state=answer.state)
     return Settled.UNDECIDED
+
+
+async def _close(channel: PaymentChannel, order: Order) -> bool:
+    """Whether it surely cannot be paid any more. Raises ChannelUnavailable.
+
+    A gateway that will not close it may still know that it is paid: that counts at once, and "unpaid" from it does not.
+    """
+    try:
+        return not isinstance(await channel.close(order.order_no), AlreadyPaid)
+    except ChannelUnavailable:
+        raise
+    except ChannelError as error:
+        log.error("gateway-refuses-to-close", channel=order.channel, reason=str(error))
+        return False
 
 
 def _success(answer: Answer) -> Success:

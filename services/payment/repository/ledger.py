@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -172,6 +173,27 @@ async def give_back(
         transaction_id,
     )
     return bool(rows)
+
+
+async def receipts(uow: UnitOfWork, registration_id: UUID) -> Sequence[Row]:
+    """Each payment of a registration as the book has it, with what became of it."""
+    return await uow.sql(
+        """
+        select l.order_no, l.channel, l.transaction_id, l.amount_fen, l.currency, l.paid_at,
+               case when done.kind is not null then 'refunded'
+                    when due.kind is not null then 'refund-due'
+                    when exists (select from ledger f where f.channel = l.channel and f.transaction_id = l.transaction_id
+                                                        and f.kind = 'fee') then 'fee'
+                    else 'received' end as became,
+               due.cause, done.recorded_at as refunded_at,
+               (select refund_no from refunds r where r.channel = l.channel and r.transaction_id = l.transaction_id) as refund_no
+        from ledger l
+        left join ledger due on due.channel = l.channel and due.transaction_id = l.transaction_id and due.kind = 'refund-due'
+        left join ledger done on done.channel = l.channel and done.transaction_id = l.transaction_id and done.kind = 'refunded'
+        where l.registration_id = $1 and l.kind = 'received' order by l.paid_at, l.entry_id
+        """,
+        registration_id,
+    )
 
 
 async def complete_fees(uow: UnitOfWork) -> int:

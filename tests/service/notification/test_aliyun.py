@@ -115,7 +115,7 @@ async def test_a_message_is_accepted_and_its_receipt_comes_back_with_our_referen
     await stage.play(timedelta(minutes=1))
     assert stage.listener.moments() == [5]
     _, _, body = stage.listener.heard[0]
-    assert sms.parse_receipts(body) == [
+    assert list(sms.parse_receipts(body).receipts) == [
         Receipt("0190a1b2-message", accepted.provider_ref, True, "DELIVERED", START + timedelta(seconds=5))
     ]
 
@@ -164,7 +164,7 @@ async def test_a_dead_number_is_undelivered(
 ) -> None:
     await send(sms, prefix + "1234")
     await stage.play(timedelta(minutes=1))
-    [receipt] = sms.parse_receipts(stage.listener.heard[0][2])
+    [receipt] = sms.parse_receipts(stage.listener.heard[0][2]).receipts
     assert (receipt.delivered, receipt.code) == (delivered, code)
 
 
@@ -274,7 +274,9 @@ async def test_a_hundred_messages_at_once_have_one_receipt_batch(stage: Outside,
     await asyncio.gather(*(send(sms, f"139{n:08d}", f"r{n}") for n in range(100)))
     await stage.play(timedelta(minutes=1))
     [(_, _, body)] = stage.listener.heard
-    assert {receipt.reference for receipt in sms.parse_receipts(body)} == {f"r{n}" for n in range(100)}
+    assert {receipt.reference for receipt in sms.parse_receipts(body).receipts} == {
+        f"r{n}" for n in range(100)
+    }
 
 
 # Requests as a stranger would alter them

@@ -300,6 +300,21 @@ async def test_receipts_come_twice_late_unasked_and_broken(system: System) -> No
     assert await system.everything() == everything
 
 
+async def test_one_odd_entry_of_a_push_costs_nobody_else_their_receipt(system: System) -> None:
+    people = await system.registered(3)
+    system.at("2024-02-01 10:00")
+    await system.deliver(*(due(one) for one in people))
+    await system.sms_job.run()
+    first, second, third = receipts([system.sms_to(one)[1] for one in people])
+    odd = [{}, 7, None, {**second, "success": "true"}]
+    await system.push([first, *odd, {**third, "err_code": "DELI\0VERED\ud800", "biz_id": "9\0"}])
+    assert [(await system.states(one, "due"))["sms"] for one in people] == [
+        "delivered",
+        "accepted",
+        "delivered",
+    ]
+
+
 async def test_a_receipt_for_what_was_never_sent_is_not_believed(system: System) -> None:
     (one,) = await system.registered()
     system.at("2024-02-01 23:00")

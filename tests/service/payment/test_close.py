@@ -17,6 +17,7 @@ from services.chassis.clock import ClockControl
 from services.payment.domain.proof_tree import ProofTree
 from services.payment.handlers import settling
 from services.payment.handlers.settling import AT_ONCE, GIVE_UP_AFTER
+from services.payment.ports import ChannelRefused, Closed
 from services.payment.repository import closing
 from tests.service.payment.system import CLOSES, System, approved, hours, moment, rejected
 from tests.support.counted import counts
@@ -125,6 +126,30 @@ async def test_whoever_has_an_open_order_at_a_silent_gateway_is_held_and_nobody_
     assert await system.words(paid) == ["due", "paid"]
     assert await system.words(unpaid) == ["due", "expired"]
     assert (await system.office("close"))["held"] == []
+
+
+async def test_a_payment_is_found_though_the_gateway_will_not_close_its_order(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(order_no: str) -> Closed:
+        raise ChannelRefused("PARAM_ERROR", 400)
+
+    paid, unpaid = await system.approved(2)
+    system.at(LAST)
+    first, second = await system.ordered(paid), await system.ordered(unpaid)
+    system.pay(first)
+    system.at(CLOSES)
+    with monkeypatch.context() as odd:
+        odd.setattr(system.turns.gateways.channels["wechat"], "close", refuse)
+        await system.close()
+    assert [await system.status(one) for one in (paid, unpaid)] == ["paid", "held"], (
+        "unpaid, and still to be paid"
+    )
+    assert [held["order_no"] for held in (await system.office("close"))["held"]] == [second]
+    system.clock.jump(moment(CLOSES) + timedelta(minutes=5))
+    await system.settle()
+    await system.close()
+    assert [await system.status(one) for one in (paid, unpaid)] == ["paid", "expired"]
 
 
 async def test_a_held_candidate_who_is_rejected_owes_nothing(system: System) -> None:

@@ -135,6 +135,44 @@ async def test_the_dry_run_may_be_of_one_window_only(system: System) -> None:
     assert set(items) == {second}
 
 
+async def test_a_desk_sees_its_own_people_and_the_office_how_many_each_has(system: System) -> None:
+    here, there, unknown = await system.approved(3)
+    await system.write("update obligations set site_id = 'ebian' where registration_id = $1", here)
+    await system.write("update obligations set site_id = 'shizhong' where registration_id = $1", there)
+    await system.ordered(here)
+    answer = await system.call("GET", "/desks/ebian/close/preview", "desk:ebian")
+    page = answer.json()
+    assert [(UUID(one["registration_id"]), one["why"]) for one in page["items"]] == [
+        (here, "order-under-way")
+    ]
+    assert page["totals"]["ask"] == {"registrations": 1, "amount_fen": 20_000, "in_flight_fen": 20_000}
+    assert page["totals"]["forfeit"]["registrations"] == 0
+    (line,) = await system.rows("select * from audit where action = 'close-previewed'")
+    assert (line["actor_kind"], line["detail"]["site_id"], line["detail"]["listed"]) == ("desk", "ebian", 1)
+
+    items, totals = await previewed(system)
+    assert set(items) == {here, there, unknown}
+    assert [
+        (one["site_id"], one["forfeit"]["registrations"], one["ask"]["registrations"])
+        for one in totals["by_site"]
+    ] == [("ebian", 0, 1), ("shizhong", 1, 0), (None, 1, 0)]
+    assert [(one["why"], one["registrations"]) for one in totals["by_reason"]] == [
+        ("order-under-way", 1),
+        ("never-ordered", 2),
+    ]
+    items, _ = await previewed(system, query="&site=shizhong")
+    assert set(items) == {there}
+    answer = await system.call("GET", "/office/close/preview?site=nowhere", "office")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+
+
+async def test_a_desk_sees_nobody_elses_people(system: System) -> None:
+    await system.owing()
+    for role in ("desk:shizhong", "candidate:x", "ops", "office"):
+        assert (await system.call("GET", "/desks/ebian/close/preview", role)).status_code == 403
+    assert await system.rows("select * from audit where action = 'close-previewed'") == []
+
+
 async def test_while_a_restore_is_made_up_for_the_dry_run_lists_nobody_as_forfeited(system: System) -> None:
     candidate = await system.owing()
     await system.write(
@@ -201,3 +239,7 @@ async def test_the_terminal_shows_the_same_list(
     assert order_no in text
     assert "视为自动放弃" in text
     assert "200.00" in text
+    assert await commands.preview(tmp_path, None, site_id="ebian", use_given=False, as_json=False) == 0
+    assert "没有人欠费" in capsys.readouterr().out
+    assert await commands.preview(tmp_path, None, site_id="nowhere", use_given=False, as_json=False) == 1
+    assert "there is no desk nowhere in this cycle: shizhong" in capsys.readouterr().err

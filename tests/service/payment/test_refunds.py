@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -58,6 +59,44 @@ async def test_what_is_due_back_goes_back_once_and_is_told_once(system: System) 
     assert (told.cause, told.amount_fen) == ("rejected", 20_000)
     kinds = [kind for kind, _, _ in await system.ledger(candidate)]
     assert sorted(kinds) == ["fee", "fee-taken-back", "received", "refund-due", "refunded"]
+
+
+async def test_the_candidate_has_a_receipt_for_each_payment_and_sees_what_became_of_it(
+    system: System,
+) -> None:
+    async def receipts() -> list[dict[str, Any]]:
+        answer = await system.call("GET", f"/registrations/{candidate}/payment", f"candidate:{candidate}")
+        found: list[dict[str, Any]] = answer.json()["receipts"]
+        return found
+
+    candidate = await system.owing()
+    order_no = await system.ordered(candidate)
+    assert await receipts() == []
+    paid_at = system.clock.now()
+    await system.paid_and_heard(order_no)
+    (entry,) = await system.rows("select transaction_id from ledger where kind = 'received'")
+    (receipt,) = await receipts()
+    assert receipt == {
+        "order_no": order_no,
+        "channel": "wechat",
+        "transaction_id": entry["transaction_id"],
+        "amount_fen": 20_000,
+        "currency": "CNY",
+        "paid_at": f"{paid_at:%Y-%m-%dT%H:%M:%SZ}",
+        "became": "fee",
+        "refund_cause": None,
+        "refund_no": None,
+        "refunded_at": None,
+    }
+    await system.deliver(rejected(candidate))
+    (receipt,) = await receipts()
+    assert (receipt["became"], receipt["refund_cause"]) == ("refund-due", "rejected")
+    assert receipt["refunded_at"] is None
+    await system.refund()
+    (receipt,) = await receipts()
+    number = refund_number("wechat", entry["transaction_id"])
+    assert (receipt["became"], receipt["refund_no"]) == ("refunded", number)
+    assert receipt["refunded_at"] is not None
 
 
 async def test_the_gateways_word_is_kept_and_without_it_nothing_is_done(system: System) -> None:
