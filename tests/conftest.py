@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import structlog
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import settings
 
 from deploy.local.databases import DatabaseLogin
 from deploy.local.kafka import LocalKafka
 from deploy.local.postgres import UNSYNCED, EmbeddedPostgres
 from services.chassis.telemetry import masking_processor
+from services.payment.adapters import alipay_signatures, wechat_signatures
 from tests.support import selection
 from tests.support.kafka import TestKafka
 from tests.support.order import longest_first
@@ -56,6 +59,16 @@ def _logs_as_in_production() -> Iterator[None]:
     )
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_key_checked_once() -> Iterator[None]:
+    """A service checks its private key when it starts, for a twentieth of a second: once is enough for all that tests start."""
+    load = lru_cache(64)(load_pem_private_key)
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (alipay_signatures, wechat_signatures):
+            patched.setattr(module, "load_pem_private_key", load)
+        yield
 
 
 @pytest.fixture(scope="session")

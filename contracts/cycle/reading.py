@@ -32,13 +32,13 @@ def _read(model: type[Model], file: File) -> Model:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CycleInvalid([_syntax(str(error), text)]) from None
-    return validate(model, data, lines_of(text))
+    return _validate(model, data, text)
 
 
-def validate(model: type[Model], data: Mapping[str, Any], lines: Mapping[Path, int]) -> Model:
-    problems: dict[Path, Problem] = {}
+def _validate(model: type[Model], data: Mapping[str, Any], text: str) -> Model:
+    problems: dict[Path, tuple[str, str]] = {}
     for path, reason, remedy in complaints(data):
-        problems.setdefault(path, Problem(nearest(lines, path), spelled(path), reason, remedy))
+        problems.setdefault(path, (reason, remedy))
     cycle: Model | None = None
     try:
         cycle = model.model_validate(dict(data), context={"zone": zone_named(data.get("time_zone"))})
@@ -48,11 +48,16 @@ def validate(model: type[Model], data: Mapping[str, Any], lines: Mapping[Path, i
             path = _blamed(detail)
             if detail["type"] == "too_short" and any(_inside(other, path) for other in details):
                 continue  # an element that is wrong is not counted, and so "missing" as well
-            reason, remedy = _in_words(detail)
             # What `complaints` says of the same key is said better.
-            problems.setdefault(path, Problem(nearest(lines, path), spelled(path), reason, remedy))
+            problems.setdefault(path, _in_words(detail))
     if problems or cycle is None:
-        raise CycleInvalid(list(problems.values()))
+        lines = lines_of(text)  # only now: to find them takes longer than all the rest
+        raise CycleInvalid(
+            [
+                Problem(nearest(lines, path), spelled(path), reason, remedy)
+                for path, (reason, remedy) in problems.items()
+            ]
+        )
     return cycle
 
 

@@ -128,7 +128,9 @@ async def serving(handler: Handler, port: int = 0) -> AsyncIterator[str]:
 
 def listen(port: int) -> socket.socket:
     """A listening socket of this machine only."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # The protocol is named: of a socket that names none asyncio does not know that it is TCP, and leaves Nagle's algorithm on.
+    # Each answer on a kept connection, sent as head and body, then waits 40 ms for an acknowledgement that is held back.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))

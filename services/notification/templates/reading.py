@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from jinja2 import Template, TemplateSyntaxError, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.reasons import Carrier
@@ -64,21 +65,14 @@ def place(path: Path) -> Key:
     return Carrier(match["channel"]), occasion, variant, match["language"]
 
 
-def read(
-    path: Path,
-    channel: Carrier,
-    contents: Contents,
-    phrases: Phrases,
-    plain: ImmutableSandboxedEnvironment,
-    marked: ImmutableSandboxedEnvironment,
-) -> Form:
-    """The file's template, compiled for letters (`plain`) and, of an email, for HTML (`marked`). Raises Refused."""
+def read(path: Path, channel: Carrier, contents: Contents, phrases: Phrases) -> Form:
+    """The file's template, compiled for letters and, of an email, for HTML. Raises Refused."""
     head, body = _split(path.read_text(encoding="utf-8"), channel)
     subject = head.get("subject", "")
     used: set[str] = set()
     try:
         for source in (subject, body):
-            used |= _used(plain.parse(source), channel)
+            used |= _used(source, channel)
     except TemplateSyntaxError as error:
         raise Refused(f"line {error.lineno} of the text: {error.message}") from None
     _check_variables(used, contents, channel)
@@ -94,9 +88,9 @@ def read(
     return Form(
         codes={carrier: head[carrier] for carrier in _CARRIER_CODES if carrier in head},
         version=int(head["version"]),
-        subject=plain.from_string(subject),
-        body=plain.from_string(body),
-        html=marked.from_string(as_html(subject, body, phrases)) if channel is Carrier.EMAIL else None,
+        subject=_compiled(subject),
+        body=_compiled(body),
+        html=_compiled(as_html(subject, body, phrases), escape=True) if channel is Carrier.EMAIL else None,
         source=body,
         names=names,
     )
@@ -122,8 +116,25 @@ def _split(content: str, channel: Carrier) -> tuple[dict[str, str], str]:
     return head, body.rstrip("\n")
 
 
-def _used(tree: nodes.Template, channel: Carrier) -> set[str]:
+def _environment(*, escape: bool) -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=escape, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+_LETTERS, _HTML = _environment(escape=False), _environment(escape=True)
+
+
+# The same text once a process: whoever loads all of them again would wait a tenth of a second for it.
+@lru_cache(1024)
+def _compiled(source: str, *, escape: bool = False) -> Template:
+    return (_HTML if escape else _LETTERS).from_string(source)
+
+
+@lru_cache(1024)
+def _used(source: str, channel: Carrier) -> frozenset[str]:
     """Names that the text asks for. Text and names only, and in an email a loop over sentences."""
+    tree = _LETTERS.parse(source)
     plain = (nodes.Output, nodes.TemplateData, nodes.Name)
     loops = {loop.target.name for loop in tree.find_all(nodes.For) if isinstance(loop.target, nodes.Name)}
     names: set[str] = set()
@@ -142,7 +153,7 @@ def _used(tree: nodes.Template, channel: Carrier) -> set[str]:
     said = {n.name for out in tree.find_all(nodes.Output) for n in out.nodes if isinstance(n, nodes.Name)}
     if lists := said & _LISTS:
         raise Refused(f"{sorted(lists)} is a list: loop over it")
-    return names
+    return frozenset(names)
 
 
 def _check_variables(used: set[str], contents: Contents, channel: Carrier) -> None:

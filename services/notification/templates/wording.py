@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Self
 
-from jinja2 import StrictUndefined, Template
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template
 
 from contracts.reasons import Carrier
 from services.notification.domain.occasions import CONTENTS, VARIABLES, Occasion
@@ -55,7 +54,6 @@ class Wording:
     @classmethod
     def load(cls, root: Path = TEMPLATES) -> Self:
         """Raises TemplatesInvalid with all that is wrong."""
-        plain, marked = _environment(escape=False), _environment(escape=True)
         languages, problems = _languages(root)
         forms: dict[Key, Form] = {}
         for path in sorted(root.glob("*/*.txt")):
@@ -63,9 +61,7 @@ class Wording:
                 key = reading.place(path)
                 if key[3] not in languages:
                     raise Refused(f"there is no words.{key[3]}.toml")
-                forms[key] = reading.read(
-                    path, key[0], CONTENTS[key[1], key[2]], languages[key[3]], plain, marked
-                )
+                forms[key] = reading.read(path, key[0], CONTENTS[key[1], key[2]], languages[key[3]])
             except Refused as refused:
                 problems.append(f"{path.parent.name}/{path.name}: {refused}")
         named = {problem.partition(":")[0] for problem in problems}
@@ -147,12 +143,6 @@ class Wording:
 def _filled(template: Template, said: Variables) -> str:
     """As `template.render`, without the globals, which no text may use (reading.py): copying them is most of its time."""
     return "".join(template.root_render_func(template.new_context(said, shared=True)))
-
-
-def _environment(*, escape: bool) -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=escape, trim_blocks=True, lstrip_blocks=True
-    )
 
 
 def _noted(form: Form, carrier: str) -> str:
