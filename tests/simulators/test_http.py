@@ -23,4 +23,4 @@ async def test_an_answer_in_two_parts_does_not_wait_for_the_first_to_be_acknowle
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "40 ms for each answer"
         writer.close()
         await writer.wait_closed()
-        (await made).close()  # type: ignore[attr-defined]  # of every transport of a connection
+        (await made).close()
