@@ -20,9 +20,8 @@ BODY_LIMIT: Final = 64 * 1024
 RECEIPTS_LIMIT: Final = 4 * 1024 * 1024
 BEIJING: Final = timezone(timedelta(hours=8))
 CODE_LENGTH: Final = 64  # of what a carrier says that is kept
-_NO_TEXT: Final = re.compile(
-    "[\x00-\x1f\x7f\ud800-\udfff]"
-)  # control characters and halves of one: no database keeps them
+# Control characters and halves of one: no database keeps them.
+_NO_TEXT: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _WRITTEN: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 # A carrier's clock may be behind ours: what it took just after our moment stands in its books a little before it.
 APART: Final = timedelta(minutes=5)
