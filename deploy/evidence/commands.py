@@ -194,22 +194,39 @@ async def preview(
         quiet.print(Text(f"nothing was looked at: {error}", style="red"), soft_wrap=True)
         return ALTERED
     if as_json:
-        found = {"cycle_id": reach.cycle.id, "at": page["at"], "totals": totals, "items": items}
+        found = {
+            "cycle_id": reach.cycle.id,
+            "at": page["at"],
+            "closes_at": closes_at,
+            "site_id": site_id,
+            "totals": totals,
+            "items": items,
+        }
         print(json.dumps(found, ensure_ascii=False, indent=1, default=_in_json))
         return OK
-    show_preview(console, totals, items, reach.cycle, limit)
+    show_preview(console, totals, items, reach.cycle, limit, closes_at=closes_at, site_id=site_id)
     return OK
 
 
 def show_preview(
-    console: Console, totals: dict[str, Any], items: list[dict[str, Any]], cycle: Cycle, limit: int
+    console: Console,
+    totals: dict[str, Any],
+    items: list[dict[str, Any]],
+    cycle: Cycle,
+    limit: int,
+    *,
+    closes_at: datetime | None = None,
+    site_id: str | None = None,
 ) -> None:
     """The people first: however many they are, what is read last are the sums."""
+    names = {site.id: site.name for site in cycle.sites}
+    which = " · ".join([
+        *([f"{names.get(site_id, '')} {site_id}".strip()] if site_id else []),
+        *([f"缴费截止 {_moment(closes_at, cycle.zone)}"] if closes_at else []),
+    ])  # fmt: skip
     if not items:
-        console.print(
-            Text("没有人欠费：现在截止，不会有人被放弃 · nobody owes, nobody would be forfeited"),
-            soft_wrap=True,
-        )
+        said = "没有人欠费：现在截止，不会有人被放弃 · nobody owes, nobody would be forfeited"
+        console.print(Text(f"{which}: {said}" if which else said), soft_wrap=True)
         return
     console.print(_people(items[:limit], cycle.zone))
     if len(items) > limit:
@@ -217,8 +234,8 @@ def show_preview(
             Text(f"… 另有 {len(items) - limit} 人: --limit {len(items)}, --json", style="dim"), soft_wrap=True
         )
     if len(totals["by_site"]) > 1:
-        console.print(_by_desk(totals, {site.id: site.name for site in cycle.sites}))
-    console.print(_totals(totals, cycle.zone))
+        console.print(_by_desk(totals, names))
+    console.print(_totals(totals, cycle.zone, which))
 
 
 def _in_json(value: object) -> str:
@@ -231,9 +248,12 @@ def _moment(at: datetime, zone: ZoneInfo) -> str:
     return f"{at.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
-def _totals(totals: dict[str, Any], zone: ZoneInfo) -> Table:
+def _totals(totals: dict[str, Any], zone: ZoneInfo, which: str) -> Table:
     table = Table(
-        title=Text("假如现在截止", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+        title=Text("假如现在截止" + (f" · {which}" if which else ""), style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     for column in ("缴费截止", "将会", "原因", "人数", "应缴", "在途"):
         table.add_column(Text(column), overflow="fold")

@@ -70,7 +70,7 @@ class MalformedReceipts(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What one push holds. An entry that cannot be read costs nobody else's message its receipt."""
+    """What one push holds, or one page that was pulled. An entry that cannot be read costs nobody else's message its receipt."""
 
     receipts: Sequence[Receipt]
     unreadable: Sequence[str] = ()
@@ -129,7 +129,7 @@ class Sms(Protocol):
         """What it wants to hear when it has pushed receipts: anything else, and it pushes them again."""
         ...
 
-    async def pull(self) -> list[Receipt] | None:
+    async def pull(self) -> Pushed | None:
         """The next receipts that it keeps for us; each is given once. None: it keeps none for anybody.
 
         Raises Rejected or NoAnswer.

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -93,6 +93,11 @@ def receipts_of(raw: bytes, read: Callable[[Mapping[str, Any]], Receipt]) -> Pus
         raise MalformedReceipts("not JSON") from None
     if not isinstance(entries, list):
         raise MalformedReceipts("not an array")
+    return each_of(entries, read)
+
+
+def each_of(entries: Sequence[object], read: Callable[[Mapping[str, Any]], Receipt]) -> Pushed:
+    """What each of them says; of those that cannot be read, why."""
     receipts: list[Receipt] = []
     unreadable: list[str] = []
     for entry in entries:

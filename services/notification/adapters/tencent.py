@@ -18,6 +18,7 @@ from services.notification.adapters.lines import (
     APART,
     PATIENCE,
     Line,
+    each_of,
     in_beijing,
     keyed,
     read_account,
@@ -169,12 +170,15 @@ class TencentSms:
         best = min(found, key=lambda receipt: _BEST_FIRST.index(receipt.delivered))
         return Sent(best.delivered, best.code)
 
-    async def pull(self) -> list[Receipt]:
+    async def pull(self) -> Pushed:
         """The next receipts, at most a hundred; what was pulled does not come again, so one that is odd spoils no other."""
         content = await self._call(
             "PullSmsSendStatus", {"Limit": _PAGE, "SmsSdkAppId": self._account.sdk_app_id}
         )
-        return [receipt for status in _statuses(content) if (receipt := _pulled(status)) is not None]
+        statuses = content.get("PullSmsSendStatusSet")
+        if not isinstance(statuses, list):
+            raise NoAnswer("unreadable receipts", maybe_accepted=False)
+        return each_of(statuses, _taken)
 
     def parse_receipts(self, raw: bytes) -> Pushed:
         return receipts_of(raw, _pushed)
@@ -253,6 +257,13 @@ def _pulled(status: Mapping[str, Any]) -> Receipt | None:
         code=said(status.get("Description")),
         at=_at(status.get("UserReceiveTime")),
     )
+
+
+def _taken(status: Mapping[str, Any]) -> Receipt:
+    receipt = _pulled(status)
+    if receipt is None:
+        raise MalformedReceipts("an entry has no known ReportStatus")
+    return receipt
 
 
 def _at(seconds: object) -> datetime | None:

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 
 from services.chassis.crash import crash_point
 from services.chassis.db import Database
-from services.notification.handlers.receipts import take_receipts
+from services.notification.handlers.receipts import take_page
 from services.notification.ports import NoAnswer, Rejected, Sms
 
 log = structlog.get_logger(__name__)
@@ -30,10 +30,10 @@ async def pull_receipts(database: Database, carriers: Sequence[Sms]) -> None:
 
 async def _pull(database: Database, carrier: Sms) -> None:
     for _ in range(_MOST):
-        receipts = await carrier.pull()
-        if not receipts:
+        page = await carrier.pull()
+        if page is None or not (page.receipts or page.unreadable):
             return
-        PULLED.labels(carrier.name).inc(len(receipts))
+        PULLED.labels(carrier.name).inc(len(page.receipts))
         # What was pulled does not come again: should the process die before this is kept, its message is asked about.
         crash_point("receipts-pulled")
-        await take_receipts(database, carrier.name, receipts)
+        await take_page(database, carrier.name, page)

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from services.chassis.crash import crash_point
 from services.chassis.db import Database, UnitOfWork
 from services.notification.domain.life import State, reason_word
-from services.notification.ports import MalformedReceipts, Receipt, Sms
+from services.notification.ports import MalformedReceipts, Pushed, Receipt, Sms
 from services.notification.repository import messages, providers
 from services.notification.repository.messages import Outcome
 
@@ -32,16 +32,21 @@ async def take_pushed(database: Database, sms: Sms, raw: bytes) -> None:
         RECEIPTS.labels("malformed").inc()
         log.warning("receipts-malformed", provider=sms.name, reason=str(error))
         return
-    if pushed.unreadable:
-        RECEIPTS.labels("malformed").inc(len(pushed.unreadable))
+    await take_page(database, sms.name, pushed)
+
+
+async def take_page(database: Database, provider: str, page: Pushed) -> None:
+    """What came together, pushed or pulled: what of it can be read, whatever the rest is."""
+    if page.unreadable:
+        RECEIPTS.labels("malformed").inc(len(page.unreadable))
         log.warning(
             "receipts-malformed",
-            provider=sms.name,
-            reason=pushed.unreadable[0],
-            entries=len(pushed.unreadable),
-            read=len(pushed.receipts),
+            provider=provider,
+            reason=page.unreadable[0],
+            entries=len(page.unreadable),
+            read=len(page.receipts),
         )
-    await take_receipts(database, sms.name, pushed.receipts)
+    await take_receipts(database, provider, page.receipts)
 
 
 async def take_early(database: Database, provider: str) -> int:

@@ -32,7 +32,9 @@ from services.payment.ports import (
 
 _UNKNOWN_TRADE: Final = frozenset({"ACQ.TRADE_NOT_EXIST"})
 _PAID_ALREADY: Final = frozenset({"ACQ.TRADE_HAS_SUCCESS"})
-_NOT_CLOSABLE: Final = frozenset({"ACQ.TRADE_STATUS_ERROR", "ACQ.REASON_TRADE_STATUS_INVALID"})
+_NOT_CLOSABLE: Final = frozenset({
+    "ACQ.TRADE_STATUS_ERROR", "ACQ.REASON_TRADE_STATUS_INVALID", "ACQ.REASON_ILLEGAL_STATUS",
+})  # fmt: skip
 _IN_USE: Final = frozenset({"ACQ.CONTEXT_INCONSISTENT", "ACQ.TRADE_HAS_CLOSE", *_PAID_ALREADY})
 _STATES: Final = {
     "WAIT_BUYER_PAY": OrderState.UNPAID,

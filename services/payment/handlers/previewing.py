@@ -66,13 +66,14 @@ def _item(row: Row) -> dict[str, Any]:
         "would": row.would,
         "why": row.why,
         "orders": row.orders,
+        "in_flight_fen": row.in_flight_fen,
         "open_order": None
         if row.order_no is None
         else {
             "order_no": row.order_no,
             "channel": row.channel,
             "state": row.order_status,
-            "amount_fen": row.in_flight_fen,
+            "amount_fen": row.order_amount_fen,
             "expires_at": row.order_expires_at,
         },
     }

@@ -29,7 +29,8 @@ async def payment_of(database: Database, registration_id: UUID) -> dict[str, Any
     """What one registration owes, every try to pay it, and a receipt for each payment.
 
     `transaction_id` is the gateway's own number (交易单号): it stands on the payer's bill there, where the gateway's receipt is
-    had. `became`: `received` (not judged yet), kept as the `fee`, `refund-due`, or `refunded`.
+    had. `became`: `received` (not judged yet), kept as the `fee`, `refund-due`, or `refunded`;
+    `refund_confirmed_at`: when the gateway had said so.
     """
     async with database.reading() as uow:
         row = await obligations.find(uow, registration_id)
@@ -68,7 +69,7 @@ async def payment_of(database: Database, registration_id: UUID) -> dict[str, Any
                 "became": one.became,
                 "refund_cause": one.cause,
                 "refund_no": one.refund_no,
-                "refunded_at": one.refunded_at,
+                "refund_confirmed_at": one.refund_confirmed_at,
             }
             for one in paid
         ],

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 import structlog
 
@@ -44,8 +45,24 @@ class Settled(StrEnum):
     UNDECIDED = "undecided"  # it answered, and not with a last word: being paid, or nothing that fits
 
 
-# Asked after close(), these say that the order was not and can no longer be paid. PAYING and REFUNDED say neither.
-_UNPAID = frozenset({OrderState.UNPAID, OrderState.CLOSED, OrderState.UNKNOWN_ORDER})
+class _Closing(StrEnum):
+    """What came of closing an order."""
+
+    ENDED = "ended"
+    UNKNOWN = "unknown"  # the gateway has not heard of it, and so ended nothing
+    REFUSED = "refused"  # it stays as it is
+    PAID = "paid"
+
+
+# Asked after that, these say that the order was not and can no longer be paid. PAYING and REFUNDED say neither, and UNPAID only
+# of what was ended: what can still be paid is unpaid as well. What is unknown lapses, if a code was given out (`orders.closed`).
+_LAST_WORD: Final[Mapping[_Closing, frozenset[OrderState]]] = {
+    _Closing.ENDED: frozenset({OrderState.UNPAID, OrderState.CLOSED, OrderState.UNKNOWN_ORDER}),
+    _Closing.UNKNOWN: frozenset({OrderState.CLOSED, OrderState.UNKNOWN_ORDER}),
+    _Closing.REFUSED: frozenset({OrderState.CLOSED}),
+    _Closing.PAID: frozenset(),
+}
+_UNPAID: Final = _LAST_WORD[_Closing.ENDED]
 
 
 @dataclass(frozen=True)
@@ -133,8 +150,12 @@ async def _ask(channel: PaymentChannel | None, order: Order) -> Answer | Settled
         log.error("order-without-channel", channel=order.channel, order_no=order.order_no)
         return Settled.NO_ANSWER
     try:
-        stays_open = not await _close(channel, order)
+        closing, word = await _close(channel, order)
         answer = await channel.query(order.order_no)
+        if closing is _Closing.UNKNOWN and answer.state is OrderState.UNPAID:
+            # Its code was opened in between: now there is something to close.
+            closing, word = await _close(channel, order)
+            answer = await channel.query(order.order_no)
     except ChannelUnavailable as error:
         log.warning("gateway-silent", channel=order.channel, reason=error.reason)
         return Settled.NO_ANSWER
@@ -143,24 +164,41 @@ async def _ask(channel: PaymentChannel | None, order: Order) -> Answer | Settled
         return Settled.NO_ANSWER
     if answer.state is OrderState.PAID and answer.paid_at and answer.amount_fen and answer.transaction_id:
         return answer
-    if answer.state in _UNPAID and not stays_open:
+    if answer.state in _LAST_WORD[closing]:
         return answer
-    log.warning("gateway-undecided", channel=order.channel, state=answer.state)
+    if closing is _Closing.REFUSED:
+        log.error(
+            "gateway-refuses-to-close",
+            channel=order.channel,
+            order_no=order.order_no,
+            reason=word,
+            state=answer.state,
+        )
+    else:
+        log.warning(
+            "gateway-undecided",
+            channel=order.channel,
+            order_no=order.order_no,
+            close=closing,
+            state=answer.state,
+        )
     return Settled.UNDECIDED
 
 
-async def _close(channel: PaymentChannel, order: Order) -> bool:
-    """Whether it surely cannot be paid any more. Raises ChannelUnavailable.
+async def _close(channel: PaymentChannel, order: Order) -> tuple[_Closing, str]:
+    """What came of it, and the gateway's word for a no: it may still know what became of the order.
 
-    A gateway that will not close it may still know that it is paid: that counts at once, and "unpaid" from it does not.
+    Raises ChannelUnavailable.
     """
     try:
-        return not isinstance(await channel.close(order.order_no), AlreadyPaid)
+        closed = await channel.close(order.order_no)
     except ChannelUnavailable:
         raise
     except ChannelError as error:
-        log.error("gateway-refuses-to-close", channel=order.channel, reason=str(error))
-        return False
+        return _Closing.REFUSED, str(error)
+    if isinstance(closed, AlreadyPaid):
+        return _Closing.PAID, ""
+    return (_Closing.ENDED if closed.known else _Closing.UNKNOWN), ""
 
 
 def _success(answer: Answer) -> Success:

@@ -185,7 +185,7 @@ async def receipts(uow: UnitOfWork, registration_id: UUID) -> Sequence[Row]:
                     when exists (select from ledger f where f.channel = l.channel and f.transaction_id = l.transaction_id
                                                         and f.kind = 'fee') then 'fee'
                     else 'received' end as became,
-               due.cause, done.recorded_at as refunded_at,
+               due.cause, done.recorded_at as refund_confirmed_at,
                (select refund_no from refunds r where r.channel = l.channel and r.transaction_id = l.transaction_id) as refund_no
         from ledger l
         left join ledger due on due.channel = l.channel and due.transaction_id = l.transaction_id and due.kind = 'refund-due'

@@ -41,10 +41,11 @@ async def totals(uow: UnitOfWork, closes_at: datetime | None, site_id: str | Non
     return await uow.sql(
         f"""
         select p.closes_at, p.would, p.why, p.site_id, count(*) as registrations, sum(p.amount_fen)::bigint as amount_fen,
-               coalesce(sum(r.amount_fen), 0)::bigint as in_flight_fen
+               coalesce(sum(r.in_flight_fen), 0)::bigint as in_flight_fen
         from (select o.registration_id, o.site_id, o.closes_at, o.amount_fen, {_WOULD} as would, {_WHY} as why
               from obligations o where {_CONCERNED}) p
-        left join orders r on r.registration_id = p.registration_id and r.status in {UNDECIDED_ORDER}
+        left join (select t.registration_id, sum(t.amount_fen)::bigint as in_flight_fen
+                   from orders t where t.status in {UNDECIDED_ORDER} group by 1) r on r.registration_id = p.registration_id
         group by 1, 2, 3, 4 order by 1, 2, 3, 4
         """,
         uow.at,
@@ -56,16 +57,23 @@ async def totals(uow: UnitOfWork, closes_at: datetime | None, site_id: str | Non
 async def page(
     uow: UnitOfWork, closes_at: datetime | None, site_id: str | None, after: UUID | None, limit: int
 ) -> Sequence[Row]:
-    """Everybody who owes, in the order of their ids, each with what the close would do and the order under way."""
+    """Everybody who owes, in the order of their ids, each once, with what the close would do and the order under way.
+
+    One may have several: a code that was let go can be opened until it ends. Shown is the latest; all count as in flight.
+    """
     return await uow.sql(
         f"""
         select p.*, r.order_no, r.channel, r.status as order_status, r.expires_at as order_expires_at,
-               r.amount_fen as in_flight_fen,
+               r.amount_fen as order_amount_fen, coalesce(r.in_flight_fen, 0) as in_flight_fen,
                (select count(*) from orders t where t.registration_id = p.registration_id) as orders
         from (select o.registration_id, o.site_id, o.status, o.closes_at, o.amount_fen, {_WOULD} as would, {_WHY} as why
               from obligations o where {_CONCERNED} and ($4::uuid is null or o.registration_id > $4)
               order by o.registration_id limit $5) p
-        left join orders r on r.registration_id = p.registration_id and r.status in {UNDECIDED_ORDER}
+        left join lateral (
+            select u.*, sum(u.amount_fen) over ()::bigint as in_flight_fen from orders u
+            where u.registration_id = p.registration_id and u.status in {UNDECIDED_ORDER}
+            order by u.created_at desc, u.order_no limit 1
+        ) r on true
         order by p.registration_id
         """,
         uow.at,

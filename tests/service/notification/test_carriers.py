@@ -20,7 +20,7 @@ from deploy.simulators.outage import Outage
 from deploy.simulators.sms_carrier import DEAD_PREFIX, REFUSED_PREFIX, SILENT_PREFIX
 from services.chassis.clock import SystemClock
 from services.notification.adapters import aliyun, tencent
-from services.notification.ports import MalformedReceipts, NoAnswer, Receipt, Rejected, Sent
+from services.notification.ports import MalformedReceipts, NoAnswer, Pushed, Receipt, Rejected, Sent
 from tests.service.notification.at_a_carrier import (
     CODES,
     PHONE,
@@ -245,8 +245,10 @@ async def test_what_it_keeps_for_us_is_pulled_once(scene: Scene) -> None:
         assert pulled is None, "its queue is another product; it is asked by number"
         return
     assert pulled is not None
-    assert [(one.reference, one.delivered) for one in pulled] == [(f"message-{n}", True) for n in range(3)]
-    assert await scene.sms.pull() == []
+    assert [(one.reference, one.delivered) for one in pulled.receipts] == [
+        (f"message-{n}", True) for n in range(3)
+    ]
+    assert await scene.sms.pull() == Pushed([], [])
 
 
 @pytest.mark.parametrize("raw", [b"", b"nothing", b"{}", b"[" * 99_999])

@@ -135,6 +135,28 @@ async def test_the_dry_run_may_be_of_one_window_only(system: System) -> None:
     assert set(items) == {second}
 
 
+async def test_who_has_several_codes_under_way_stands_there_once_with_all_the_money(system: System) -> None:
+    await system.with_alipay()
+    people = await system.approved(4)
+    latest = ""
+    for one in people[:2]:
+        await system.ordered(one, "alipay")
+        system.clock.jump(system.clock.now() + timedelta(minutes=1))
+        latest = await system.ordered(one, "wechat")
+    for limit in (1, 2):
+        items, _ = await previewed(system, limit=limit)
+        assert set(items) == set(people)
+    items, totals = await previewed(system)
+    assert set(items) == set(people)
+    assert (items[people[1]]["open_order"]["order_no"], items[people[1]]["orders"]) == (latest, 2)
+    assert (items[people[1]]["open_order"]["amount_fen"], items[people[1]]["in_flight_fen"]) == (
+        20_000,
+        40_000,
+    )
+    assert items[people[3]]["in_flight_fen"] == 0
+    assert totals["ask"] == {"registrations": 2, "amount_fen": 40_000, "in_flight_fen": 80_000}
+
+
 async def test_a_desk_sees_its_own_people_and_the_office_how_many_each_has(system: System) -> None:
     here, there, unknown = await system.approved(3)
     await system.write("update obligations set site_id = 'ebian' where registration_id = $1", here)
@@ -240,6 +262,6 @@ async def test_the_terminal_shows_the_same_list(
     assert "视为自动放弃" in text
     assert "200.00" in text
     assert await commands.preview(tmp_path, None, site_id="ebian", use_given=False, as_json=False) == 0
-    assert "没有人欠费" in capsys.readouterr().out
+    assert "ebian: 没有人欠费" in capsys.readouterr().out
     assert await commands.preview(tmp_path, None, site_id="nowhere", use_given=False, as_json=False) == 1
     assert "there is no desk nowhere in this cycle: shizhong" in capsys.readouterr().err

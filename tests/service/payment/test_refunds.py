@@ -86,17 +86,17 @@ async def test_the_candidate_has_a_receipt_for_each_payment_and_sees_what_became
         "became": "fee",
         "refund_cause": None,
         "refund_no": None,
-        "refunded_at": None,
+        "refund_confirmed_at": None,
     }
     await system.deliver(rejected(candidate))
     (receipt,) = await receipts()
     assert (receipt["became"], receipt["refund_cause"]) == ("refund-due", "rejected")
-    assert receipt["refunded_at"] is None
+    assert receipt["refund_confirmed_at"] is None
     await system.refund()
     (receipt,) = await receipts()
     number = refund_number("wechat", entry["transaction_id"])
     assert (receipt["became"], receipt["refund_no"]) == ("refunded", number)
-    assert receipt["refunded_at"] is not None
+    assert receipt["refund_confirmed_at"] is not None
 
 
 async def test_the_gateways_word_is_kept_and_without_it_nothing_is_done(system: System) -> None:

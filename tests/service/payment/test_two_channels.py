@@ -9,8 +9,11 @@ from uuid import UUID
 import pytest
 
 from contracts.payment import Paid
+from deploy.simulators.order_book import Refusal
 from deploy.simulators.outage import Outage
+from services.payment.adapters.alipay import Alipay
 from services.payment.domain.order import ORDER_LIFE
+from services.payment.ports import Answer
 from tests.service.payment.backups import Backups
 from tests.service.payment.system import CLOSES, System, moment, rejected
 
@@ -67,6 +70,25 @@ async def test_a_code_let_go_for_another_channel_still_counts_if_it_is_paid_in_t
     await both.settle()
     assert await both.words(candidate) == ["due", "paid"]
     assert (await both.order_row(second))["status"] == "closed"
+
+
+async def test_a_code_that_is_opened_between_our_close_and_our_query_is_closed_and_not_only_called_so(
+    both: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both.at(DAY)
+    candidate = await both.owing()
+    first = await both.ordered(candidate, "alipay")
+    query, book = Alipay.query, both.world.alipay.book
+
+    async def opened_just_before(alipay: Alipay, order_no: str) -> Answer:
+        book.open(order_no, both.clock.now())
+        return await query(alipay, order_no)
+
+    monkeypatch.setattr(Alipay, "query", opened_just_before)
+    await both.ordered(candidate, "wechat")
+    assert (await both.order_row(first))["status"] == "closed"
+    with pytest.raises(Refusal):
+        both.pay(first)
 
 
 async def test_paying_the_code_let_go_and_the_new_one_gives_one_of_them_back(both: System) -> None:
