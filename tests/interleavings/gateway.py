@@ -21,6 +21,8 @@ class TownGateway(SimulatedGateway):
     away = False
     unheard = 0
     """So many answers that get lost after it has done what was asked."""
+    opened = 0
+    """So many codes that people open between our close, which knew nothing of them, and our query."""
 
     def __init__(self, now: Now, name: str, *, remembers: bool = True) -> None:
         super().__init__(now, name, remembers=remembers)
@@ -29,7 +31,7 @@ class TownGateway(SimulatedGateway):
 
     def forget(self) -> None:
         self.behind = {}
-        self.away, self.unheard = False, 0
+        self.away, self.unheard, self.opened = False, 0, 0
         self.refunds.takes, self.refunds.abnormal = timedelta(0), 0
         self.refunds.refusing.clear()
 
@@ -45,7 +47,12 @@ class TownGateway(SimulatedGateway):
         if order_no in self.behind:
             self._line("gateway away while an order is closed", 0)
             return Closed(order_no)
-        return await super().close(order_no)
+        closed = await super().close(order_no)
+        if self.opened and isinstance(closed, Closed) and not closed.known and self.book.find(order_no):
+            self.opened -= 1
+            self.book.open(order_no, self._now())
+            self.reached["a code is opened between our close and our query"] += 1
+        return closed
 
     async def query(self, order_no: str) -> Answer:
         lands = self.behind.pop(order_no, None)

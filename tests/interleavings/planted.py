@@ -18,7 +18,7 @@ from services.payment.domain.decision import Decision, Word
 from services.payment.domain.obligation import Fact, Obligation, Status, Verdict
 from services.payment.domain.order import Order, Success
 from services.payment.handlers import refunding, settling
-from services.payment.ports import Answer, OrderState, RefundAnswer, RefundState
+from services.payment.ports import Answer, OrderState, PaymentChannel, RefundAnswer, RefundState
 from services.payment.repository import decisions, ledger
 from services.payment.repository.refunds import Refund
 from tests.interleavings.stories import SEALED
@@ -69,6 +69,19 @@ def _any_amount_will_do(judge: Judgement, owed: Obligation, success: Success, fe
 
 def _twice_is_fine(judge: Judgement, owed: Obligation, success: Success, fen: int) -> Verdict:
     return judge(replace(owed, status=Status.AWAITING) if owed.status is Status.PAID else owed, success, fen)
+
+
+@contextlib.contextmanager
+def _unknown_is_closed() -> Iterator[None]:
+    """What the gateway has not heard of, and so did not end, counts as ended by our close."""
+    close = settling._close
+
+    async def closed(channel: PaymentChannel, order: Order) -> tuple[settling._Closing, str]:
+        closing, word = await close(channel, order)
+        return (settling._Closing.ENDED if closing is settling._Closing.UNKNOWN else closing), word
+
+    with patch.object(settling, "_close", closed):
+        yield
 
 
 def _comes_back_in_silence(judge: Judgement, owed: Obligation, success: Success, fen: int) -> Verdict:
@@ -204,6 +217,7 @@ PLANTED: Final[dict[str, Planted]] = {
         frozenset({"I7"}),
         10,
     ),
+    "what is opened after our close is not closed": Planted(_unknown_is_closed, frozenset({"I1", "I7"}), 50),
     "nobody falls while a later close is decided about": Planted(
         lambda: instead(r" and not\s+\(\(o\.closes_at < ", " and not (false and (o.closes_at < "),
         frozenset({"I7"}),

@@ -268,7 +268,7 @@ class Batch:
     async def _weather(self) -> None:
         """Gateways come and go; refunds take their time, are refused, or come back from a dead account."""
         gateway = self.town.gateway(self.chance.choice((WECHAT, ALIPAY)))
-        match self.chance.randrange(7):
+        match self.chance.randrange(8):
             case 0 | 1 if not gateway.away:
                 gateway.away = True
                 self.reached[f"{gateway.name} away"] += 1
@@ -281,6 +281,8 @@ class Batch:
             case 5:
                 gateway.refunds.abnormal += 1
                 self.reached["a refund will come back from a dead account"] += 1
+            case 6:
+                gateway.opened = 3
             case _:
                 gateway.refunds.refusing.append(self.chance.choice(("NOT_ENOUGH", "INVALID_REQUEST")))
 

@@ -28,7 +28,8 @@ SOON: Final = (
     "said window-closed", "settle job", "several at once", "sweep",
 )  # fmt: skip
 IN_THE_END: Final = (
-    *SOON, "a payment lands after the sweep, too late", "a payment lands before our answer, too late",
+    *SOON, "a code is opened between our close and our query",
+    "a payment lands after the sweep, too late", "a payment lands before our answer, too late",
     "a payment lands between query and sweep, too late", "a refund will come back from a dead account",
     "alipay away", "check my payment: goes-back", "check my payment: no-answer", "check my payment: too-soon",
     "close of a desk asked for", "close of a desk asked for: TooManyWouldFall", "close of all asked for",

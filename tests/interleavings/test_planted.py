@@ -16,7 +16,7 @@ from tests.interleavings.reaching import missed
 from tests.interleavings.town import Town
 from tests.support.plays import apart
 
-BATCH: Final = 40
+BATCH: Final = 24
 """One that reaches by itself whatever must be reached soon."""
 # One of each kind, found in the first batch; all are in make test-faults, or this file by name.
 QUICK: Final = ("no order undecided", "the right amount")
