@@ -83,8 +83,10 @@ def main() -> None:
 @app.command()
 def up(cycle: CycleOption = LESHAN, data: DataOption = None) -> None:
     """The local system on the real clock, in the foreground. Ctrl-C ends it; the same data goes on."""
+    from deploy.local.data_directory import remember  # noqa: PLC0415
     from deploy.local.foreground import stay_up  # noqa: PLC0415
 
+    remember(data or default_data())
     run(lambda: stay_up(data or default_data(), cycle, say=typer.echo))
 
 
@@ -103,8 +105,10 @@ def rehearse(
     ] = None,
 ) -> None:
     """Run a whole cycle to its end with invented people on a virtual clock, and write the report."""
+    from deploy.local.data_directory import remember  # noqa: PLC0415
     from deploy.rehearsal import commands  # noqa: PLC0415
 
+    remember(data or report / "system")
     raise SystemExit(
         run(
             lambda: commands.rehearse(
@@ -183,7 +187,7 @@ def token(
     """A bearer token that only the local system in this directory accepts."""
     from deploy.local.minting import mint_for  # noqa: PLC0415
 
-    typer.echo(mint_for(data or default_data(), roles, subject, days=days))
+    typer.echo(mint_for(data or latest_data(), roles, subject, days=days))
 
 
 @app.command()
@@ -217,13 +221,13 @@ def default_data() -> Path:
 
 
 def latest_data(*, given: bool = False) -> Path:
-    """The system that ran last: that of `kaowu up` or that of the last rehearsal. Says which, since nobody named it.
+    """The system that ran last, of `kaowu up` or of a rehearsal, wherever it lies. Says which, since nobody named it.
 
     `given`: it is the environment's that is meant, and this one is nobody's matter.
     """
-    from deploy.local.data_directory import last_used  # noqa: PLC0415
+    from deploy.local.data_directory import last_used, remembered  # noqa: PLC0415
 
-    found = last_used(default_data(), REPORT / "system")
+    found = last_used(default_data(), REPORT / "system", *remembered())
     if not given:
         typer.echo(f"of the system in {found} (--data names another)", err=True)
     return found

@@ -25,6 +25,8 @@ _STATES: Final = {
     "closing": "截止处理进行中",
     "closed": "截止处理完毕",
 }
+_KINDS: Final = {"extend-payment": "变更缴费截止", "revive": "撤销自动放弃"}
+_STAGES: Final = {"asked": "待第二人批准", "under-way": "已批准，办理中"}
 _PEOPLE: Final = {
     "awaiting": "应缴未缴",
     "paid": "已缴费",
@@ -68,8 +70,12 @@ def show_close(console: Console, found: Mapping[str, Any], zone: ZoneInfo) -> No
     if not found["guard"]["agrees"]:
         say(f"时钟 guard: {found['guard']['reason']}；每 30 秒再试，此前不放弃任何人", "red")
     for one in found["deciding"]:
+        what = _KINDS.get(one["kind"], one["kind"])
+        where = f"报名点 {one['site_id']}" if one["site_id"] else "全部报名点"
+        to = f"，{where}截止改为 {at(one['closes_at'])}" if one["kind"] == "extend-payment" else ""
         say(
-            f"待办结 deciding: {one['kind']} {one['decision_id']} {one['state']}；办结前不放弃相关考生",
+            f"待办结 deciding: {what}{to} · {one['decision_id']} {_STAGES.get(one['state'], one['state'])}；"
+            "办结前不放弃相关考生",
             "yellow",
         )
     for one in found["recoveries"]:
@@ -97,8 +103,10 @@ def show_close(console: Console, found: Mapping[str, Any], zone: ZoneInfo) -> No
         console.print(held)
         if (more := found["counts"]["held"] - len(found["held"])) > 0:
             say(f"… 另有 {more} 人", "dim")
-    for root in found["roots"]:
-        say(f"凭据根 proof_root: {root['proof_root']} （{root['proofs']} 份凭据）请写入公告")
+    for number, root in enumerate(found["roots"]):
+        later = "，公布之后才放弃者" if number else ""
+        moment = at(root["published_at"])
+        say(f"凭据根 proof_root: {root['proof_root']} （{root['proofs']} 份凭据{later}，{moment}）请写入公告")
 
 
 def _table(title: str, *columns: str) -> Table:

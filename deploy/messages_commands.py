@@ -85,6 +85,14 @@ def messages(
         show_one(console_of_office(), found)
     else:
         show_all(console_of_office(), found)
+        if site is not None or occasion is not None:
+            typer.echo(
+                "承诺与承运商两表为全部考生的 · the promise and the carriers are everybody's", err=True
+            )
+        if site is not None and not found["funnel"]["items"]:
+            typer.echo(
+                f"nobody of a desk {site} was told anything: kaowu cycle show has the desks' names", err=True
+            )
 
 
 @asynccontextmanager

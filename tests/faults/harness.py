@@ -46,7 +46,8 @@ from deploy.rehearsal.identity import invent_all
 from deploy.rehearsal.invariants import judge
 from deploy.rehearsal.invariants.evidence import Evidence, Finding
 from deploy.rehearsal.outcomes import Outcome
-from deploy.rehearsal.people import WorldVerb
+from deploy.rehearsal.people import Verb, WorldVerb
+from deploy.rehearsal.people_file import callbacks
 from deploy.rehearsal.standing import Standing
 from deploy.rehearsal.streams import Streams
 from deploy.rehearsal.world import _End
@@ -56,6 +57,7 @@ from tests.model.office import Predicted, predict
 CYCLE: Final = Path(__file__).parents[2] / "deploy" / "cycles" / "2024-health-leshan.toml"
 KILLED: Final = 137
 PATIENCE: Final = 60.0  # real seconds for a fault to be reached
+SOON: Final = 60  # virtual seconds
 _COUNTER: Final = re.compile(r"^(kaowu_\w+?)(?:_total)?(\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -173,6 +175,7 @@ class Battle(Ground):
     driver: Driver
     streams: Streams
     steps: int
+    standings: Mapping[str, Standing]
     planted: set[tuple[str, int, int]] = field(default_factory=set)
     """Topic, partition and offset of records that no service wrote: the invariants are not asked about them."""
 
@@ -181,6 +184,19 @@ class Battle(Ground):
         await self.eventually(
             lambda: self.driver.timing.steps >= share * self.steps, f"{share:.0%} of the steps", within=240
         )
+
+    def about_to_pay(self) -> list[str]:
+        """Registrations of those who have not paid and will, and whose gateway will say so at once."""
+        return [
+            one.registration_id
+            for one in self.standings.values()
+            if one.registration_id
+            and not any(done.verb == Verb.PAY for done in one.done)
+            and any(
+                step.verb is Verb.PAY and any(seconds <= SOON for seconds in callbacks(step.fields))
+                for step in one.person.steps
+            )
+        ]
 
     @contextlib.asynccontextmanager
     async def heedless(self) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
@@ -304,7 +320,16 @@ async def fight(
     KeyedDoors.pause, KeyedDoors.beside = 0.0, {}
 
     async def beside(driver: Driver, streams: Streams) -> None:
-        battles.append(Battle(system=system, driver=driver, streams=streams, steps=steps, reached=reached))
+        battles.append(
+            Battle(
+                system=system,
+                driver=driver,
+                streams=streams,
+                steps=steps,
+                reached=reached,
+                standings=standings,
+            )
+        )
         await breaks(battles[0])
 
     with pytest.MonkeyPatch.context() as patch:

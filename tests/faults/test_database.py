@@ -21,7 +21,7 @@ from deploy.local.system import Service
 from deploy.rehearsal.doors import AT_ONCE
 from services.chassis.db import driver_url
 from services.chassis.wire import Answer, Wires
-from tests.faults.harness import Battle, fight
+from tests.faults.harness import Battle, KeyedDoors, fight
 
 pytestmark = pytest.mark.faults
 
@@ -136,15 +136,19 @@ async def test_whoever_holds_a_lock_delays_only_those_who_need_it(tmp_path: Path
         # An open transaction that has written, or locked, also holds back what the relay may publish.
         async with battle.heedless() as further, transaction(battle, "payment") as somebody:
             found: list[Any] = []
+            KeyedDoors.pause = 0.5  # so that there is a moment between an order and its payment
 
             async def ordered() -> bool:
                 found[:] = await somebody.fetch(
                     "select o.registration_id from obligations o join orders r using (registration_id) "
-                    "where r.status = 'open' and o.status = 'awaiting' limit 1 for update of o skip locked"
+                    "where r.status = 'open' and r.channel = 'wechat' and o.status = 'awaiting' "
+                    "and o.registration_id = any($1::uuid[]) limit 1 for update of o skip locked",
+                    battle.about_to_pay(),
                 )
                 return bool(found)
 
             await battle.eventually(ordered, "somebody with an open order", within=120)
+            KeyedDoors.pause = 0.0
             before = await paid()
 
             async def others() -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.local.data_directory import DataDirectory, InUse, Mismatch, last_used
+from deploy.local.data_directory import DataDirectory, InUse, Mismatch, last_used, remember, remembered
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,6 +100,21 @@ def test_the_system_that_ran_last_is_the_one_that_is_checked(tmp_path: Path) -> 
         path.mkdir()
         DataDirectory(path).write_state({"written_at": moment})
     assert last_used(never, second, first) == first
+
+
+def test_a_system_that_a_command_started_anywhere_is_remembered_while_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    assert remembered() == []
+    here = tmp_path / "here"
+    here.mkdir()
+    remember(here)
+    assert remembered() == [here]
+    here.rmdir()
+    assert remembered() == []
+    (tmp_path / "home" / "kaowu-last").write_bytes(b"\xff")
+    assert remembered() == []
 
 
 def test_the_holder_is_written_down_for_people(tmp_path: Path) -> None:

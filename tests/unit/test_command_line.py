@@ -20,7 +20,7 @@ from deploy import cli
 from deploy.backup.archive import CannotBackUp, place_for, target_of
 from deploy.backup.commands import _then
 from deploy.bench import counter
-from deploy.evidence.commands import show_preview
+from deploy.evidence.commands import check, show_preview
 from deploy.evidence.verdict import Unreadable
 from deploy.evidence.verifying import verify
 from deploy.local.foreground import _hints
@@ -118,6 +118,7 @@ def _preview(people: int, limit: int) -> str:
     items: list[dict[str, Any]] = [
         {
             "registration_id": UUID(int=SOMEBODY.int + number),
+            "site_id": "ebian",
             "would": "ask" if number else "forfeit",
             "why": "order-under-way" if number else "never-ordered",
             "amount_fen": 20000,
@@ -155,6 +156,14 @@ def test_the_preview_of_a_close_speaks_the_offices_language_and_clock() -> None:
     assert str(UUID(int=SOMEBODY.int + 2)) not in shown
     # Whoever scrolls no further reads the sums.
     assert shown.index("假如现在截止") > shown.index(str(SOMEBODY))
+
+
+@pytest.mark.parametrize("root", ["xyz", "c6ffbb83…0e1b", "0" * 63, "g" * 64])
+def test_a_root_that_is_none_is_no_verdict_about_the_file(
+    root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(tmp_path / "forfeiture.json", root) == 2
+    assert "64 hexadecimal digits" in capsys.readouterr().out
 
 
 def test_a_preview_of_nobody_says_so_instead_of_showing_empty_tables() -> None:

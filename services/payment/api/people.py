@@ -185,8 +185,8 @@ def public_routes(
         limit: Annotated[int, Query(ge=1, le=5000)] = 500,
     ) -> dict[str, Any]:
         if site is not None and site not in {one.id for one in cycle.sites}:
-            wrong = FieldError("site", "没有这个现场确认点，请更正后再查")
-            raise Refused(Code.INVALID, "现场确认点有误，请更正后再查。", (wrong,))
+            wrong = FieldError("site", "没有这个报名点，请更正后再查")
+            raise Refused(Code.INVALID, "报名点有误，请更正后再查。", (wrong,))
         return await previewing.preview_close(
             database, cycle, actor, closes_at=closes_at, site_id=site, after=after, limit=limit
         )

@@ -104,12 +104,12 @@ def _totals(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _by_fate(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    def of(would: str) -> dict[str, int]:
-        sums = _sums([row for row in rows if row.would == would])
-        return {name: sums[name] for name in ("registrations", "amount_fen")}
-
-    in_flight = _sums(rows)["in_flight_fen"]
-    return {"forfeit": of("forfeit"), "ask": {**of("ask"), "in_flight_fen": in_flight}, "spare": of("spare")}
+    """Money is in flight only of whoever is asked about or spared."""
+    forfeit, ask, spare = (
+        _sums([row for row in rows if row.would == would]) for would in ("forfeit", "ask", "spare")
+    )
+    del forfeit["in_flight_fen"]
+    return {"forfeit": forfeit, "ask": ask, "spare": spare}
 
 
 def _sums(rows: Sequence[Row]) -> dict[str, int]:

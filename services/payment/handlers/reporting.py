@@ -164,6 +164,7 @@ async def close_report(database: Database, cycle: Cycle) -> dict[str, Any]:
                 "kind": one.kind,
                 "state": one.stage(at),
                 "closes_at": one.closes_at,
+                "site_id": one.site_id,
             }
             for one in deciding
         ],

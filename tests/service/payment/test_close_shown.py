@@ -13,6 +13,7 @@ from deploy import close_commands
 from deploy.evidence.reaching import Reach
 from services.chassis.vault import Vault
 from tests.service.payment.system import CLOSES, System
+from tests.service.payment.two_people import DECIDES, Office
 
 LAST = "2024-02-08 23:57:59"
 
@@ -34,6 +35,15 @@ async def test_the_terminal_shows_where_the_close_stands_and_who_is_held(
     system.at(LAST)
     order_no = await system.ordered(orderer)
     assert "未到截止 open · 截止 2024-02-09 00:00:00" in await shown()
+    await system.write("update obligations set site_id = 'shizhong'")
+    office = Office(system)
+    decision = await office.asked(site="ebian")
+    said = await shown()
+    assert "待办结 deciding: 变更缴费截止，报名点 ebian截止改为 2024-02-11 00:00:00" in said
+    assert "待第二人批准" in said
+    path = f"/office/decisions/{decision['decision_id']}/reject"
+    assert (await office.call(DECIDES, "POST", path)).status_code == 200
+    assert "待办结" not in await shown()
     system.at(CLOSES)
     system.gateway_down(3600)
     await system.close()
@@ -45,5 +55,5 @@ async def test_the_terminal_shows_where_the_close_stands_and_who_is_held(
     report = await system.office("close")
     assert report["state"] == "closed"
     assert f"凭据根 proof_root: {report['roots'][0]['proof_root']}" in text
-    assert "（1 份凭据）" in text
+    assert "（1 份凭据，2024-02-09 00:00:00）" in text
     assert json.loads("{" + (await shown(as_json=True)).partition("{\n")[2]) == report

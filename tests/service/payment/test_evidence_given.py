@@ -19,6 +19,7 @@ from deploy.evidence.reaching import Reach
 from deploy.evidence.verifying import verify_file
 from tests.service.payment.proving import forfeited, root_of
 from tests.service.payment.system import CYCLE_FILE, System
+from tests.service.payment.two_people import ASKS, Office
 
 REACHING = (
     "PAYMENT_DATABASE_URL",
@@ -66,6 +67,17 @@ async def test_a_file_of_the_given_system_is_written_and_holds(
     assert content["registration_id"] == str(candidate)
     assert {order["channel"] for order in content["orders"]} == {"wechat", "alipay"}
     assert verify_file(file, await root_of(system)).problems == []
+    assert "taken back" not in said
+    # What happened stays proven after two people have lifted it; whoever writes the file is told.
+    office = Office(system)
+    body = {"kind": "revive", "registration_id": str(candidate), "reason": "住院，有证明"}
+    decision = (await office.call(ASKS, "POST", "/office/decisions", body)).json()
+    await office.approve(decision)
+    await system.carry_out_job.run()
+    code, _, said = await typed(environ, "evidence", str(candidate), "--given", "-o", str(file))
+    assert (code, "this forfeiture was taken back: the registration is awaiting now" in said) == (0, True), (
+        said
+    )
 
 
 async def test_what_is_missing_or_wrong_is_named_and_nothing_is_written(
@@ -125,6 +137,9 @@ async def test_the_dry_run_of_the_given_system_is_the_offices_list(
     ]
     assert [one["would"] for one in shown["items"]] == [one["would"] for one in office["items"]]
     assert shown["totals"]["forfeit"] == office["totals"]["forfeit"]
+    code, out, said = await typed(environ, "reconcile", "show", "--given", "--json")
+    assert code == 0, said
+    assert json.loads(out)["totals"] == (await system.office("reconciliation"))["totals"]
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     capsys.readouterr()

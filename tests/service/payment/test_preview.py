@@ -215,7 +215,8 @@ async def test_while_a_later_close_is_being_decided_the_dry_run_spares_whom_it_w
     items, totals = await previewed(system)
     for one in (candidate, orderer):
         assert (items[one]["would"], items[one]["why"]) == ("spare", "decision-under-way")
-    assert (totals["spare"]["registrations"], totals["ask"]["in_flight_fen"]) == (2, 20_000)
+    assert (totals["spare"]["registrations"], totals["spare"]["in_flight_fen"]) == (2, 20_000)
+    assert totals["ask"]["in_flight_fen"] == 0
     system.at(CLOSES)
     await system.close()
     assert [await system.status(one) for one in (candidate, orderer)] == ["awaiting", "awaiting"]
@@ -263,5 +264,10 @@ async def test_the_terminal_shows_the_same_list(
     assert "200.00" in text
     assert await commands.preview(tmp_path, None, site_id="ebian", use_given=False, as_json=False) == 0
     assert "ebian: 没有人欠费" in capsys.readouterr().out
+    never = moment(CLOSES) + timedelta(minutes=5)
+    assert await commands.preview(tmp_path, never, use_given=False, as_json=False) == 1
+    assert "no window closes at" in capsys.readouterr().err
+    assert await commands.preview(tmp_path, moment(CLOSES), use_given=False, as_json=False) == 0
+    assert "缴费截止 2024-02-09 00:00" in capsys.readouterr().out
     assert await commands.preview(tmp_path, None, site_id="nowhere", use_given=False, as_json=False) == 1
     assert "there is no desk nowhere in this cycle: shizhong" in capsys.readouterr().err
