@@ -86,12 +86,17 @@ def stages(run: Run) -> list[Stage]:
 
 
 def daily(run: Run) -> dict[str, dict[date, int]]:
-    """Facts of each stage by local day."""
+    """Facts of each stage by local day: of a payment the day on which it was paid, whenever that was heard of."""
     zone = run.cycle.zone
     return {
-        name: Counter(fact.at.astimezone(zone).date() for fact in facts_of(run, kind))
+        name: Counter(_when(fact).astimezone(zone).date() for fact in facts_of(run, kind))
         for kind, name in DAILY.items()
     }
+
+
+def _when(fact: Fact) -> datetime:
+    paid_at = fact.payload.get("paid_at")
+    return fact.at if paid_at is None else datetime.fromisoformat(paid_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,11 @@ _REFUSALS: Final[tuple[tuple[type[Exception], Code, str], ...]] = (
         Code.GATEWAY_REFUSED,
         "支付渠道还没有答复您此前的订单是否已经付款，暂不能重新下单。如果已经付款，款项不会丢失，请勿重复支付；请稍后再查。",
     ),
+    (
+        ordering.GatewaySilent,
+        Code.GATEWAY_REFUSED,
+        "支付渠道暂时没有答复，您没有被扣款。请几分钟后重新下单；渠道答复之前不能另下订单（改用其他支付方式也不能），以免重复扣款。",
+    ),
     (ordering.GatewayRefused, Code.GATEWAY_REFUSED, "支付渠道暂时没有受理，您没有被扣款；请稍后重新下单。"),
     (
         CodesLetGo,

@@ -36,6 +36,10 @@ class GatewayRefused(Exception):
     """The gateway would not take the order, or gave no answer: nothing can be paid with it."""
 
 
+class GatewaySilent(GatewayRefused):
+    """It gave no answer: the order may exist there, and no code for it was given out. Until it answers there is no other."""
+
+
 class EarlierUndecided(GatewayRefused):
     """Whether an order of before was paid is not known yet: there is no other one, and nobody is told that nothing was paid."""
 
@@ -135,7 +139,7 @@ async def _place(gateways: Gateways, order: Order) -> PlacedOrder:
         async with gateways.database.unit_of_work() as uow:
             await orders.unknown(uow, order.order_no)
         ORDERS.labels(order.channel, "unknown").inc()
-        raise GatewayRefused from error
+        raise GatewaySilent from error
     except ChannelRefused as error:
         async with gateways.database.unit_of_work() as uow:
             await orders.failed(uow, order.order_no, refusal_word(error.code))

@@ -250,6 +250,7 @@ async def test_whoever_may_have_paid_already_is_not_told_that_they_have_not(syst
     other = (await system.order(await system.owing())).json()
     assert other["code"] == "gateway-refused"
     assert "您没有被扣款" in other["detail"]
+    assert "改用其他支付方式也不能" in other["detail"]
 
 
 async def test_an_order_that_reached_the_gateway_without_our_knowing_is_found_when_paid(
