@@ -41,6 +41,13 @@ _WHY: Final = {
     "decision-under-way": "截止变更待办结",
     "stopped": "有事项正在办理",
 }
+_CHANNELS: Final = {"wechat": "微信", "alipay": "支付宝"}
+_ORDER_STATES: Final = {
+    "creating": "下单中",
+    "open": "待支付",
+    "unknown": "渠道未答复",
+    "lapsing": "已换码，原码未到期",
+}
 _PIPE_WIDTH: Final = 152
 _ROOT: Final = re.compile("[0-9a-f]{64}")
 
@@ -343,7 +350,9 @@ def _people(items: list[dict[str, Any]], zone: ZoneInfo) -> Table:
             _WOULD[item["would"]],
             _WHY[item["why"]],
             _yuan(item["amount_fen"]),
-            f"{order['order_no']} ({order['channel']}, {order['state']})" if order else "",
+            f"{order['order_no']} {_CHANNELS.get(order['channel'], order['channel'])}{_ORDER_STATES[order['state']]}"
+            if order
+            else "",
             _moment(order["expires_at"], zone) if order else "",
         )
     return table
