@@ -73,8 +73,9 @@ class Success:
 def order_number(registration_id: UUID, opens_on: date, number: int) -> str:
     """The number of a registration's nth order: after a restore every order that was ever made can be asked about.
 
-    A number that no gateway ever heard of is used again, the smallest first: so at most LAPSING_AT_ONCE numbers are missing
-    below one that was heard of. The date, on which the window opened, is for people who read a bill.
+    A number that no gateway ever heard of is used again, the smallest first; at another channel only once no request can bring
+    it to the first any more. So at most LAPSING_AT_ONCE numbers and one for each other channel are missing below one that was
+    heard of. The date, on which the window opened, is for people who read a bill.
     """
     mixed = sha256(f"kaowu.order.v1 {registration_id} {number}".encode()).digest()[:10]
     return f"{opens_on:%Y%m%d}{b32encode(mixed).decode()}"

@@ -53,7 +53,7 @@ async def place_order(
     order = await _write_down(gateways, registration_id, channel)
     placed = await _place(gateways, order)
     async with gateways.database.unit_of_work() as uow:
-        opened = await orders.opened(uow, order.order_no, placed.code_url)
+        opened = await orders.opened(uow, order, placed.code_url)
         taken_over = not opened and await orders.is_open(uow, order.order_no)
     if not opened:
         # Another request or a rejection decided it meanwhile: nobody may pay it, unless that request has used its
@@ -92,7 +92,7 @@ async def _write_down(gateways: Gateways, registration_id: UUID, channel: str) -
             if earlier is None:
                 if await recoveries.is_unasked(uow, registration_id):
                     raise EarlierUndecided  # what was ordered before the restore must be known first
-                numbers = await orders.numbers(uow, registration_id)
+                numbers = await orders.numbers(uow, registration_id, channel)
                 before = [one for one in numbers.lapsing if one.order_no not in asked]
                 if not before:
                     if len(numbers.lapsing) >= LAPSING_AT_ONCE and not gateways.remembers(channel):
@@ -137,11 +137,11 @@ async def _place(gateways: Gateways, order: Order) -> PlacedOrder:
         )
     except (ChannelUnavailable, NumberInUse) as error:
         async with gateways.database.unit_of_work() as uow:
-            await orders.unknown(uow, order.order_no)
+            await orders.unknown(uow, order)
         ORDERS.labels(order.channel, "unknown").inc()
         raise GatewaySilent from error
     except ChannelRefused as error:
         async with gateways.database.unit_of_work() as uow:
-            await orders.failed(uow, order.order_no, refusal_word(error.code))
+            await orders.failed(uow, order, refusal_word(error.code))
         ORDERS.labels(order.channel, "failed").inc()
         raise GatewayRefused from error

@@ -129,7 +129,10 @@ async def _find(gateways: Gateways, owed: Owed, places: asyncio.Semaphore) -> No
     """Every order that one registration may have made, in every channel."""
     number = unheard = 0
     day = opens_on(owed.obligation, gateways.cycle)
-    may_be_missing = 0 if all(map(gateways.remembers, gateways.channels)) else LAPSING_AT_ONCE
+    # See domain.order_number.
+    may_be_missing = len(gateways.channels) - 1
+    if not all(map(gateways.remembers, gateways.channels)):
+        may_be_missing += LAPSING_AT_ONCE
     async with places:
         while True:
             number += 1
@@ -167,7 +170,7 @@ async def _write_down(gateways: Gateways, order: Order) -> None:
     while True:
         async with gateways.database.unit_of_work() as uow:
             if await orders.add(uow, order):
-                await orders.unknown(uow, order.order_no)
+                await orders.unknown(uow, order)
                 await recoveries.found(uow)
                 uow.after_commit(RECOVERED.labels("found").inc)
                 return

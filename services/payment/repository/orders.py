@@ -89,6 +89,11 @@ UNHEARD_ORDER = """
 """
 
 
+# Another channel takes a number over only once nobody can bring it to the first one any more: a code was given out and ended,
+# or it was refused. A request that was overtaken may be on its way still, and then one number would be at two gateways.
+_MAY_BE_USED = "(r.channel = $2 or r.code_url is not null or r.status = 'failed')"
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """Order numbers of one registration that cannot be used again, and of these the codes that were let go."""
@@ -97,11 +102,13 @@ class Numbers:
     lapsing: tuple[Order, ...]
 
 
-async def numbers(uow: UnitOfWork, registration_id: UUID) -> Numbers:
-    """See `domain.order_number`."""
+async def numbers(uow: UnitOfWork, registration_id: UUID, channel: str) -> Numbers:
+    """For an order at this channel; see `domain.order_number`."""
     rows = await uow.sql(
-        f"select {_ORDER} from orders r where r.registration_id = $1 and not {UNHEARD_ORDER} order by r.created_at",
+        f"select {_ORDER} from orders r where r.registration_id = $1 and not ({UNHEARD_ORDER} and {_MAY_BE_USED}) "
+        "order by r.created_at",
         registration_id,
+        channel,
     )
     found = [_order(row) for row in rows]
     return Numbers(
@@ -142,31 +149,35 @@ async def add(uow: UnitOfWork, order: Order) -> bool:
     )
 
 
-async def opened(uow: UnitOfWork, order_no: str, code_url: str) -> bool:
+async def opened(uow: UnitOfWork, order: Order, code_url: str) -> bool:
     """The gateway took it. False if it was decided meanwhile: then nobody may be given its code."""
     return (
         await uow.changed(
-            "update orders set status = 'open', code_url = $2 where order_no = $1 and status = 'creating'",
-            order_no,
+            "update orders set status = 'open', code_url = $3 where order_no = $1 and channel = $2 and status = 'creating'",
+            order.order_no,
+            order.channel,
             code_url,
         )
         == 1
     )
 
 
-async def unknown(uow: UnitOfWork, order_no: str) -> None:
+async def unknown(uow: UnitOfWork, order: Order) -> None:
     """The gateway gave no answer: it may or may not have it."""
     await uow.changed(
-        "update orders set status = 'unknown' where order_no = $1 and status = 'creating'", order_no
+        "update orders set status = 'unknown' where order_no = $1 and channel = $2 and status = 'creating'",
+        order.order_no,
+        order.channel,
     )
 
 
-async def failed(uow: UnitOfWork, order_no: str, refusal: str) -> None:
+async def failed(uow: UnitOfWork, order: Order, refusal: str) -> None:
     """The gateway would not take it, in its own word."""
     await uow.changed(
-        "update orders set status = 'failed', refusal = $2, decided_at = $3 "
-        "where order_no = $1 and status = 'creating'",
-        order_no,
+        "update orders set status = 'failed', refusal = $3, decided_at = $4 "
+        "where order_no = $1 and channel = $2 and status = 'creating'",
+        order.order_no,
+        order.channel,
         refusal,
         uow.at,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -12,8 +12,9 @@ from contracts.payment import Paid
 from deploy.simulators.order_book import Refusal
 from deploy.simulators.outage import Outage
 from services.payment.adapters.alipay import Alipay
+from services.payment.adapters.wechat import WeChatPay
 from services.payment.domain.order import ORDER_LIFE
-from services.payment.ports import Answer
+from services.payment.ports import Answer, PlacedOrder
 from tests.service.payment.backups import Backups
 from tests.service.payment.system import CLOSES, System, moment, rejected
 
@@ -89,6 +90,33 @@ async def test_a_code_that_is_opened_between_our_close_and_our_query_is_closed_a
     assert (await both.order_row(first))["status"] == "closed"
     with pytest.raises(Refusal):
         both.pay(first)
+
+
+async def test_a_number_is_never_at_two_gateways(both: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two requests at once: the second finds the first unknown at its gateway, because it has not come there yet."""
+    both.at(DAY)
+    candidate = await both.owing()
+    place, answered = WeChatPay.place_order, list[int]()
+
+    async def overtaken(
+        wechat: WeChatPay, order_no: str, amount_fen: int, description: str, expires_at: datetime
+    ) -> PlacedOrder:
+        if not answered:
+            answered.append((await both.order(candidate, "alipay")).status_code)
+        return await place(wechat, order_no, amount_fen, description, expires_at)
+
+    monkeypatch.setattr(WeChatPay, "place_order", overtaken)
+    first = await both.order(candidate, "wechat")
+    assert (answered, first.status_code, first.json()["code"]) == ([201], 409, "not-allowed")
+    orders = {row["channel"]: row for row in await both.rows("select * from orders")}
+    assert {channel: row["status"] for channel, row in orders.items()} == {
+        "wechat": "closed",
+        "alipay": "open",
+    }
+    with pytest.raises(Refusal):
+        both.world.wechat.pay(orders["wechat"]["order_no"], [])
+    await both.paid_and_heard(orders["alipay"]["order_no"])
+    assert await both.words(candidate) == ["due", "paid"]
 
 
 async def test_paying_the_code_let_go_and_the_new_one_gives_one_of_them_back(both: System) -> None:
