@@ -51,7 +51,11 @@ _REFUSALS: Final[tuple[tuple[type[Exception], Code, str], ...]] = (
         Code.GATEWAY_REFUSED,
         "支付渠道暂时没有答复，您没有被扣款。请几分钟后重新下单；渠道答复之前不能另下订单（改用其他支付方式也不能），以免重复扣款。",
     ),
-    (ordering.GatewayRefused, Code.GATEWAY_REFUSED, "支付渠道暂时没有受理，您没有被扣款；请稍后重新下单。"),
+    (
+        ordering.GatewayRefused,
+        Code.GATEWAY_REFUSED,
+        "支付渠道暂时没有受理，您没有被扣款；请稍后重新下单，或改用其他支付方式。",
+    ),
     (
         CodesLetGo,
         Code.NOT_ALLOWED,

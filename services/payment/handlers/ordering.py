@@ -139,6 +139,8 @@ async def _place(gateways: Gateways, order: Order) -> PlacedOrder:
         async with gateways.database.unit_of_work() as uow:
             await orders.unknown(uow, order)
         ORDERS.labels(order.channel, "unknown").inc()
+        if isinstance(error, NumberInUse):
+            raise GatewayRefused from error  # it answers: another channel may go on
         raise GatewaySilent from error
     except ChannelRefused as error:
         async with gateways.database.unit_of_work() as uow:
