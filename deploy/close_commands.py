@@ -103,8 +103,8 @@ def show_close(console: Console, found: Mapping[str, Any], zone: ZoneInfo) -> No
         console.print(held)
         if (more := found["counts"]["held"] - len(found["held"])) > 0:
             say(f"… 另有 {more} 人", "dim")
-    for number, root in enumerate(found["roots"]):
-        later = "，公布之后才放弃者" if number else ""
+    for root in found["roots"]:
+        later = "，公布之后才放弃者" if root["closes_at"] is None else ""
         moment = at(root["published_at"])
         say(f"凭据根 proof_root: {root['proof_root']} （{root['proofs']} 份凭据{later}，{moment}）请写入公告")
 

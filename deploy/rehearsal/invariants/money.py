@@ -19,19 +19,8 @@ def money(evidence: Evidence) -> Finding:
     """
     wrong: list[str] = []
     received = {entry.order_no: entry for entry in evidence.ledger if entry.kind == "received"}
-    held = {one.id for one in evidence.obligations if one.status == "held"}
-    # The gateway is silent about them: it may have taken money that nobody could be told of yet. They are asked about again.
-    silent = {
-        one.order_no
-        for one in evidence.orders
-        if one.registration_id in held and one.status not in {*SETTLED_ORDERS, "paid"}
-    }
     if evidence.book is not None:
-        booked = {
-            order.order_no: order
-            for order in evidence.book
-            if order.paid and not (order.order_no in silent and order.order_no not in received)
-        }
+        booked = {order.order_no: order for order in evidence.book if order.paid}
         for number, order in booked.items():
             entry = received.get(number)
             if entry is None:
@@ -74,8 +63,6 @@ def money(evidence: Evidence) -> Finding:
     )
     bills = f"{len(evidence.compared)} days of bills with {sum(day.lines for day in evidence.compared)} lines"
     checked = f"{len(received)} payments, {total} fen, against {against}, {bills}, {len(evidence.open_breaks)} breaks"
-    if silent:
-        checked += f"; {len(silent)} orders of whoever is held not compared: their gateway is silent"
     return Finding("I1", "money", checked, tuple(wrong))
 
 

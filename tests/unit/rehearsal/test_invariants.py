@@ -19,7 +19,6 @@ from deploy.rehearsal.invariants.evidence import (
 )
 from deploy.rehearsal.invariants.history import origins, transitions
 from deploy.rehearsal.invariants.messages import CHANNELS
-from deploy.rehearsal.invariants.money import money
 from deploy.rehearsal.invariants.privacy import Canaries, search
 from tests.unit.rehearsal.planting import (
     CLOSES,
@@ -38,28 +37,6 @@ from tests.unit.rehearsal.planting import (
 @pytest.fixture
 def evidence() -> Evidence:
     return honest()
-
-
-def test_money_at_a_silent_gateway_is_no_violation_while_its_payer_is_held_and_only_then(
-    evidence: Evidence,
-) -> None:
-    assert evidence.book is not None
-    evidence.book = [
-        one._replace(paid=True, amount_fen=20_000, transaction_id="T9") if one.order_no == "B1" else one
-        for one in evidence.book
-    ]
-    assert [text for text in money(evidence).violations if "B1" in text]
-    orders, owing = evidence.orders, evidence.obligations
-    evidence.orders = [one._replace(status="open") if one.order_no == "B1" else one for one in orders]
-    assert [text for text in money(evidence).violations if "B1" in text], "expired, and not held"
-    evidence.obligations = [one._replace(status="held") if one.id == SLEEPER else one for one in owing]
-    found = money(evidence)
-    assert found.violations == ()
-    assert found.checked.endswith("1 orders of whoever is held not compared: their gateway is silent")
-    evidence.orders = orders
-    assert [text for text in money(evidence).violations if "B1" in text], (
-        "decided, and the money is not there"
-    )
 
 
 @pytest.mark.parametrize("after", ["due", "paid"])
